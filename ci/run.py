@@ -1,0 +1,162 @@
+"""Executes notebooks with papermill; called by run.sh in the environment it makes."""
+
+import argparse
+import json
+import logging
+import shutil
+import sys
+import time
+from pathlib import Path
+
+import papermill
+import yaml
+from papermill.exceptions import PapermillExecutionError
+
+ROOT = Path(__file__).resolve().parents[1]
+NOTEBOOKS = ROOT / "notebooks"
+MAIN_JOB = ("01", "02", "03", "04", "05")
+
+
+def main():
+    """Runs what the command line asks for; returns the exit status."""
+    options = parse(sys.argv[1:])
+    runs = plan(options)
+    executed = ROOT / "output" / "executed"
+    executed.mkdir(parents=True, exist_ok=True)
+    rows = []
+    for number, (name, notebook, parameters) in enumerate(runs, 1):
+        print(f"\n[{number}/{len(runs)}] {name}", flush=True)
+        rows.append(execute(name, notebook, parameters, executed / f"{name}.ipynb"))
+    show(rows)
+    failures = [row for row in rows if row["failure"]]
+    for row in failures:
+        print(f"\nFAILED {row['name']}: {row['failure']}\n  see {row['copy']}")
+    return 1 if failures else 0
+
+
+def parse(arguments):
+    parser = argparse.ArgumentParser(
+        prog="bash ci/run.sh",
+        description="Executes notebooks 01 to 05 on the embedded sample, or one notebook "
+        "with a params file.",
+    )
+    parser.add_argument(
+        "--params",
+        metavar="FILE",
+        help="a YAML file of ci/params/: names its notebook and sets its parameters",
+    )
+    parser.add_argument(
+        "--set",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        help="set one parameter; may be repeated",
+    )
+    parser.add_argument("--only", metavar="03,04", help="run these notebooks alone")
+    parser.add_argument("--called-from", default=".", help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
+    if options.params and options.only:
+        parser.error("--only does not go with --params, which names its notebook")
+    return options
+
+
+def plan(options):
+    """Returns the runs as ``(name, notebook, parameters)``, all checked."""
+    overrides = {}
+    for text in options.set:
+        key, equals, value = text.partition("=")
+        if not equals:
+            sys.exit(f"--set {text}: write it as key=value, for example --set epochs=3")
+        overrides[key] = yaml.safe_load(value)
+    if options.params:
+        path = Path(options.called_from, options.params)
+        if not path.is_file():
+            path = ROOT / options.params
+        if not path.is_file():
+            known = ", ".join(sorted(p.name for p in (ROOT / "ci/params").glob("*.yaml")))
+            sys.exit(f"--params {options.params}: no such file; ci/params has {known}")
+        parameters = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if not isinstance(parameters, dict) or "notebook" not in parameters:
+            sys.exit(f'{path}: a params file starts with "notebook: <name>"')
+        notebook = NOTEBOOKS / f"{parameters.pop('notebook')}.ipynb"
+        runs = [(path.stem, notebook, parameters)]
+    else:
+        wanted = options.only.split(",") if options.only else MAIN_JOB
+        runs = []
+        for number in wanted:
+            found = sorted(NOTEBOOKS.glob(f"{number.strip()}_*.ipynb"))
+            if not found:
+                names = ", ".join(path.stem for path in sorted(NOTEBOOKS.glob("*.ipynb")))
+                sys.exit(f"--only {number}: no such notebook; there are {names}")
+            # What was run is what 05 shows; opened by hand, it shows results/.
+            parameters = {"records": "output"} if number.strip() == "05" else {}
+            runs.append((found[0].stem, found[0], parameters))
+    return [check(*run, overrides, alone=len(runs) == 1) for run in runs]
+
+
+def check(name, notebook, parameters, overrides, alone):
+    """Adds the overrides; a name that the notebook does not have ends everything."""
+    if not notebook.is_file():
+        sys.exit(f"{name}: there is no notebook {notebook.name}")
+    known = papermill.inspect_notebook(str(notebook))
+    if not alone:  # in a walk through several, a parameter goes where it is known
+        overrides = {key: value for key, value in overrides.items() if key in known}
+    parameters = {**parameters, **overrides}
+    unknown = [key for key in parameters if key not in known]
+    if unknown:
+        sys.exit(
+            f'{name}: unknown parameter "{unknown[0]}"; {notebook.stem} has '
+            f"{', '.join(known)}"
+        )
+    return name, notebook, parameters
+
+
+def execute(name, notebook, parameters, copy):
+    """Executes one notebook; the copy is kept whatever happens."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    started = time.time()
+    row = {"name": name, "copy": copy.relative_to(ROOT), "failure": None}
+    try:
+        papermill.execute_notebook(
+            str(notebook),
+            str(copy),
+            parameters=parameters,
+            kernel_name="python3",
+            cwd=str(NOTEBOOKS),
+            progress_bar=True,
+            stdout_file=sys.stdout if parameters.get("data_path") else None,
+        )
+    except PapermillExecutionError as error:
+        row["failure"] = f"cell {error.exec_count}: {error.ename}: {error.evalue}"
+    except Exception as error:  # a kernel that died, for one
+        row["failure"] = f"{type(error).__name__}: {error}"
+    row["seconds"] = time.time() - started
+    row["record"], row["metrics"] = find_record(notebook.stem, started)
+    if row["record"]:
+        shutil.copy2(copy, ROOT / row["record"].parent / "notebook.ipynb")
+    return row
+
+
+def find_record(notebook, since):
+    """The record that this notebook wrote since then: its path and its metrics."""
+    for path in (ROOT / "output").rglob("result.json"):
+        if path.stat().st_mtime >= since:
+            record = json.loads(path.read_text(encoding="utf-8"))
+            if record["notebook"] == notebook:
+                return path.relative_to(ROOT), record["metrics"]
+    return None, {}
+
+
+def show(rows):
+    """Prints the table that ends the job."""
+    print(f"\n{'notebook':<34} {'seconds':>7}  headline metrics\n{'-' * 88}")
+    for row in rows:
+        shown = [f"{key} {value:.4g}" for key, value in row["metrics"].items()]
+        state = "FAILED" if row["failure"] else ", ".join(shown[:4])
+        print(f"{row['name']:<34} {row['seconds']:>7.1f}  {state}")
+        if row["record"]:
+            print(f"{'':<34} {'':>7}  {row['record']}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

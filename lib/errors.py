@@ -1,0 +1,11 @@
+"""The one exception for input that a person can put right."""
+
+
+class InputError(ValueError):
+    """Bad input: the message says what was wrong, where, and what to do.
+
+    A notebook shows the sentence alone, without the stack of calls that found it.
+    """
+
+    def _render_traceback_(self):
+        return [f"{type(self).__name__}: {self}"]

@@ -1,0 +1,137 @@
+"""MF: biased matrix factorization (Koren, Bell and Volinsky 2009)."""
+
+import numpy as np
+from lib.quiet import tf
+
+from lib import metrics
+
+FACTOR_STDDEV = 0.05
+LOWEST, HIGHEST = 1.0, 5.0  # the scale of MovieLens, in stars
+
+
+class MF(tf.keras.Model):
+    """Predicts a rating: ``mu + b_u + b_i + <p_u, q_i>`` (equation 4 of the paper).
+
+    Trained on the squared error plus, for every rating seen, ``regularization * (b_u^2 +
+    b_i^2 + |p_u|^2 + |q_i|^2)`` (equation 5).
+
+    Args:
+        n_users, n_items: sizes of the tables.
+        global_mean: ``mu``, the mean rating of the training part, in stars.
+        latent_dim: length of a factor vector.
+        use_bias: False leaves ``mu + <p_u, q_i>``.
+        regularization: weight of the penalty per rating.
+        matmul_dtype: type in which the factors are multiplied; the sum is float32.
+        seed: of the initial weights.
+
+    Inputs:
+        int32 ``(batch, 2)``: user and item numbers, from 0.
+
+    Returns:
+        float32 ``(batch, 1)``, in stars, not clipped to the scale.
+    """
+
+    def __init__(
+        self,
+        n_users,
+        n_items,
+        global_mean,
+        latent_dim=32,
+        use_bias=True,
+        regularization=0.02,
+        matmul_dtype="float32",
+        seed=0,
+    ):
+        super().__init__()
+        self.n_users, self.n_items, self.latent_dim = n_users, n_items, latent_dim
+        self.global_mean, self.use_bias = global_mean, use_bias
+        self.regularization, self.matmul_dtype = regularization, matmul_dtype
+        self.seed = seed
+
+    def build(self, input_shape):
+        def normal(number):
+            return tf.keras.initializers.RandomNormal(
+                stddev=FACTOR_STDDEV, seed=100 * self.seed + number
+            )
+
+        users, items, dim = self.n_users, self.n_items, self.latent_dim
+        self.p = self.add_weight(name="p", shape=(users, dim), initializer=normal(1))
+        self.q = self.add_weight(name="q", shape=(items, dim), initializer=normal(2))
+        if self.use_bias:
+            self.user_bias = self.add_weight(
+                name="user_bias", shape=(users, 1), initializer="zeros"
+            )
+            self.item_bias = self.add_weight(
+                name="item_bias", shape=(items, 1), initializer="zeros"
+            )
+        self.built = True
+
+    def call(self, pairs):
+        user, item = pairs[:, 0], pairs[:, 1]
+        p, q = tf.gather(self.p, user), tf.gather(self.q, item)  # (batch, dim)
+        product = tf.cast(p, self.matmul_dtype) * tf.cast(q, self.matmul_dtype)
+        rating = tf.reduce_sum(tf.cast(product, tf.float32), 1, keepdims=True)
+        penalty = tf.reduce_sum(p * p + q * q, 1, keepdims=True)
+        if self.use_bias:
+            b_u, b_i = tf.gather(self.user_bias, user), tf.gather(self.item_bias, item)
+            rating += b_u + b_i
+            penalty += b_u * b_u + b_i * b_i
+        self.add_loss(self.regularization * tf.reduce_mean(penalty))
+        return rating + self.global_mean
+
+
+def batch_of(part):
+    """Returns ``take(index) -> (pairs, ratings)`` for a batch of ``ratings.Part``."""
+    pairs = tf.constant(np.stack([part.user_idx, part.item_idx], axis=1))
+    rating = tf.constant(part.rating[:, None])
+
+    def take(index):
+        return tf.gather(pairs, index), tf.gather(rating, index)
+
+    return take
+
+
+def predict(model, user_idx, item_idx, batch_size=65_536):
+    """Predicted ratings of pairs, clipped to the scale: float32 ``(n,)``, in stars.
+
+    Args:
+        model: a trained ``MF``.
+        user_idx, item_idx: int32 ``(n,)``.
+        batch_size: every batch has this size; the last one is filled up and cut again.
+    """
+    pairs = np.stack([user_idx, item_idx], axis=1).astype(np.int32)
+    n = len(pairs)
+    batch_size = min(batch_size, n)
+    rows = []
+    for first in range(0, n, batch_size):
+        index = np.minimum(np.arange(first, first + batch_size), n - 1)
+        rows.append(model.predict_on_batch(pairs[index])[: n - first, 0])
+    return np.clip(np.concatenate(rows), LOWEST, HIGHEST)
+
+
+def evaluate(model, part):
+    """RMSE and MAE of the clipped predictions on a ``ratings.Part``, in stars."""
+    predicted = predict(model, part.user_idx, part.item_idx)
+    return {
+        "rmse": metrics.rmse(predicted, part.rating),
+        "mae": metrics.mae(predicted, part.rating),
+    }
+
+
+def recommend(model, user, seen, k=10):
+    """The ``k`` items with the highest predicted rating that a user has not rated.
+
+    Args:
+        model: a trained ``MF``.
+        user: a user number.
+        seen: item numbers to leave out.
+        k: how many.
+
+    Returns:
+        ``(item numbers, ratings)``, best first; ratings are in stars and clipped.
+    """
+    items = np.setdiff1d(np.arange(model.n_items), seen)
+    pairs = np.stack([np.full_like(items, user), items], axis=1).astype(np.int32)
+    rating = model.predict_on_batch(pairs)[:, 0]
+    best = np.argsort(-rating, kind="stable")[:k]
+    return items[best], np.clip(rating[best], LOWEST, HIGHEST)

@@ -1,0 +1,103 @@
+"""Check a notebook's parameters: names, types and allowed values.
+
+A parameter has one meaning in every notebook, so its rule stands here once. papermill
+itself only warns of a name that a notebook does not have; ``check`` ends the run.
+"""
+
+import ast
+import math
+
+from lib.device import DEVICES, PRECISION_MODES
+from lib.errors import InputError
+from lib.ratings import SPLITS
+
+
+def _one_of(*allowed):
+    return lambda value: value in allowed, "one of " + ", ".join(map(repr, allowed))
+
+
+def _at_least(lowest):
+    return lambda value: value >= lowest, f"{lowest} or more"
+
+
+_ANY = (lambda value: True, "anything")
+_TEXT = (lambda value: bool(value.strip()), "not empty")
+
+RULES = {
+    "data_path": _TEXT,
+    "clicks_path": _TEXT,
+    "ratings_path": _TEXT,
+    "records": _TEXT,
+    "output_dir": _TEXT,
+    "device": _one_of(*DEVICES),
+    "precision_mode": _one_of(*PRECISION_MODES),
+    "variant": _one_of("paper", "stmp", "biased", "unbiased"),
+    "order": _one_of("timeframe", "file"),
+    "protocol": _one_of("srgnn", "modelzoo"),
+    "split": _one_of(*SPLITS),
+    "evaluate_on": _one_of("test", "validation"),
+    "test_share": (lambda value: 0 < value < 1, "between 0 and 1, both excluded"),
+    "batch_size": _at_least(1),
+    "epochs": _at_least(1),
+    "steps_per_epoch": _at_least(0),
+    "learning_rate": (lambda value: 0 < value < math.inf, "above 0"),
+    "regularization": (lambda value: 0 <= value < math.inf, "0 or more"),
+    "static": _ANY,
+    "maxlen": _at_least(1),
+    "embed_dim": _at_least(1),
+    "latent_dim": _at_least(1),
+    "top_k": _at_least(1),
+    "seed": (lambda value: 0 <= value < 2**20, "from 0 to 1048575"),
+}
+
+
+def check(namespace, **narrower):
+    """Checks the parameters of a notebook; call it right after the parameters cell.
+
+    Args:
+        namespace: the notebook's ``globals()``. Its parameters are the names that the
+            parameters cell gives a type, as in ``epochs: int = 2``.
+        narrower: allowed values of a parameter in this notebook, where they are fewer
+            than its rule allows, for example ``variant=("paper", "stmp")``.
+
+    Returns:
+        ``{name: value}`` in the order of the parameters cell, for the run's record.
+
+    Raises:
+        InputError: an unknown name was passed, or a value is of the wrong type or not
+            allowed.
+    """
+    types = namespace["__annotations__"]
+    for name in _injected(namespace.get("In", [])):
+        if name not in types:
+            raise InputError(
+                f'unknown parameter "{name}": this notebook has {", ".join(types)}.'
+            )
+    values = {}
+    for name, kind in types.items():
+        value = namespace[name]
+        if kind is float and type(value) is int:
+            value = float(value)
+        if type(value) is not kind:
+            raise InputError(
+                f"{name}={value!r}: expected {kind.__name__}, found "
+                f"{type(value).__name__}; see the comment beside it in the parameters "
+                "cell."
+            )
+        allowed, meaning = RULES[name]
+        if name in narrower:
+            allowed, meaning = _one_of(*narrower[name])
+        if not allowed(value):
+            raise InputError(f"{name}={value!r}: allowed is {meaning}.")
+        values[name] = value
+    return values
+
+
+def _injected(cells):
+    """Names that papermill's own cell assigns; it begins with ``# Parameters``."""
+    names = []
+    for source in cells:
+        if source.startswith("# Parameters\n"):
+            for node in ast.parse(source).body:
+                names += [target.id for target in getattr(node, "targets", [])]
+    return names

@@ -1,0 +1,184 @@
+"""MovieLens: raw ratings -> split -> (user, item, rating) examples."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from lib import sources
+from lib.errors import InputError
+
+SPLITS = ("random", "per_user_last", "global_time", "modelzoo")
+
+
+@dataclass(frozen=True)
+class Part:
+    """Ratings as parallel arrays of length ``n``.
+
+    Attributes:
+        user_idx, item_idx: int32, from 0.
+        rating: float32, in stars.
+        timestamp: int64, Unix seconds.
+    """
+
+    user_idx: np.ndarray
+    item_idx: np.ndarray
+    rating: np.ndarray
+    timestamp: np.ndarray
+
+    def __len__(self):
+        return len(self.rating)
+
+    def take(self, index):
+        """The ratings at ``index``: positions or a mask."""
+        columns = (self.user_idx, self.item_idx, self.rating, self.timestamp)
+        return Part(*(column[index] for column in columns))
+
+
+@dataclass(frozen=True)
+class Ratings:
+    """A data set ready for training.
+
+    Attributes:
+        train, test: the two parts.
+        user_ids, item_ids: int64, the raw id of each user and item number.
+        global_mean: mean rating of the training part, in stars.
+        user_mean: float32 ``(n_users,)``, mean training rating of each user (the global
+            mean where there is none). Under ``split="modelzoo"`` over *all* rows, test
+            included: the leak of the published port.
+        split, test_share, seed: how the parts were made.
+        name, sha256: the data set, for records.
+    """
+
+    train: Part
+    test: Part
+    user_ids: np.ndarray
+    item_ids: np.ndarray
+    global_mean: float
+    user_mean: np.ndarray
+    split: str
+    test_share: float
+    seed: int
+    name: str
+    sha256: str
+
+    @property
+    def n_users(self):
+        return len(self.user_ids)
+
+    @property
+    def n_items(self):
+        return len(self.item_ids)
+
+    def counts(self):
+        """The numbers that identify the outcome of preprocessing."""
+        return {
+            "users": self.n_users,
+            "items": self.n_items,
+            "train_ratings": len(self.train),
+            "test_ratings": len(self.test),
+        }
+
+    def validation(self):
+        """The same data with a piece of the training part in the place of the test.
+
+        For choosing settings: the test part is not in it. The piece is cut as the test
+        part was cut, with the same share; under ``split="modelzoo"``, whose training
+        rows have lost the order of the file, evenly from each user.
+        """
+        fit, held_out = _split(
+            self.train, self.split, self.test_share, self.seed + 1, self.name
+        )
+        mean, user_mean = _means(fit, self.n_users)
+        return replace(
+            self, train=fit, test=held_out, global_mean=mean, user_mean=user_mean
+        )
+
+
+def load(data_path, split="random", test_share=0.2, seed=0):
+    """Reads MovieLens-1M and splits it.
+
+    Args:
+        data_path: see ``lib.sources``.
+        split: ``"random"`` draws the test ratings evenly; ``"per_user_last"`` takes the
+            last of each user by time; ``"global_time"`` the last of all by time;
+            ``"modelzoo"`` the last of each user in the order of the file, as the
+            published port does.
+        test_share: the test part's share of the ratings.
+        seed: of the random split, and of the order in which ``"modelzoo"`` leaves the
+            training rows.
+
+    Returns:
+        A ``Ratings``. Users and items are numbered in the order of their raw ids.
+
+    Raises:
+        InputError: the data cannot be found or read, or a part would be empty.
+    """
+    source = sources.find(sources.MOVIELENS, data_path)
+    table, sha256 = sources.read_ratings(source)
+    return prepare(table, source.name, sha256, split, test_share, seed)
+
+
+def prepare(table, name, sha256, split="random", test_share=0.2, seed=0):
+    """All steps of ``load`` after reading; see there."""
+    user_ids, user_idx = np.unique(table["user"], return_inverse=True)
+    item_ids, item_idx = np.unique(table["item"], return_inverse=True)
+    rows = Part(
+        user_idx.astype(np.int32),
+        item_idx.astype(np.int32),
+        table["rating"].to_numpy(np.float32),
+        table["timestamp"].to_numpy(np.int64),
+    )
+    if split != "modelzoo":  # a total order: nothing depends on the order of the file
+        rows = rows.take(np.lexsort((rows.item_idx, rows.timestamp, rows.user_idx)))
+    train, test = _split(rows, split, test_share, seed, name)
+    mean, user_mean = _means(train, len(user_ids))
+    if split == "modelzoo":
+        _, user_mean = _means(rows, len(user_ids))
+    return Ratings(
+        train, test, user_ids, item_ids, mean, user_mean,
+        split, test_share, seed, name, sha256,
+    )  # fmt: skip
+
+
+def _split(rows, split, test_share, seed, name):
+    """Returns ``(train, test)``; no choice depends on a rating's value."""
+    if not 0 < test_share < 1:
+        raise InputError(f"test_share={test_share}: give a number between 0 and 1.")
+    n = len(rows)
+    n_train = n - int(round(test_share * n))
+    rng = np.random.RandomState(seed)
+    if split == "random":
+        order = rng.permutation(n)
+        train, test = np.sort(order[:n_train]), np.sort(order[n_train:])
+    elif split == "global_time":
+        order = np.lexsort((rows.item_idx, rows.user_idx, rows.timestamp))
+        train, test = order[:n_train], order[n_train:]
+    elif split in ("per_user_last", "modelzoo"):
+        keys = (rows.user_idx,)
+        if split == "per_user_last":
+            keys = (rows.item_idx, rows.timestamp, rows.user_idx)
+        order = np.lexsort(keys)  # stable: the file's order where there is one key
+        count = np.bincount(rows.user_idx)
+        first = (np.cumsum(count) - count)[rows.user_idx[order]]
+        kept = np.floor((1 - test_share) * count + 1e-9)[rows.user_idx[order]]
+        is_train = np.arange(n) - first < kept
+        train, test = order[is_train], order[~is_train]
+        if split == "modelzoo":
+            train = rng.permutation(train)
+    else:
+        raise InputError(f'split="{split}": allowed are {", ".join(SPLITS)}.')
+    if not len(train) or not len(test):
+        raise InputError(
+            f"{name}: test_share={test_share} of {n} ratings leaves no "
+            f"{'test' if len(train) else 'training'} rating: give more ratings or "
+            "another share."
+        )
+    return rows.take(train), rows.take(test)
+
+
+def _means(rows, n_users):
+    mean = float(rows.rating.mean(dtype=np.float64))
+    count = np.bincount(rows.user_idx, minlength=n_users)
+    total = np.bincount(rows.user_idx, rows.rating, minlength=n_users)
+    user_mean = np.where(count > 0, total / np.maximum(count, 1), mean)
+    return mean, user_mean.astype(np.float32)

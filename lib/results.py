@@ -1,0 +1,242 @@
+"""The record of a run: where it lives, what it holds, how many become a table."""
+
+import hashlib
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from datetime import datetime, timezone
+from importlib import metadata
+from pathlib import Path
+
+import pandas as pd
+
+from lib import sources
+from lib.device import logical_id
+from lib.errors import InputError
+
+SCHEMA = 1
+# What result.json holds. All but "timing" is the same when a run is repeated.
+KEYS = {
+    "schema": int,  # version of this list
+    "run": str,  # name of the folder
+    "notebook": str,  # that made it
+    "model": (str, type(None)),  # "stamp", "mf"; none where nothing was trained
+    "variant": (str, type(None)),
+    "parameters": dict,  # of the notebook, as checked
+    "data": dict,  # name, sha256 and counts of the data set
+    "device": (dict, type(None)),  # lib.device.Device
+    "versions": dict,  # of Python and the packages that matter
+    "git_commit": (str, type(None)),
+    "seed": (int, type(None)),
+    "history": list,  # one dict an epoch: epoch, loss and metrics
+    "metrics": dict,  # the outcome: name -> number
+    "baselines": dict,  # baseline's name -> metrics
+    "timing": dict,  # seconds, examples/s, MB, date: what differs from run to run
+}
+_PACKAGES = ("tensorflow", "keras", "numpy", "pandas")
+
+
+class Run:
+    """One run of a notebook with given parameters on given data.
+
+    Its folder is ``<output_dir>/<device id>/<name>``; the name ends in a hash of the
+    parameters and the data, so runs that differ never share a folder, and the same run
+    repeated finds its own.
+
+    Args:
+        notebook: name without ending, ``"03_stamp"``.
+        parameters: what ``lib.parameters.check`` returned.
+        data: name, sha256 and counts of the data set, as ``describe`` returns them.
+    """
+
+    def __init__(self, notebook, parameters, data):
+        self.started = time.time()
+        self.notebook, self.parameters, self.data = notebook, parameters, data
+        what = {k: v for k, v in parameters.items() if k != "output_dir"}
+        text = json.dumps([notebook, what, data], sort_keys=True)
+        digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+        labels = [notebook, what.get("variant"), data["name"], digest]
+        self.name = "-".join(label for label in labels if label)
+        self.device_id = logical_id()
+        self.folder = sources.resolve(parameters["output_dir"]) / str(self.device_id)
+        self.folder /= self.name
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(
+                f"output_dir: {self.folder} cannot be made ({error.strerror}): give a "
+                "folder that you may write to."
+            ) from None
+
+    def write(
+        self,
+        metrics,
+        model=None,
+        variant=None,
+        device=None,
+        history=(),
+        baselines=None,
+        timing=None,
+    ):
+        """Writes ``result.json`` and returns its path; nothing is left half-written.
+
+        Args:
+            metrics: the outcome, name -> number.
+            model, variant: what was trained, where something was.
+            device: a ``lib.device.Device``.
+            history: one dict an epoch.
+            baselines: baseline's name -> metrics.
+            timing: measured seconds and rates; the wall time, the peak memory and the
+                date are added.
+        """
+        record = {
+            "schema": SCHEMA,
+            "run": self.name,
+            "notebook": self.notebook,
+            "model": model,
+            "variant": variant,
+            "parameters": self.parameters,
+            "data": self.data,
+            "device": device.record() if device else None,
+            "versions": versions(),
+            "git_commit": git_commit(),
+            "seed": self.parameters.get("seed"),
+            "history": list(history),
+            "metrics": metrics,
+            "baselines": baselines or {},
+            "timing": {
+                **(timing or {}),
+                "wall_time_s": round(time.time() - self.started, 3),
+                "peak_memory_mb": peak_memory_mb(),
+                "finished_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            },
+        }
+        check(record, self.folder)
+        path = self.folder / "result.json"
+        write_text(path, json.dumps(record, indent=1, allow_nan=False) + "\n")
+        return path
+
+
+def describe(data):
+    """Name, sha256 and counts of a loaded data set, as the record holds them."""
+    return {"name": data.name, "sha256": data.sha256, "counts": data.counts()}
+
+
+def check(record, where):
+    """Raises InputError unless ``record`` has the keys and types of ``KEYS``."""
+    wrong = [
+        key
+        for key, kind in KEYS.items()
+        if not isinstance(record, dict)
+        or key not in record
+        or not isinstance(record[key], kind)
+    ]
+    if wrong or record["schema"] != SCHEMA:
+        raise InputError(
+            f"{where}: not a record of schema {SCHEMA} (look at "
+            f"{', '.join(wrong) or 'schema'}): remove the file, or run its notebook again."
+        )
+
+
+def load(folder):
+    """Reads every ``result.json`` below a folder.
+
+    Args:
+        folder: a path; a relative one starts at the repository's root.
+
+    Returns:
+        A list of records, ordered by run name.
+
+    Raises:
+        InputError: the folder holds no record, or a file that is none.
+    """
+    folder = sources.resolve(folder)
+    records = []
+    for path in sorted(folder.rglob("result.json")):
+        try:
+            record = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError:
+            record = None
+        check(record, path)
+        records.append(record)
+    if not records:
+        raise InputError(
+            f'records="{folder}": no result.json below it; run notebooks 03 and 04, or '
+            '"bash ci/run.sh", first.'
+        )
+    return sorted(records, key=lambda record: record["run"])
+
+
+def table(records):
+    """One row a record: what was run, on what, how well and how fast."""
+    rows = []
+    for record in records:
+        device, parameters = record["device"] or {}, record["parameters"]
+        row = {
+            "model": record["model"],
+            "variant": record["variant"],
+            "data": record["data"]["name"],
+            "device": device.get("kind"),
+            "precision": device.get("matmul_dtype"),
+            "tensorflow": record["versions"].get("tensorflow"),
+        }
+        for name in ("split", "batch_size", "epochs", "seed"):
+            row[name] = parameters.get(name)
+        row.update(record["metrics"])
+        for name in ("examples_per_second", "peak_memory_mb", "wall_time_s"):
+            row[name] = record["timing"].get(name)
+        rows.append({**row, "run": record["run"]})
+    return pd.DataFrame(rows)
+
+
+def write_text(path, text):
+    """Writes a file under a temporary name and renames it: whole or not at all."""
+    unfinished = path.with_name(path.name + ".unfinished")
+    with open(unfinished, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    unfinished.replace(path)
+
+
+def versions():
+    """Versions of Python and of the packages that can change a result."""
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def git_commit():
+    """The commit that runs, with ``-dirty`` where files differ; None outside git."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        done = subprocess.run(command, cwd=sources.ROOT, capture_output=True, text=True)
+    except OSError:
+        return None
+    return done.stdout.strip() or None
+
+
+def peak_memory_mb():
+    """Largest resident size of this process so far, in MB (10^6 bytes)."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        import psutil
+
+        return round(psutil.Process().memory_info().peak_wset / 1e6)
+    unit = 1 if sys.platform == "darwin" else 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak * unit / 1e6)
+
+
+def relative(path):
+    """A path as seen from the repository's root, for printing."""
+    path = Path(path)
+    return path.relative_to(sources.ROOT) if sources.ROOT in path.parents else path

@@ -1,0 +1,226 @@
+"""Train a model: input pipeline, progress, checkpoints that resume, throughput."""
+
+import json
+import math
+import shutil
+import time
+
+from lib.quiet import tf
+
+from lib import results
+from lib.errors import InputError
+
+LOG_EVERY = 100  # steps between two lines of the log
+
+
+def set_seed(seed):
+    """Seeds TensorFlow and, where it can, makes its operations deterministic."""
+    tf.random.set_seed(seed)
+    if hasattr(tf.config.experimental, "enable_op_determinism"):  # TensorFlow 2.9
+        tf.config.experimental.enable_op_determinism()
+
+
+def batches(take, n_examples, batch_size, epochs, seed, steps=0, static=True):
+    """A dataset of batches, cut from arrays; no example is ever touched on its own.
+
+    Each epoch has an order of its own that depends on ``(seed, epoch)`` alone, so a run
+    that resumes at epoch ``k`` sees what an unbroken one would have seen.
+
+    Args:
+        take: ``take(index) -> (inputs, targets)`` in TensorFlow operations, with
+            ``index`` int32 ``(batch,)``.
+        n_examples: how many there are.
+        batch_size: examples a step.
+        epochs: a range of epoch numbers.
+        seed: of the orders.
+        steps: batches an epoch; 0 for all.
+        static: True drops the last partial batch, so that every step has one shape.
+
+    Returns:
+        ``(dataset, steps an epoch)``.
+
+    Raises:
+        InputError: an epoch does not hold that many batches, or none.
+    """
+    whole = n_examples // batch_size if static else math.ceil(n_examples / batch_size)
+    if whole < max(steps, 1):
+        raise InputError(
+            f"batch_size={batch_size}, steps_per_epoch={steps}: {n_examples} examples make"
+            f" {whole} batches an epoch; give a smaller batch_size or steps_per_epoch."
+        )
+    steps = steps or whole
+
+    def epoch(number):
+        key = tf.stack([tf.constant(seed, tf.int64), number])
+        noise = tf.random.stateless_uniform([n_examples], key, None, None, tf.int32)
+        order = tf.argsort(noise)
+
+        def batch(step):
+            first = tf.cast(step, tf.int32) * batch_size
+            if static:
+                return take(tf.slice(order, [first], [batch_size]))
+            return take(order[first : first + batch_size])
+
+        return tf.data.Dataset.range(steps).map(batch)
+
+    numbers = tf.data.Dataset.range(epochs.start, epochs.stop)
+    return numbers.flat_map(epoch).prefetch(4), steps
+
+
+def fit(
+    model,
+    take,
+    n_examples,
+    run,
+    batch_size,
+    epochs,
+    seed=0,
+    steps_per_epoch=0,
+    static=True,
+    evaluate=None,
+):
+    """Trains a compiled model with ``model.fit``; resumes a run that was cut off.
+
+    After every epoch: evaluation, a checkpoint in ``ckpt/`` (TensorFlow's format), a
+    line on the screen. A run that was cut off goes on after its last whole epoch and
+    ends as an unbroken one would have.
+
+    Args:
+        model: a compiled Keras model.
+        take, n_examples: the training examples, see ``batches``.
+        run: ``lib.results.Run``; its folder takes ``ckpt/`` and the log.
+        batch_size, epochs, seed, static: see ``batches``.
+        steps_per_epoch: batches an epoch; 0 for all.
+        evaluate: ``evaluate() -> {metric: value}``, called after every epoch.
+
+    Returns:
+        ``(history, timing)`` as ``result.json`` holds them: one dict an epoch; and the
+        time of the first step (which compiles), training seconds, examples per second
+        without the first step, and seconds an epoch (evaluation not counted).
+
+    Raises:
+        InputError: too few examples for a batch, or the loss is not a number.
+    """
+    folder = run.folder / "ckpt"
+    if (run.folder / "result.json").exists():  # it ended: this is a new one
+        shutil.rmtree(folder, ignore_errors=True)
+    _make_variables(model, take)
+    checkpoint = tf.train.Checkpoint(model=model, optimizer=model.optimizer)
+    manager = tf.train.CheckpointManager(checkpoint, str(folder), max_to_keep=1)
+    progress = {"history": [], "epoch_s": [], "first_step_s": None, "steady": [0, 0.0]}
+    if manager.latest_checkpoint:
+        checkpoint.restore(manager.latest_checkpoint).assert_existing_objects_matched()
+        state = manager.latest_checkpoint + ".json"
+        with open(state, encoding="utf-8") as file:
+            progress = json.load(file)
+    done = len(progress["history"])
+    if done:
+        print(f"resumed after epoch {done} of {epochs}")
+    if done < epochs:
+        dataset, steps = batches(
+            take,
+            n_examples,
+            batch_size,
+            range(done, epochs),
+            seed,
+            steps_per_epoch,
+            static,
+        )
+        log = run.folder / f"train_{run.device_id}.log"
+        with open(log, "a" if done else "w", encoding="utf-8") as log_file:
+            bookkeeper = _Bookkeeper(
+                progress, manager, evaluate, log_file, epochs, batch_size
+            )
+            model.fit(
+                dataset,
+                initial_epoch=done,
+                epochs=epochs,
+                steps_per_epoch=steps,
+                callbacks=[bookkeeper],
+                shuffle=False,  # the dataset is
+                verbose=0,
+            )
+    examples, seconds = progress["steady"]
+    timing = {
+        "first_step_s": progress["first_step_s"],
+        "train_s": round(sum(progress["epoch_s"]), 3),
+        "examples_per_second": round(examples / seconds, 1) if examples else None,
+        "epoch_s": progress["epoch_s"],
+    }
+    return progress["history"], timing
+
+
+def _make_variables(model, take):
+    """Runs one example through, so that a checkpoint finds variables to fill."""
+    inputs, _ = take(tf.constant([0]))
+    model(inputs)
+    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
+    if hasattr(optimizer, "build"):  # Keras 3; Keras 2.6 fills its slots later
+        model.optimizer.build(model.trainable_variables)
+
+
+class _Bookkeeper(tf.keras.callbacks.Callback):
+    """Measures, logs, evaluates and saves; one object, so that the order is plain."""
+
+    def __init__(self, progress, manager, evaluate, log_file, epochs, batch_size):
+        super().__init__()
+        self.progress, self.manager, self.evaluate = progress, manager, evaluate
+        self.log_file, self.epochs, self.batch_size = log_file, epochs, batch_size
+        self.measuring = False  # not before the first step, which compiles, is over
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch_started = self.steady_started = self.group_started = time.time()
+        self.steps = 0
+
+    def on_train_batch_end(self, batch, logs=None):
+        if not self.measuring:
+            self.measuring = True
+            now = time.time()
+            self.first_step_s = round(now - self.epoch_started, 3)
+            self.progress["first_step_s"] = self.first_step_s
+            self.steady_started = self.group_started = now
+            return
+        self.steps += 1
+        if (batch + 1) % LOG_EVERY == 0:
+            self._log(batch + 1, logs["loss"])
+
+    def _log(self, step, loss):
+        rate = LOG_EVERY * self.batch_size / (time.time() - self.group_started)
+        self.group_started = time.time()
+        line = f"epoch {self.epoch} step {step} loss {loss:.6f} {rate:.0f} examples/s"
+        print(line, file=self.log_file, flush=True)
+
+    @property
+    def epoch(self):
+        return len(self.progress["history"]) + 1
+
+    def on_epoch_end(self, epoch, logs=None):
+        now = time.time()
+        if not math.isfinite(logs["loss"]):
+            raise InputError(
+                f"the loss is {logs['loss']} in epoch {self.epoch}: lower learning_rate, "
+                'or use precision_mode="must_keep_origin_dtype".'
+            )
+        self.progress["steady"][0] += self.steps * self.batch_size
+        self.progress["steady"][1] += now - self.steady_started
+        seconds = round(now - self.epoch_started, 3)
+        row = {"epoch": self.epoch, "loss": float(logs["loss"])}
+        row.update(self.evaluate() if self.evaluate else {})
+        self.progress["history"].append(row)
+        self.progress["epoch_s"].append(seconds)
+        shown = "  ".join(f"{k} {v:.4f}" for k, v in row.items() if k != "epoch")
+        line = f"epoch {row['epoch']}/{self.epochs}  {shown}  {seconds:.1f} s"
+        print(line, flush=True)
+        print(line, file=self.log_file, flush=True)
+        self._save(row["epoch"])
+
+    def _save(self, number):
+        """Saves the state; what belongs to a checkpoint is written before it."""
+        folder = self.manager.directory
+        tf.io.gfile.makedirs(folder)
+        state = f"{folder}/ckpt-{number}.json"
+        results.write_text(results.Path(state), json.dumps(self.progress))
+        self.manager.save(checkpoint_number=number)
+        for path in results.Path(folder).glob("ckpt-*.json"):
+            if path.name != f"ckpt-{number}.json":
+                path.unlink()
