@@ -3,6 +3,7 @@
 import argparse
 import json
 import logging
+import os
 import shutil
 import sys
 import time
@@ -21,7 +22,8 @@ def main():
     """Runs what the command line asks for; returns the exit status."""
     options = parse(sys.argv[1:])
     runs = plan(options)
-    executed = ROOT / "output" / "executed"
+    os.chdir(ROOT)  # papermill writes the paths it is given into the executed copies
+    executed = Path("output", "executed")
     executed.mkdir(parents=True, exist_ok=True)
     rows = []
     for number, (name, notebook, parameters) in enumerate(runs, 1):
@@ -37,8 +39,8 @@ def main():
 def parse(arguments):
     parser = argparse.ArgumentParser(
         prog="bash ci/run.sh",
-        description="Executes notebooks 01 to 05 on the embedded sample, or one notebook "
-        "with a params file.",
+        description="Executes notebooks 01 to 05 on the embedded sample, or one "
+        "notebook with a params file.",
     )
     parser.add_argument(
         "--params",
@@ -73,7 +75,7 @@ def plan(options):
         if not path.is_file():
             path = ROOT / options.params
         if not path.is_file():
-            known = ", ".join(sorted(p.name for p in (ROOT / "ci/params").glob("*.yaml")))
+            known = names((ROOT / "ci/params").glob("*.yaml"))
             sys.exit(f"--params {options.params}: no such file; ci/params has {known}")
         parameters = yaml.safe_load(path.read_text(encoding="utf-8"))
         if not isinstance(parameters, dict) or "notebook" not in parameters:
@@ -86,12 +88,16 @@ def plan(options):
         for number in wanted:
             found = sorted(NOTEBOOKS.glob(f"{number.strip()}_*.ipynb"))
             if not found:
-                names = ", ".join(path.stem for path in sorted(NOTEBOOKS.glob("*.ipynb")))
-                sys.exit(f"--only {number}: no such notebook; there are {names}")
+                known = names(NOTEBOOKS.glob("*.ipynb"))
+                sys.exit(f"--only {number}: no such notebook; there are {known}")
             # What was run is what 05 shows; opened by hand, it shows results/.
             parameters = {"records": "output"} if number.strip() == "05" else {}
             runs.append((found[0].stem, found[0], parameters))
     return [check(*run, overrides, alone=len(runs) == 1) for run in runs]
+
+
+def names(paths):
+    return ", ".join(sorted(path.name for path in paths))
 
 
 def check(name, notebook, parameters, overrides, alone):
@@ -115,10 +121,10 @@ def execute(name, notebook, parameters, copy):
     """Executes one notebook; the copy is kept whatever happens."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     started = time.time()
-    row = {"name": name, "copy": copy.relative_to(ROOT), "failure": None}
+    row = {"name": name, "copy": copy, "failure": None}
     try:
         papermill.execute_notebook(
-            str(notebook),
+            str(notebook.relative_to(ROOT)),
             str(copy),
             parameters=parameters,
             kernel_name="python3",
@@ -133,7 +139,7 @@ def execute(name, notebook, parameters, copy):
     row["seconds"] = time.time() - started
     row["record"], row["metrics"] = find_record(notebook.stem, started)
     if row["record"]:
-        shutil.copy2(copy, ROOT / row["record"].parent / "notebook.ipynb")
+        shutil.copy2(copy, row["record"].parent / "notebook.ipynb")
     return row
 
 

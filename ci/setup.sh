@@ -18,7 +18,7 @@ case $want in
     ;;
 esac
 # What the environment was made from; written last, so a broken set-up is made again.
-stamp="$want $PWD $(cat requirements.txt ci/constraints.txt pyproject.toml | cksum)"
+stamp="$want $PWD $(cat requirements.txt ci/constraints.txt | cksum)"
 if [ "$(cat "$venv/made-from" 2>/dev/null || true)" != "$stamp" ]; then
   echo "Setting up .venv (Python $want): a few minutes the first time."
   rm -rf "$venv"

@@ -1,8 +1,8 @@
 """Baselines: POP, S-POP, item-kNN, session-kNN; global mean, user and item bias.
 
-What a model must beat before its name is worth mentioning. The session baselines share
-one interface: ``fit(examples, n_items)`` and ``scores(prefixes)``, where ``scores`` gives
-a float32 array ``(n, n_items)`` whose column ``i`` belongs to item number ``i + 1``.
+What a model must beat before its name is worth mentioning. The session baselines
+share one interface: ``fit(examples, n_items)`` and ``scores(prefixes)``, which returns
+float32 ``(n, n_items)``; column ``i`` belongs to item number ``i + 1``.
 """
 
 import numpy as np

@@ -86,15 +86,16 @@ def open(device="auto", precision_mode="allow_mix_precision"):
         )
     if device == "npu":
         raise InputError(
-            'device="npu": this version runs on CPU and GPU; use "auto", "gpu" or "cpu".'
+            'device="npu": this version runs on CPU and GPU; use "auto", "gpu" or '
+            '"cpu".'
         )
     from lib.quiet import tf
 
     gpus = tf.config.list_physical_devices("GPU")
     if device == "gpu" and not gpus:
         raise InputError(
-            'device="gpu": TensorFlow sees no GPU here; install tensorflow[and-cuda] and '
-            'a driver, or use "cpu".'
+            'device="gpu": TensorFlow sees no GPU here; install tensorflow[and-cuda] '
+            'and a driver, or use "cpu".'
         )
     if device != "cpu" and gpus:
         details = tf.config.experimental.get_device_details(gpus[0])
@@ -135,7 +136,7 @@ def _hide_gpus(tf):
         tf.config.set_visible_devices([], "GPU")
     except RuntimeError:
         raise InputError(
-            'device="cpu": the GPU is in use by this kernel already; restart the kernel.'
+            'device="cpu": this kernel uses the GPU already; restart the kernel.'
         ) from None
 
 

@@ -103,6 +103,10 @@ def _unpack(archive, folder):
                     open(unfinished / name, "wb") as target,
                 ):
                     shutil.copyfileobj(source, target)
-        unfinished.rename(folder)
+        try:
+            unfinished.rename(folder)
+        except OSError:
+            if not folder.is_dir():  # else another process was first
+                raise
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)

@@ -32,7 +32,7 @@ def hr_at(ranks, k):
 
 
 def mrr_at(ranks, k):
-    """Mean reciprocal rank, counting 0 where the target is not among the first ``k``."""
+    """Mean reciprocal rank; a target beyond rank ``k`` counts 0."""
     return float(np.mean(np.where(ranks <= k, 1.0 / ranks, 0.0)))
 
 
@@ -51,3 +51,8 @@ def mae(predicted, actual):
     """Mean absolute error, in stars; arrays of shape ``(n,)``."""
     error = np.asarray(predicted, np.float64) - np.asarray(actual, np.float64)
     return float(np.mean(np.abs(error)))
+
+
+def errors(predicted, actual):
+    """Both of the above, under the names that records use."""
+    return {"rmse": rmse(predicted, actual), "mae": mae(predicted, actual)}

@@ -1,9 +1,9 @@
 """MF: biased matrix factorization (Koren, Bell and Volinsky 2009)."""
 
 import numpy as np
-from lib.quiet import tf
 
 from lib import metrics
+from lib.quiet import tf
 
 FACTOR_STDDEV = 0.05
 LOWEST, HIGHEST = 1.0, 5.0  # the scale of MovieLens, in stars
@@ -12,8 +12,8 @@ LOWEST, HIGHEST = 1.0, 5.0  # the scale of MovieLens, in stars
 class MF(tf.keras.Model):
     """Predicts a rating: ``mu + b_u + b_i + <p_u, q_i>`` (equation 4 of the paper).
 
-    Trained on the squared error plus, for every rating seen, ``regularization * (b_u^2 +
-    b_i^2 + |p_u|^2 + |q_i|^2)`` (equation 5).
+    Trained on the squared error plus, for every rating seen,
+    ``regularization * (b_u^2 + b_i^2 + |p_u|^2 + |q_i|^2)`` (equation 5).
 
     Args:
         n_users, n_items: sizes of the tables.
@@ -112,10 +112,7 @@ def predict(model, user_idx, item_idx, batch_size=65_536):
 def evaluate(model, part):
     """RMSE and MAE of the clipped predictions on a ``ratings.Part``, in stars."""
     predicted = predict(model, part.user_idx, part.item_idx)
-    return {
-        "rmse": metrics.rmse(predicted, part.rating),
-        "mae": metrics.mae(predicted, part.rating),
-    }
+    return metrics.errors(predicted, part.rating)
 
 
 def recommend(model, user, seen, k=10):

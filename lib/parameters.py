@@ -25,8 +25,8 @@ _TEXT = (lambda value: bool(value.strip()), "not empty")
 
 RULES = {
     "data_path": _TEXT,
-    "clicks_path": _TEXT,
-    "ratings_path": _TEXT,
+    "diginetica_path": _TEXT,
+    "movielens_path": _TEXT,
     "records": _TEXT,
     "output_dir": _TEXT,
     "device": _one_of(*DEVICES),
@@ -43,6 +43,7 @@ RULES = {
     "learning_rate": (lambda value: 0 < value < math.inf, "above 0"),
     "regularization": (lambda value: 0 <= value < math.inf, "0 or more"),
     "static": _ANY,
+    "use_bias": _ANY,
     "maxlen": _at_least(1),
     "embed_dim": _at_least(1),
     "latent_dim": _at_least(1),

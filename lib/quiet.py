@@ -1,8 +1,8 @@
 """TensorFlow, imported without its start-up chatter: ``from lib.quiet import tf``.
 
-The lines that it prints while it looks for processors differ between machines and belong
-in no notebook. They come from C++ before any setting can stop them, so the import runs
-with the error stream set aside; if it fails, they are shown.
+The lines that it prints while it looks for processors differ between machines and
+belong in no notebook. They come from C++ before any setting can stop them, so the
+import runs with the error stream set aside; if it fails, they are shown.
 """
 
 import os

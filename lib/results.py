@@ -137,7 +137,8 @@ def check(record, where):
     if wrong or record["schema"] != SCHEMA:
         raise InputError(
             f"{where}: not a record of schema {SCHEMA} (look at "
-            f"{', '.join(wrong) or 'schema'}): remove the file, or run its notebook again."
+            f"{', '.join(wrong) or 'schema'}): remove the file, or run its notebook "
+            "again."
         )
 
 
@@ -190,6 +191,56 @@ def table(records):
             row[name] = record["timing"].get(name)
         rows.append({**row, "run": record["run"]})
     return pd.DataFrame(rows)
+
+
+def by_question(records, model):
+    """Groups the records of one model by what was predicted.
+
+    Returns:
+        ``{title: records}``: one data set, split and order of clicks in each.
+    """
+    groups = {}
+    for record in records:
+        if record["model"] == model:
+            parameters = record["parameters"]
+            asked = [parameters.get(key) for key in ("split", "test_share", "order")]
+            title = [record["data"]["name"], *asked, parameters.get("evaluate_on")]
+            title = ", ".join(str(word) for word in title if word is not None)
+            groups.setdefault(title, []).append(record)
+    return groups
+
+
+def compare(group, metric, published):
+    """What a group of ``by_question`` reached, beside baselines and the literature.
+
+    Args:
+        group: records that answer one question.
+        metric: a name in their metrics.
+        published: the table ``results/published.csv``.
+
+    Returns:
+        ``(values, ours)``: name -> number, and the names that are runs of ours. Runs
+        that differ in the seed alone are one entry, their mean.
+    """
+    runs = table(group).fillna({"variant": ""})
+    keys = ["model", "variant", "precision", "batch_size", "epochs"]
+    values = {}
+    for (model, variant, precision, batch_size, epochs), same in runs.groupby(keys):
+        label = f"{model} {variant}, {epochs} ep., batch {batch_size}, {precision}"
+        values[label] = same[metric].mean()
+    ours = list(values)
+    first = group[0]
+    for name, found in first["baselines"].items():
+        if metric in found:
+            values[name] = found[metric]
+    known = published[
+        (published["metric"] == metric) & (published["data"] == first["data"]["name"])
+    ]
+    for column in ("split", "test_share"):  # empty where it does not apply
+        asked = first["parameters"].get(column)
+        known = known[known[column].isna() | (known[column] == asked)]
+    values.update(zip(known["model"], known["value"]))
+    return values, ours
 
 
 def write_text(path, text):

@@ -76,6 +76,10 @@ def _write_diginetica(folder, rng, n_sessions=6500):
     position = np.arange(length.sum()) - starts[session]
     n_clicks = len(session)
 
+    weekday_share = np.array([1.2, 1.2, 1.1, 1.1, 1.0, 0.7, 0.7])  # Monday first
+    day_share = weekday_share[(FIRST_DAY.weekday() + np.arange(N_DAYS)) % 7]
+    day = _draw(rng, day_share / day_share.sum(), n_sessions)
+
     topic = _draw(rng, _zipf(N_TOPICS, 0.5), n_sessions)[session]
     stray = rng.random_sample(n_clicks) < 0.1  # a look at something else
     topic = np.where(stray, rng.randint(N_TOPICS, size=n_clicks), topic)
@@ -85,11 +89,10 @@ def _write_diginetica(folder, rng, n_sessions=6500):
     item = np.where(again, item[earlier], item)
     rare = rng.random_sample(n_clicks) < 0.01  # items seen once or twice
     item = np.where(rare, n_items + rng.randint(150, size=n_clicks), item)
-    raw_ids = np.concatenate([raw_ids, 500_001 + np.arange(150)])
+    launched = (day[session] >= N_DAYS - 7) & (rng.random_sample(n_clicks) < 0.08)
+    item = np.where(launched, n_items + 150 + rng.randint(8, size=n_clicks), item)
+    raw_ids = np.concatenate([raw_ids, 500_001 + np.arange(158)])
 
-    weekday_share = np.array([1.2, 1.2, 1.1, 1.1, 1.0, 0.7, 0.7])  # Monday first
-    day_share = weekday_share[(FIRST_DAY.weekday() + np.arange(N_DAYS)) % 7]
-    day = _draw(rng, day_share / day_share.sum(), n_sessions)[session]
     days = np.array([str(FIRST_DAY + timedelta(d)) for d in range(N_DAYS)])
     gap = rng.randint(0, 60, n_clicks) * 1000  # ms; 0 makes ties of the time frame
     timeframe = np.cumsum(gap)
@@ -103,7 +106,7 @@ def _write_diginetica(folder, rng, n_sessions=6500):
             "userId": user_text[session],
             "itemId": raw_ids[item],
             "timeframe": timeframe,
-            "eventdate": days[day],
+            "eventdate": days[day[session]],
         }
     )
     # Sessions stay together in the file, but their rows are not in click order.
@@ -138,7 +141,7 @@ def _write_diginetica(folder, rng, n_sessions=6500):
             "userId": user_text[session[searched]],
             "timeframe": timeframe[searched],
             "duration": rng.randint(50, 900, searched.sum()),
-            "eventdate": days[day[searched]],
+            "eventdate": days[day[session[searched]]],
             "searchstring.tokens": rng.randint(1, 900, searched.sum()),
             "categoryId": topic[searched] + 1,
             "items": shown,
@@ -156,7 +159,7 @@ def _csv(table, path):
     path.write_bytes(("\n".join(lines) + "\n").encode())
 
 
-def _rating_model(rng, n_users=500, n_movies=240):
+def _rating_model(rng, n_users=500, n_movies=270):
     """The truth behind the ratings: ``score = 3.6 + b_u + b_i + p_u . q_i``."""
     genre = np.arange(n_movies) % len(GENRES)
     angle = 2 * math.pi * genre / len(GENRES)  # neighbours are liked alike
@@ -174,14 +177,17 @@ def _write_movielens(folder, rng):
     n_users, n_movies = score.shape
     movie_ids = np.sort(rng.permutation(400)[:n_movies]) + 1  # gaps, as in MovieLens
     popularity = rng.permutation(_zipf(n_movies, 0.6)) * n_movies
-    rated = np.minimum(20 + rng.geometric(0.012, n_users), n_movies)  # at least 20 each
+    rated = np.minimum(20 + rng.geometric(0.014, n_users), n_movies)  # at least 20 each
     noise = RATING_NOISE * rng.standard_normal(score.shape)
     stars = np.clip(np.floor(score + noise + 0.5), 1, 5).astype(int)
     wish = popularity * rng.random_sample(score.shape)  # who rates what
     rank = np.argsort(np.argsort(-wish, axis=1), axis=1)
     user, movie = np.nonzero(rank < rated[:, None])
     moment = 978_300_000 + 40_000 * rng.randint(0, 2000, n_users)[user]
-    moment = moment + 20 * rng.randint(0, 3000, len(user))
+    one_sitting = rng.random_sample(n_users) < 0.75
+    days = 1 + 60 * rng.random_sample(n_users)  # the others come back
+    span = np.where(one_sitting, 5_000, 86_400 * days)[user]  # s, from first to last
+    moment = moment + (rng.random_sample(len(user)) * span // 20 * 20).astype(int)
     order = np.lexsort((rng.random_sample(len(user)), user))  # not in order of time
     rows = zip(user[order] + 1, movie_ids[movie[order]], stars[user, movie][order])
     lines = [f"{u}::{m}::{s}::{t}" for (u, m, s), t in zip(rows, moment[order])]

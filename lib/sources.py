@@ -269,6 +269,7 @@ def _read(path, raw, separator, n_fields, checks, options):
             usecols=[name for name, _, _ in wanted],
             quoting=3,
             encoding_errors="replace",
+            float_precision="round_trip",  # the others crash on 1e100978300760
             **options,
         )
         # pandas lets surplus fields pass, and takes a zero byte for the end of a field.
@@ -293,6 +294,6 @@ def _read(path, raw, separator, n_fields, checks, options):
 
 
 def _is_sound(column, is_good):
-    if column.dtype == "category":
+    if hasattr(column, "cat"):
         return not column.isna().any() and all(map(is_good, column.cat.categories))
     return is_good(str(column.min())) and is_good(str(column.max()))

@@ -1,9 +1,9 @@
 """STAMP: Short-Term Attention/Memory Priority (Liu et al., KDD 2018)."""
 
 import numpy as np
-from lib.quiet import tf
 
 from lib import metrics
+from lib.quiet import tf
 
 EMBEDDING_STDDEV = 0.05
 WEIGHT_STDDEV = 0.05
@@ -21,7 +21,7 @@ class STAMP(tf.keras.Model):
         score of item j = <h_s * h_t, x_j>                    (2), without its sigmoid
 
     The paper's (8) has no ``+ m_s``; the code behind its numbers has. Scores are one
-    matrix product ``(h_s * h_t) X'``. Padding (0) takes no part in any of it, and has no
+    matrix product ``(h_s * h_t) X'``. Padding (0) takes no part in any of it and has no
     row in ``X``: item number ``i`` is row ``i - 1``.
 
     Args:
@@ -33,11 +33,12 @@ class STAMP(tf.keras.Model):
         seed: of the initial weights.
 
     Inputs:
-        int32 ``(batch, maxlen)``, item numbers, oldest first, padded with 0; at least one
-        click a row.
+        int32 ``(batch, maxlen)``, item numbers, oldest first, padded with 0; at least
+        one click a row.
 
     Returns:
-        float32 ``(batch, n_items)``, unnormalised scores; column ``j`` is item ``j + 1``.
+        float32 ``(batch, n_items)``, unnormalised scores; column ``j`` is item
+        ``j + 1``.
     """
 
     def __init__(
@@ -70,7 +71,7 @@ class STAMP(tf.keras.Model):
         self.built = True
 
     def look_up(self, windows):
-        """Vectors of the clicks, 0 for padding: ``(batch, maxlen, d)``, and the mask."""
+        """The clicks' vectors, 0 for padding: ``(batch, maxlen, d)``; and the mask."""
         real = tf.cast(windows > 0, tf.float32)[:, :, None]
         rows = tf.gather(self.embedding, tf.maximum(windows - 1, 0))
         return rows * real, real
@@ -136,8 +137,8 @@ def batch_of(examples, maxlen):
 def evaluate(model, examples, maxlen, k=20, batch_size=512):
     """HR@k and MRR@k of every example against the whole catalogue.
 
-    Works in batches: neither a (tests x items) matrix nor a sort is made. The last batch
-    is filled up, so that every batch has one shape, and cut again.
+    Works in batches: neither a (tests x items) matrix nor a sort is made. The last
+    batch is filled up, so that every batch has one shape, and cut again.
 
     Returns:
         ``{"hr_at_<k>": ..., "mrr_at_<k>": ...}``.

@@ -5,10 +5,9 @@ import math
 import shutil
 import time
 
-from lib.quiet import tf
-
 from lib import results
 from lib.errors import InputError
+from lib.quiet import tf
 
 LOG_EVERY = 100  # steps between two lines of the log
 
@@ -45,8 +44,9 @@ def batches(take, n_examples, batch_size, epochs, seed, steps=0, static=True):
     whole = n_examples // batch_size if static else math.ceil(n_examples / batch_size)
     if whole < max(steps, 1):
         raise InputError(
-            f"batch_size={batch_size}, steps_per_epoch={steps}: {n_examples} examples make"
-            f" {whole} batches an epoch; give a smaller batch_size or steps_per_epoch."
+            f"batch_size={batch_size}, steps_per_epoch={steps}: {n_examples} examples "
+            f"make {whole} batches an epoch; give a smaller batch_size or "
+            "steps_per_epoch."
         )
     steps = steps or whole
 
@@ -198,8 +198,8 @@ class _Bookkeeper(tf.keras.callbacks.Callback):
         now = time.time()
         if not math.isfinite(logs["loss"]):
             raise InputError(
-                f"the loss is {logs['loss']} in epoch {self.epoch}: lower learning_rate, "
-                'or use precision_mode="must_keep_origin_dtype".'
+                f"the loss is {logs['loss']} in epoch {self.epoch}: lower "
+                'learning_rate, or use precision_mode="must_keep_origin_dtype".'
             )
         self.progress["steady"][0] += self.steps * self.batch_size
         self.progress["steady"][1] += now - self.steady_started

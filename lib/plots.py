@@ -1,0 +1,79 @@
+"""Figures that more than one notebook draws; colours differ in lightness too."""
+
+import matplotlib.pyplot as plt
+
+DARK, MID, LIGHT = "#17365d", "#d9741e", "#b9c4d0"
+
+
+def use_style():
+    """Sets size, resolution and colours of every figure of a notebook."""
+    plt.rcParams.update(
+        {
+            "figure.figsize": (6.4, 3.0),
+            "figure.dpi": 90,
+            "figure.constrained_layout.use": True,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.grid": True,
+            "grid.color": "#e6e6e6",
+            "axes.axisbelow": True,
+            "axes.prop_cycle": plt.cycler(color=[DARK, MID, "#7a8a99"])
+            + plt.cycler(linestyle=["-", "--", ":"]),
+        }
+    )
+
+
+def label(metric):
+    """How a figure names a metric of the records: ``hr_at_20`` is HR@20."""
+    unit = " (stars)" if metric in ("rmse", "mae") else ""
+    return metric.upper().replace("_AT_", "@") + unit
+
+
+def ranking(values, form, ours=(), xlabel=""):
+    """Horizontal bars, best at the top; ours dark, what they are compared with light.
+
+    Args:
+        values: name -> number.
+        form: a format for the number at each bar's end, for example ``"{:.3f}"``.
+        ours: the names to be drawn dark.
+        xlabel: what the numbers are, with unit.
+
+    Returns:
+        ``(fig, ax)``.
+    """
+    fig, ax = plt.subplots(figsize=(6.4, 0.6 + 0.34 * len(values)))
+    names = list(values)[::-1]
+    numbers = [values[name] for name in names]
+    colors = [DARK if name in ours else LIGHT for name in names]
+    bars = ax.barh(names, numbers, color=colors)
+    ax.bar_label(bars, [form.format(number) for number in numbers], padding=3)
+    ax.margins(x=0.12)
+    ax.grid(axis="y", visible=False)
+    ax.set_xlabel(xlabel)
+    return fig, ax
+
+
+def learning_curve(history, metric, levels=None):
+    """A metric and the training loss against epochs.
+
+    Args:
+        history: one dict an epoch, as ``training.fit`` returns it.
+        metric: a key of these dicts.
+        levels: name -> value, drawn as horizontal lines for comparison.
+
+    Returns:
+        ``(fig, axs)``: the metric on the left, the loss on the right.
+    """
+    fig, axs = plt.subplots(1, 2)
+    epochs = [row["epoch"] for row in history]
+    axs[0].plot(epochs, [row[metric] for row in history], marker="o", ls="-")
+    for name, value in (levels or {}).items():
+        axs[0].axhline(value, color="#7a8a99", ls=":")
+        right_end = axs[0].get_yaxis_transform()
+        axs[0].text(1, value, name, transform=right_end, ha="right", va="bottom")
+    axs[1].plot(epochs, [row["loss"] for row in history], marker="o", ls="-")
+    axs[0].set(xlabel="epoch", ylabel=label(metric))
+    axs[1].set(xlabel="epoch", ylabel="training loss")
+    for ax in axs:
+        ax.xaxis.get_major_locator().set_params(integer=True)
+    return fig, axs

@@ -1,0 +1,116 @@
+"""Baselines do what their names say, and give the known figures on the real data."""
+
+import numpy as np
+import pytest
+
+from lib import baselines, metrics, ratings, sessions
+from lib.sessions import Examples
+
+
+def examples(*clicks):
+    lengths = [len(session) for session in clicks]
+    days = np.arange(len(clicks)).astype("datetime64[D]")
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    return Examples.of(np.concatenate(clicks), offsets, days)
+
+
+TRAIN = examples([1, 2, 3], [1, 2], [2, 2, 4], [1, 5], [2, 1])
+
+
+def scores(name, *prefixes, **options):
+    fitted = baselines.SESSION_BASELINES[name](**options).fit(TRAIN, 6)
+    return np.asarray(fitted.scores([np.array(p, np.int32) for p in prefixes]))
+
+
+def test_pop_scores_by_training_clicks():
+    np.testing.assert_array_equal(scores("POP", [3])[0], [4, 5, 1, 1, 1, 0])
+
+
+def test_spop_puts_the_sessions_own_items_first_and_popularity_next():
+    found = scores("S-POP", [4, 3, 3])[0]
+    assert np.argsort(-found, kind="stable").tolist() == [2, 3, 1, 0, 4, 5]
+
+
+def test_markov_counts_what_followed_the_last_click():
+    np.testing.assert_array_equal(scores("Markov", [5, 2])[0], [1, 1, 1, 1, 0, 0])
+
+
+def test_item_knn_is_the_cosine_of_shared_sessions():
+    found = scores("Item-kNN", [3, 1])[0]
+    # item 1 is in 4 sessions, 2 in 4, 3 in 1, 5 in 1; together 3, 1 and 1 times
+    expected = [0, 3 / 4, 1 / 2, 0, 1 / 2, 0]
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    damped = scores("Item-kNN", [3, 1], damping=4)[0]
+    np.testing.assert_allclose(damped[1], 3 / 8, rtol=1e-6)
+
+
+def literal_session_knn(prefix, k, sample):
+    """The definition, session by session, the most recent first."""
+    past = [set(s) for s in np.split(TRAIN.items, TRAIN.offsets[1:-1])][::-1]
+    now = set(prefix)
+    near = [s for s in past if s & now][:sample]
+    cosine = [len(s & now) / np.sqrt(len(s)) for s in near]
+    best = sorted(range(len(near)), key=lambda n: -cosine[n])[:k]
+    return [sum(cosine[n] for n in best if item in near[n]) for item in range(1, 7)]
+
+
+@pytest.mark.parametrize("prefix", [[1], [1, 2], [4, 5], [6], [2, 2, 3]])
+@pytest.mark.parametrize(("k", "sample"), [(100, 1000), (2, 3), (1, 1)])
+def test_session_knn_lets_the_most_similar_recent_sessions_vote(prefix, k, sample):
+    found = scores("SKNN", prefix, k=k, sample=sample)[0]
+    np.testing.assert_allclose(found, literal_session_knn(prefix, k, sample), rtol=1e-6)
+
+
+def test_evaluation_does_not_depend_on_the_batch():
+    test = examples([1, 2, 3, 1], [2, 4], [5, 1, 2])
+    fitted = baselines.ItemKnn().fit(TRAIN, 6)
+    whole = baselines.evaluate(fitted, test, k=2)
+    assert baselines.evaluate(fitted, test, k=2, batch_size=1) == whole
+
+
+def test_user_item_bias_finds_additive_ratings():
+    rng = np.random.default_rng(0)
+    user, item = (grid.ravel() for grid in np.mgrid[0:30, 0:40])
+    truth = 3 + rng.normal(0, 0.4, 30)[user] + rng.normal(0, 0.4, 40)[item]
+    part = ratings.Part(user, item, truth.astype(np.float32), np.zeros(1200, np.int64))
+    fitted = baselines.UserItemBias(damping=0.01).fit(part, 30, 40)
+    np.testing.assert_allclose(fitted.predict(part), np.clip(truth, 1, 5), atol=0.01)
+
+
+def test_a_user_or_item_without_ratings_gets_the_mean():
+    part = ratings.Part(*(np.zeros(2, t) for t in (int, int, np.float32, int)))
+    part.rating[:] = [2, 4]
+    fitted = baselines.UserItemBias().fit(part, 2, 2)
+    unseen = ratings.Part(np.array([1]), np.array([1]), np.array([3.0]), np.array([0]))
+    assert fitted.predict(unseen) == pytest.approx(3.0)
+
+
+# The rows of the published tables and of independent measurements, in percent.
+KNOWN = {
+    "POP": (0.93, 0.21, 0.03),
+    "S-POP": (21.08, 13.69, 0.1),
+    "SKNN": (49.7, 17.4, 0.3),
+}
+
+
+@pytest.fixture(scope="module")
+def diginetica(real_data):
+    return sessions.load(real_data / "diginetica")
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_session_baselines_meet_the_known_rows_on_diginetica(diginetica, name):
+    fitted = baselines.SESSION_BASELINES[name]().fit(
+        diginetica.train, diginetica.n_items
+    )
+    found = baselines.evaluate(fitted, diginetica.test)
+    hit_rate, reciprocal, tolerance = KNOWN[name]
+    assert 100 * found["hr_at_20"] == pytest.approx(hit_rate, abs=tolerance)
+    assert 100 * found["mrr_at_20"] == pytest.approx(reciprocal, abs=tolerance)
+
+
+def test_bias_baseline_meets_the_known_rmse_on_movielens(real_data):
+    data = ratings.load(real_data / "ml-1m")
+    fitted = baselines.UserItemBias().fit(data.train, data.n_users, data.n_items)
+    found = metrics.rmse(fitted.predict(data.test), data.test.rating)
+    assert 0.904 < found < 0.912

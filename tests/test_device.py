@@ -1,0 +1,76 @@
+"""A device is what it says; a wrong wish ends in one sentence."""
+
+import pytest
+
+from lib import device
+from lib.errors import InputError
+
+
+def test_the_cpu_can_always_be_opened_again_and_again():
+    assert device.open("cpu") == device.open("cpu")
+    assert device.open("cpu").kind == "cpu"
+    assert device.open("auto").kind in ("cpu", "gpu")
+
+
+@pytest.mark.parametrize(
+    ("mode", "flags", "dtype"),
+    [
+        ("must_keep_origin_dtype", {"amx_bf16"}, "float32"),
+        ("allow_mix_precision", {"amx_bf16"}, "bfloat16"),
+        ("allow_fp32_to_fp16", {"avx512_bf16"}, "bfloat16"),
+        ("allow_mix_precision", {"avx2"}, "float32"),
+        ("allow_fp32_to_fp16", set(), "float32"),
+        ("force_fp16", set(), "float16"),
+    ],
+)
+def test_precision_in_force_follows_the_table(monkeypatch, mode, flags, dtype):
+    monkeypatch.setattr(device, "_cpu", lambda: ("some processor", flags))
+    opened = device.open("cpu", mode)
+    assert opened.matmul_dtype == dtype
+    assert opened.precision_mode == mode
+    if mode.startswith("allow") and dtype == "float32":
+        assert opened.note == "this cpu has no bfloat16 instructions"
+
+
+def test_only_float16_gets_a_loss_scale():
+    optimizer = object()
+    assert device.open("cpu", "allow_mix_precision").scaled(optimizer) is optimizer
+    from lib.quiet import tf
+
+    adam = tf.keras.optimizers.Adam()
+    scaled = device.open("cpu", "force_fp16").scaled(adam)
+    assert scaled.inner_optimizer is adam
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"device": "tpu"}, 'device="tpu": allowed are auto, npu, gpu, cpu'),
+        ({"device": "npu"}, 'device="npu": this version runs on CPU and GPU'),
+        ({"precision_mode": "fp8"}, 'precision_mode="fp8": allowed are allow_mix'),
+    ],
+)
+def test_what_cannot_be_opened_is_said_in_one_sentence(options, sentence):
+    with pytest.raises(InputError) as caught:
+        device.open(**options)
+    assert str(caught.value).startswith(sentence)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_gpu_that_is_not_there_is_an_error():
+    from lib.quiet import tf
+
+    if tf.config.list_physical_devices("GPU"):
+        pytest.skip("this machine has a GPU")
+    with pytest.raises(InputError, match="TensorFlow sees no GPU here"):
+        device.open("gpu")
+
+
+def test_the_device_number_comes_from_the_environment(monkeypatch):
+    monkeypatch.delenv("ASCEND_DEVICE_ID", raising=False)
+    assert device.logical_id() == 0
+    monkeypatch.setenv("ASCEND_DEVICE_ID", "5")
+    assert device.logical_id() == 5
+    monkeypatch.setenv("ASCEND_DEVICE_ID", "npu0")
+    with pytest.raises(InputError, match="ASCEND_DEVICE_ID='npu0'"):
+        device.logical_id()

@@ -1,0 +1,222 @@
+"""Notebooks keep the house rules, run headless, and refuse what they do not know."""
+
+import builtins
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import papermill
+import pytest
+import yaml
+
+from lib import parameters, results, sample
+from lib.sources import ROOT
+
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+RECORDED = sorted((ROOT / "results").rglob("*.ipynb"))
+PARAMS = sorted((ROOT / "ci" / "params").glob("*.yaml"))
+MACHINE_PATH = re.compile(r"(?<![\w.])/(root|home|work|tmp|usr|opt|Users|mnt)/")
+
+
+def names(paths):
+    return [path.stem for path in paths]
+
+
+def code_cells(path):
+    cells = nbformat.read(path, as_version=4).cells
+    return [cell for cell in cells if cell.cell_type == "code"]
+
+
+def texts(cell):
+    for output in cell.outputs:
+        yield output.get("text", "")
+        yield from (str(value) for value in output.get("data", {}).values())
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=names(NOTEBOOKS))
+class TestHouseRules:
+    def test_it_was_executed_from_top_to_bottom(self, path):
+        counts = [cell.execution_count for cell in code_cells(path)]
+        assert counts == list(range(1, len(counts) + 1))
+
+    def test_one_cell_holds_the_parameters_and_each_has_a_rule_and_a_comment(
+        self, path
+    ):
+        tagged = [
+            c for c in code_cells(path) if "parameters" in c.metadata.get("tags", [])
+        ]
+        assert len(tagged) == 1
+        known = papermill.inspect_notebook(str(path))
+        assert known, "papermill finds no parameter"
+        for name, about in known.items():
+            assert name in parameters.RULES, name
+            assert about["inferred_type_name"] in ("str", "int", "float", "bool"), name
+            assert about["help"], f"{name} has no comment"
+
+    def test_its_kernel_is_python3(self, path):
+        notebook = nbformat.read(path, as_version=4)
+        assert notebook.metadata.kernelspec.name == "python3"
+
+    def test_its_outputs_are_clean(self, path):
+        for cell in code_cells(path):
+            for output in cell.outputs:
+                assert output.output_type != "error"
+                assert output.get("name") != "stderr", output.get("text")
+                assert len(json.dumps(output)) < 200_000
+            assert not any(MACHINE_PATH.search(text) for text in texts(cell))
+
+    def test_it_starts_with_a_title_and_ends_with_exercises(self, path):
+        cells = nbformat.read(path, as_version=4).cells
+        assert re.match(r"# [A-Z]\w+ ", cells[0].source)
+        for promise in ("What you'll do", "What you'll learn", "What you'll need"):
+            assert promise in cells[0].source
+        assert "## On your own" in cells[-1].source
+
+    def test_its_cells_are_short(self, path):
+        lengths = sorted(len(c.source.splitlines()) for c in code_cells(path))
+        assert lengths[len(lengths) // 2] <= 8
+        assert lengths[-1] <= 45
+
+
+@pytest.mark.parametrize("path", RECORDED, ids=[p.parent.name for p in RECORDED])
+def test_recorded_notebooks_name_no_machine(path):
+    assert not MACHINE_PATH.search(path.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("path", PARAMS, ids=names(PARAMS))
+def test_a_params_file_fits_its_notebook(path):
+    values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    notebook = ROOT / "notebooks" / f"{values.pop('notebook')}.ipynb"
+    known = papermill.inspect_notebook(str(notebook))
+    types = {name: about["inferred_type_name"] for name, about in known.items()}
+    space = {
+        "__annotations__": {name: getattr(builtins, types[name]) for name in values}
+    }
+    assert parameters.check({**space, **values}) == values
+
+
+# Every notebook once more, with parameters other than its defaults. Its record must
+# hold them, and these metrics within these bounds.
+RERUNS = {
+    "01_explore_data": (
+        {"diginetica_path": "other/diginetica", "movielens_path": "other/movielens"},
+        {"clicks": (1e4, 1e6), "repeat_share": (0, 1)},
+    ),
+    "02_preprocess": (
+        {"protocol": "modelzoo", "test_share": 0.1, "seed": 3},
+        {"train_examples": (1e4, 1e6), "bias_rmse_random": (0.8, 1.1)},
+    ),
+    "03_stamp": (
+        {"variant": "stmp", "evaluate_on": "validation", "embed_dim": 32, "epochs": 2}
+        | {"batch_size": 256, "learning_rate": 0.01, "maxlen": 5, "static": False}
+        | {"precision_mode": "must_keep_origin_dtype", "top_k": 10, "seed": 1},
+        {"hr_at_10": (0.3, 0.9), "mrr_at_10": (0.1, 0.6)},
+    ),
+    "04_mf": (
+        {"split": "per_user_last", "use_bias": False, "latent_dim": 4, "epochs": 3}
+        | {"evaluate_on": "validation", "static": False, "test_share": 0.3, "seed": 1},
+        {"rmse": (0.7, 1.1), "mae": (0.5, 0.9)},
+    ),
+}
+
+
+def execute(notebook, folder, values):
+    papermill.execute_notebook(
+        str(ROOT / "notebooks" / f"{notebook}.ipynb"),
+        str(folder / f"{notebook}.ipynb"),
+        parameters={**values, "output_dir": str(folder)},
+        cwd=str(ROOT / "notebooks"),
+        kernel_name="python3",
+        progress_bar=False,
+    )
+    return next(r for r in results.load(folder) if r["notebook"] == notebook)
+
+
+@pytest.fixture(scope="module")
+def output(tmp_path_factory):
+    return tmp_path_factory.mktemp("output")
+
+
+@pytest.mark.parametrize("notebook", RERUNS)
+def test_a_notebook_runs_headless_with_other_parameters(notebook, output):
+    values, bounds = RERUNS[notebook]
+    if notebook == "01_explore_data":  # a sample from another seed, given as folders
+        sample.write(output / "other", seed=7)
+        values = {name: str(output / path) for name, path in values.items()}
+    record = execute(notebook, output, values)
+    assert values.items() <= record["parameters"].items()
+    for metric, (low, high) in bounds.items():
+        assert low < record["metrics"][metric] < high
+    if record["model"]:
+        assert len(record["history"]) == values["epochs"]
+        assert record["timing"]["examples_per_second"] > 0
+        assert record["baselines"]
+
+
+def test_05_reads_one_record_and_many(output, tmp_path):
+    """Runs after the reruns above, on what they left."""
+    trained = [r for r in results.load(output) if r["model"]]
+    for number in range(50):
+        record = dict(trained[number % len(trained)], run=f"run-{number}")
+        folder = tmp_path / "many" / record["run"]
+        folder.mkdir(parents=True)
+        (folder / "result.json").write_text(json.dumps(record))
+    many = execute(
+        "05_accuracy_and_throughput", tmp_path, {"records": str(tmp_path / "many")}
+    )
+    assert many["metrics"] == {"runs": 50}
+    one = tmp_path / "many" / "run-0"
+    again = execute(
+        "05_accuracy_and_throughput", tmp_path / "one", {"records": str(one)}
+    )
+    assert again["metrics"] == {"runs": 1}
+
+
+def run_job(*arguments):
+    command = [sys.executable, str(ROOT / "ci" / "run.py"), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (
+            ["--only", "03", "--set", "epoch=3"],
+            'unknown parameter "epoch"; 03_stamp has',
+        ),
+        (["--only", "99"], "--only 99: no such notebook; there are 01_explore"),
+        (["--params", "none.yaml"], "--params none.yaml: no such file; ci/params has"),
+        (["--set", "epochs"], "--set epochs: write it as key=value"),
+    ],
+)
+def test_the_main_job_refuses_what_it_does_not_know(arguments, sentence):
+    done = run_job(*arguments)
+    assert done.returncode != 0
+    assert sentence in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("setting", "sentence"),
+    [
+        ("order=random", "InputError: order='random': allowed is one of 'timeframe'"),
+        ("data_path=no/such/folder", 'InputError: data_path "no/such/folder" is not a'),
+    ],
+)
+def test_a_failing_cell_is_named_and_its_notebook_kept(setting, sentence):
+    done = run_job("--only", "03", "--set", setting)
+    assert done.returncode == 1
+    assert re.search(r"FAILED 03_stamp: cell \d+: " + re.escape(sentence), done.stdout)
+    kept = Path(ROOT, re.search(r"see (\S+)", done.stdout).group(1))
+    shown = [o for cell in code_cells(kept) for o in cell.outputs]
+    assert any(o.output_type == "error" and "InputError" in o.ename for o in shown)
+
+
+def test_an_unknown_parameter_ends_plain_papermill_too(tmp_path):
+    with pytest.raises(
+        papermill.PapermillExecutionError, match='unknown parameter "epoch"'
+    ):
+        execute("04_mf", tmp_path, {"epoch": 3})

@@ -1,0 +1,89 @@
+"""Records are whole, comparable, and honest about what is no record."""
+
+import json
+
+import pytest
+
+from lib import results
+from lib.errors import InputError
+
+DATA = {"name": "toy", "sha256": "0" * 64, "counts": {"clicks": 3}}
+
+
+def written(folder, notebook="03_stamp", metrics=None, **parameters):
+    parameters = {"output_dir": str(folder), "seed": 0, "batch_size": 8, **parameters}
+    run = results.Run(notebook, parameters, DATA)
+    path = run.write(
+        metrics or {"hr_at_20": 0.5},
+        model="stamp",
+        variant="paper",
+        history=[{"epoch": 1, "loss": 2.0}],
+        timing={"examples_per_second": 10.0},
+    )
+    return run, path
+
+
+def test_a_record_comes_back_as_it_was_written(tmp_path):
+    run, path = written(tmp_path)
+    (record,) = results.load(tmp_path)
+    assert set(record) == set(results.KEYS)
+    assert record["run"] == run.name == path.parent.name
+    assert record["metrics"] == {"hr_at_20": 0.5}
+    assert record["timing"]["examples_per_second"] == 10.0
+    assert record["timing"]["peak_memory_mb"] > 1
+    assert record["versions"]["numpy"]
+
+
+def test_a_repeated_run_differs_in_its_timing_only(tmp_path):
+    _, path = written(tmp_path)
+    first = json.loads(path.read_text())
+    written(tmp_path)
+    (second,) = results.load(tmp_path)
+    first.pop("timing"), second.pop("timing")
+    assert first == second
+
+
+def test_other_parameters_or_data_get_another_folder(tmp_path):
+    names = {written(tmp_path, seed=seed)[0].name for seed in (0, 1)}
+    names.add(results.Run("03_stamp", {"output_dir": str(tmp_path)}, DATA).name)
+    assert len(names) == 3
+
+
+def test_the_output_folder_is_no_part_of_what_was_run(tmp_path):
+    assert written(tmp_path / "a")[0].name == written(tmp_path / "b")[0].name
+
+
+def test_a_metric_that_is_no_number_leaves_the_old_record_alone(tmp_path):
+    _, path = written(tmp_path)
+    before = path.read_text()
+    with pytest.raises(ValueError, match="JSON"):
+        written(tmp_path, metrics={"hr_at_20": float("nan")})
+    assert path.read_text() == before
+    assert [p.name for p in path.parent.iterdir()] == ["result.json"]
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"schema": 1}', '{"schema": 99}'])
+def test_a_file_that_is_no_record_is_named(tmp_path, text):
+    (tmp_path / "result.json").write_text(text)
+    with pytest.raises(InputError, match=r"result\.json: not a record of schema 1"):
+        results.load(tmp_path)
+
+
+def test_a_folder_without_records_says_how_to_make_some(tmp_path):
+    with pytest.raises(InputError, match="run notebooks 03 and 04"):
+        results.load(tmp_path)
+
+
+def test_an_output_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="output_dir: .*file.* cannot be made"):
+        results.Run("x", {"output_dir": str(tmp_path / "file")}, DATA)
+
+
+def test_the_table_has_one_row_a_record(tmp_path):
+    for seed in range(3):
+        written(tmp_path, seed=seed)
+    table = results.table(results.load(tmp_path))
+    assert table["seed"].tolist() == sorted(table["seed"]) or len(table) == 3
+    assert table["hr_at_20"].tolist() == [0.5] * 3
+    assert table["batch_size"].tolist() == [8] * 3

@@ -1,0 +1,439 @@
+"""Diginetica's preprocessing, against literal loops and the published counts."""
+
+import random
+from collections import Counter, defaultdict
+from itertools import product
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lib import sessions
+from lib.errors import InputError
+
+FIRST_DAY = np.datetime64("2016-01-01")
+LAST_DAY, CUT = 20, 13  # days from the first; the test part is what comes after the cut
+
+
+class Click(NamedTuple):
+    session: int
+    item: int
+    timeframe: int
+    day: int
+
+
+def table(clicks):
+    columns = np.array(clicks, np.int64).reshape(-1, 4).T
+    frame = pd.DataFrame(dict(zip(Click._fields, columns)))
+    frame["day"] = (FIRST_DAY + columns[3]).astype("datetime64[ns]")
+    return frame
+
+
+def prepare(clicks, **options):
+    return sessions.prepare(table(clicks), "name", "sha256", **options)
+
+
+# Clicks that leave something in each part, and in the validation part, whatever else is
+# drawn: items 17 and 42, known from training, and a session of one click.
+BACKBONE = [
+    (0, [(17, 0), (42, 1), (17, 2), (42, 3), (17, 4), (42, 5), (17, 6)]),
+    (3, [(17, 0)]),
+    (CUT - 1, [(42, 1), (17, 0)]),
+    (LAST_DAY, [(42, 0), (17, 1)]),
+]
+
+
+@st.composite
+def logs(draw):
+    """Clicks in any row order; many ties of the time frame, many rare items."""
+    click = st.sampled_from(list(product([42, 900, 305, 7_000_000_000], range(4))))
+    day = st.sampled_from([0, 1, 5, 6, CUT - 1, CUT, CUT + 1, LAST_DAY])
+    some = st.tuples(day, st.lists(click, min_size=1, max_size=7))
+    drawn = BACKBONE + draw(st.lists(some, max_size=7))
+    shuffle = random.Random(draw(st.integers(0, 2**32))).shuffle
+    numbers = [10 + 3 * number for number in range(len(drawn))]
+    shuffle(numbers)
+    midnight = draw(st.booleans())  # the later clicks of a session, on the next day
+    rows = [
+        Click(number, item, at, min(day + (midnight and at > 1), LAST_DAY))
+        for number, (day, clicks) in zip(numbers, drawn)
+        for item, at in clicks
+    ]
+    shuffle(rows)
+    return rows
+
+
+# The steps once more, written for reading
+
+
+def by_session(clicks):
+    """Lists of clicks, in the order of the session numbers."""
+    groups = defaultdict(list)
+    for click in clicks:
+        groups[click.session].append(click)
+    return [groups[number] for number in sorted(groups)]
+
+
+def without_short_sessions(clicks):
+    length = Counter(click.session for click in clicks)
+    return [click for click in clicks if length[click.session] >= 2]
+
+
+def without_rare_items(clicks):
+    count = Counter(click.item for click in clicks)
+    return [click for click in clicks if count[click.item] >= 5]
+
+
+def literal_srgnn(clicks, order):
+    """Sessions of raw item ids: ``(train, test)``."""
+    clicks = without_rare_items(without_short_sessions(clicks))
+    clicks = without_short_sessions(clicks)
+    cut = max(click.day for click in clicks) - 7
+    train, test = [], []
+    for session in by_session(clicks):
+        if order == "timeframe":
+            session = sorted(session, key=lambda click: (click.timeframe, click.item))
+        items, day = [click.item for click in session], max(c.day for c in session)
+        if day < cut:
+            train.append(items)
+        elif day > cut:
+            test.append(items)
+    known = {item for items in train for item in items}
+    test = [[item for item in items if item in known] for items in test]
+    return train, [items for items in test if len(items) >= 2]
+
+
+def literal_modelzoo(clicks):
+    """Sessions of labels from 0, and the raw ids: ``(train, test, ids)``."""
+    clicks = without_rare_items(without_short_sessions(clicks))
+    ids = sorted({click.item for click in clicks})
+    clicks = sorted(clicks, key=lambda click: (click.day, click.session))
+    cut = max(click.day for click in clicks) - 7
+    train = by_session([click for click in clicks if click.day < cut])
+    test = by_session([click for click in clicks if click.day > cut])
+    parts = [
+        [[ids.index(click.item) for click in session] for session in part]
+        for part in (train, test)
+    ]
+    return (*parts, ids)
+
+
+def literal_examples(parts):
+    return [(items[:k], items[k]) for items in parts for k in range(1, len(items))]
+
+
+# What the library made, in the same form
+
+
+def examples(part, ids):
+    return [
+        (ids[part.prefix(k)].tolist(), ids[target])
+        for k, target in enumerate(part.targets)
+    ]
+
+
+def items_of_sessions(part, ids):
+    bounds = zip(part.offsets[:-1], part.offsets[1:])
+    return [ids[part.items[first:last]].tolist() for first, last in bounds]
+
+
+def assert_same(one, other):
+    assert one.item_ids.tolist() == other.item_ids.tolist()
+    assert one.n_items == other.n_items
+    for part in ("train", "test"):
+        for name, values in vars(getattr(one, part)).items():
+            np.testing.assert_array_equal(
+                values, getattr(getattr(other, part), name), f"{part}.{name}"
+            )
+
+
+# The whole of it
+
+
+@settings(max_examples=60)
+@given(clicks=logs(), order=st.sampled_from(sessions.ORDERS))
+def test_srgnn_gives_every_prefix_of_every_session_once_with_its_next_item(
+    clicks, order
+):
+    data = prepare(clicks, order=order)
+    train, test = literal_srgnn(clicks, order)
+    assert items_of_sessions(data.train, data.item_ids) == train
+    assert items_of_sessions(data.test, data.item_ids) == test
+    assert examples(data.train, data.item_ids) == literal_examples(train)
+    assert examples(data.test, data.item_ids) == literal_examples(test)
+    assert data.counts() == {
+        "train_sessions": len(train),
+        "train_examples": len(literal_examples(train)),
+        "test_sessions": len(test),
+        "test_examples": len(literal_examples(test)),
+        "items": len({item for items in train for item in items}),
+    }
+
+
+@settings(max_examples=60)
+@given(clicks=logs())
+def test_modelzoo_gives_what_the_published_steps_give(clicks):
+    data = prepare(clicks, protocol="modelzoo")
+    train, test, ids = literal_modelzoo(clicks)
+    assert data.item_ids.tolist() == ids
+    labels = np.arange(len(ids))
+    assert examples(data.train, labels) == literal_examples(train)
+    assert examples(data.test, labels) == literal_examples(test)
+
+
+@pytest.mark.parametrize("one_click_sessions", [0, 1])
+def test_modelzoo_drops_rare_items_even_where_no_session_has_one_click(
+    one_click_sessions,
+):
+    clicks = [Click(0, 17, at, 0) for at in range(4)] + [Click(0, 5, 4, 0)]
+    clicks += [Click(1, 17, 0, LAST_DAY), Click(1, 17, 1, LAST_DAY)]
+    clicks += [Click(2, 17, 0, 0)] * one_click_sessions
+    assert prepare(clicks, protocol="modelzoo").item_ids.tolist() == [17]
+
+
+@given(clicks=logs())
+def test_srgnn_numbers_items_from_1_without_a_gap(clicks):
+    data = prepare(clicks)
+    assert set(data.train.items.tolist()) == set(range(1, data.n_items + 1))
+    assert data.item_ids[0] == -1
+    assert len(data.item_ids) == data.n_items + 1
+    assert (np.diff(data.item_ids) > 0).all()
+
+
+@given(clicks=logs())
+def test_modelzoo_numbers_items_from_0_without_a_gap(clicks):
+    data = prepare(clicks, protocol="modelzoo")
+    assert len(data.item_ids) == data.n_items
+    assert (np.diff(data.item_ids) > 0).all()
+    kept = without_rare_items(without_short_sessions(clicks))
+    assert set(data.item_ids.tolist()) == {click.item for click in kept}
+
+
+@given(clicks=logs(), seed=st.integers(0, 99))
+def test_row_order_of_the_file_does_not_matter_for_order_timeframe(clicks, seed):
+    data = prepare(clicks)
+    random.Random(seed).shuffle(clicks)
+    assert_same(prepare(clicks), data)
+
+
+def test_ties_of_the_time_frame_are_ordered_by_item():
+    rows = [Click(0, item, 5, 0) for item in (900, 17, 305)] + [Click(0, 42, 4, 0)]
+    ordered = sessions.sort_clicks(table(rows))
+    assert ordered["item"].tolist() == [42, 17, 305, 900]
+
+
+@given(clicks=logs())
+def test_sorting_is_by_session_then_time_frame_then_item(clicks):
+    ordered = sessions.sort_clicks(table(clicks))
+    columns = ["session", "timeframe", "item"]
+    assert ordered[columns].to_numpy().tolist() == sorted(
+        [click.session, click.timeframe, click.item] for click in clicks
+    )
+
+
+@given(clicks=logs())
+def test_order_file_leaves_the_clicks_of_a_session_as_they_stand(clicks):
+    ordered = sessions.sort_clicks(table(clicks), "file")
+    expected = [click.item for group in by_session(clicks) for click in group]
+    assert ordered["item"].tolist() == expected
+    assert ordered["session"].is_monotonic_increasing
+
+
+@pytest.mark.parametrize("protocol", sessions.PROTOCOLS)
+@given(clicks=logs())
+def test_the_table_that_was_given_is_not_changed(protocol, clicks):
+    given_table = table(clicks)
+    sessions.prepare(given_table, "name", "sha256", protocol=protocol)
+    pd.testing.assert_frame_equal(given_table, table(clicks))
+
+
+# Steps
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        sessions.drop_short_sessions,
+        sessions.drop_rare_items,
+        sessions.sort_clicks,
+        lambda clicks: sessions.sort_clicks(clicks, "file"),
+    ],
+    ids=["drop_short_sessions", "drop_rare_items", "sort_clicks", "sort_clicks(file)"],
+)
+@given(clicks=logs())
+def test_step_taken_twice_is_the_step_taken_once(step, clicks):
+    once = step(table(clicks))
+    pd.testing.assert_frame_equal(step(once), once)
+
+
+@given(clicks=logs(), order=st.sampled_from(sessions.ORDERS))
+def test_outcome_written_back_as_raw_clicks_gives_the_same_sessions(clicks, order):
+    data = prepare(clicks, order=order)
+    rows, number = [], 0
+    for part in (data.train, data.test):
+        parts = items_of_sessions(part, data.item_ids)
+        for items, day in zip(parts, (part.days - FIRST_DAY).astype(int).tolist()):
+            number += 1
+            rows += [Click(number, item, at, day) for at, item in enumerate(items)]
+    assert_same(prepare(rows, order=order), data)
+
+
+def test_sessions_of_two_clicks_and_items_of_five_are_kept():
+    rows = [Click(1, 42, 0, 0), Click(2, 42, 0, 0), Click(2, 17, 1, 0)]
+    rows += [Click(3, 17, at, 0) for at in range(4)] + [Click(3, 42, 9, 0)] * 2
+    assert set(sessions.drop_short_sessions(table(rows))["session"]) == {2, 3}
+    assert set(sessions.drop_rare_items(table(rows))["item"]) == {17}
+
+
+@pytest.mark.parametrize("by", ["session", "click"])
+@given(clicks=logs())
+def test_split_puts_every_click_into_one_part_by_its_day(by, clicks):
+    parts = sessions.split_by_day(table(clicks), by)
+    rows = pd.concat(parts)
+    assert sorted(rows.index) == list(range(len(clicks)))
+    last = {g[0].session: max(click.day for click in g) for g in by_session(clicks)}
+    for part, fits in zip(parts, ((-1, CUT), (CUT - 1, CUT + 1), (CUT, LAST_DAY + 1))):
+        for place in part.index:
+            click = clicks[place]
+            day = last[click.session] if by == "session" else click.day
+            assert fits[0] < day < fits[1]
+
+
+def test_day_of_a_session_is_that_of_its_last_click():
+    rows = [Click(1, 17, at, at) for at in range(9)]
+    rows += [Click(2, 17, 0, LAST_DAY - 1), Click(2, 17, 1, LAST_DAY)]
+    data = prepare(rows)
+    assert data.train.days.tolist() == [(FIRST_DAY + 8).item()]
+    assert data.test.days.tolist() == [(FIRST_DAY + LAST_DAY).item()]
+
+
+# Leaks
+
+
+@given(clicks=logs(), days=st.integers(1, 7))
+def test_items_unseen_in_training_are_never_in_test_or_validation(clicks, days):
+    data = prepare(clicks)
+    for each in (data, data.validation(days)):
+        assert set(each.test.items.tolist()) <= set(each.train.items.tolist())
+
+
+@pytest.mark.parametrize("protocol", sessions.PROTOCOLS)
+@given(clicks=logs(), days=st.integers(1, 7))
+def test_validation_holds_out_the_last_days_of_training_and_nothing_of_test(
+    protocol, clicks, days
+):
+    data = prepare(clicks, protocol=protocol)
+    validation = data.validation(days)
+    fit, held_out = [], []
+    last = data.train.days.max()
+    numbers = np.arange(data.n_items + 1)
+    for items, day in zip(items_of_sessions(data.train, numbers), data.train.days):
+        (fit if day <= last - days else held_out).append(items)
+    known = {item for items in fit for item in items}
+    held_out = [[item for item in items if item in known] for items in held_out]
+    held_out = [items for items in held_out if len(items) >= 2]
+    assert items_of_sessions(validation.train, numbers) == fit
+    assert items_of_sessions(validation.test, numbers) == held_out
+    assert examples(validation.train, numbers) == literal_examples(fit)
+    assert examples(validation.test, numbers) == literal_examples(held_out)
+    assert validation.train.days.max() < validation.test.days.min()
+    assert validation.test.days.max() < data.test.days.min()
+    assert validation.item_ids is data.item_ids
+    assert validation.n_items == data.n_items
+
+
+@given(clicks=logs())
+def test_what_happens_in_the_test_week_changes_nothing_in_training(clicks):
+    kept = [click for click in clicks if click.day <= CUT]
+    quiet = kept + [Click(1, 17, at, LAST_DAY) for at in (0, 1)]
+    # Not of an item that would reach five clicks by that: the filters see all days.
+    busy = quiet + [Click(2, 17, at, LAST_DAY) for at in range(4)]
+    one, other = prepare(quiet), prepare(busy)
+    assert examples(one.train, one.item_ids) == examples(other.train, other.item_ids)
+    np.testing.assert_array_equal(one.item_ids, other.item_ids)
+    assert len(other.test) > len(one.test)
+
+
+# Errors
+
+
+@pytest.mark.parametrize("protocol", sessions.PROTOCOLS)
+def test_unknown_order_is_refused_with_those_allowed(protocol):
+    with pytest.raises(InputError, match='order="time": .*"timeframe" and "file"'):
+        prepare([], order="time", protocol=protocol)
+    with pytest.raises(InputError, match='order="time"'):
+        sessions.sort_clicks(table([]), "time")
+
+
+def test_unknown_protocol_is_refused_with_those_allowed():
+    with pytest.raises(InputError, match='protocol="x": .*"srgnn" and "modelzoo"'):
+        prepare([], protocol="x")
+
+
+LONG = [Click(1, 17, at, 0) for at in range(9)]
+NOTHING_LEFT = {
+    "no click": ([], "training"),
+    "sessions of one click": ([Click(n, 17, 0, n) for n in range(20)], "training"),
+    "rare items": (
+        [Click(n // 2, n, n, n) for n in range(20)] + [Click(99, 0, 0, 0)],
+        "training",
+    ),
+    "one day": (LONG, "training"),
+    "no more than a week": (LONG + [Click(2, 17, at, 7) for at in (0, 1)], "training"),
+    "test of one click": (LONG + [Click(2, 17, 0, 8), Click(3, 17, 0, 8)], "training"),
+}
+
+
+@pytest.mark.parametrize("protocol", sessions.PROTOCOLS)
+@pytest.mark.parametrize(
+    ("clicks", "part"), NOTHING_LEFT.values(), ids=NOTHING_LEFT.keys()
+)
+def test_nothing_left_is_refused(clicks, part, protocol):
+    with pytest.raises(InputError, match=f"^name: .* no {part} example is left"):
+        prepare(clicks, protocol=protocol)
+
+
+def test_test_part_of_items_unseen_in_training_is_refused():
+    unseen = [Click(2, 42, at, LAST_DAY) for at in range(9)]
+    with pytest.raises(InputError, match="no test example is left"):
+        prepare(LONG + unseen)
+
+
+@pytest.mark.parametrize(("days", "part"), [(30, "training"), (0, "validation")])
+def test_validation_without_an_example_is_refused(days, part):
+    test = [Click(2, 17, at, LAST_DAY) for at in (0, 1)]
+    with pytest.raises(InputError, match=f"{days} days .* no {part} example"):
+        prepare(LONG + test).validation(days)
+
+
+# Files
+
+
+def test_load_reads_finds_and_prepares(tmp_path):
+    clicks = [
+        Click(2 * number, item, at, day)
+        for number, (day, items) in enumerate(BACKBONE)
+        for item, at in items
+    ]
+    lines = ["sessionId;userId;itemId;timeframe;eventdate"]
+    lines += [f"{s};NA;{i};{t};{FIRST_DAY + d}" for s, i, t, d in clicks]
+    (tmp_path / "train-item-views.csv").write_text("\n".join(lines))
+    for options in ({}, {"order": "file"}, {"protocol": "modelzoo"}):
+        loaded = sessions.load(tmp_path, **options)
+        assert_same(loaded, prepare(clicks, **options))
+        assert loaded.name == tmp_path.name
+        assert len(loaded.sha256) == 64
+
+
+def test_real_diginetica_gives_the_published_counts(real_data):
+    data = sessions.load(real_data / "diginetica")
+    assert data.counts() == {
+        "train_sessions": 186_670,
+        "train_examples": 719_470,
+        "test_sessions": 15_963,
+        "test_examples": 60_858,
+        "items": 43_097,
+    }

@@ -1,0 +1,138 @@
+"""STAMP computes its equations, and nothing but the real clicks of a session counts."""
+
+import numpy as np
+import pytest
+
+from lib import metrics, stamp
+from lib.quiet import tf
+from lib.sessions import Examples
+
+N_ITEMS = 30
+NAMES = ("embedding", "w0", "w1", "w2", "w3", "b")
+NAMES += ("kernel_s", "bias_s", "kernel_t", "bias_t")
+
+
+@pytest.fixture(scope="module")
+def model():
+    model = stamp.STAMP(N_ITEMS, embed_dim=8, seed=3)
+    model(np.array([[1]], np.int32))
+    for variable in model.trainable_variables:  # biases and layers that matter
+        rng = np.random.default_rng(len(variable.shape) * 100 + variable.shape[0])
+        variable.assign(rng.normal(0, 0.7, variable.shape))
+    return model
+
+
+def padded(session, maxlen):
+    return np.array([[0] * (maxlen - len(session)) + session], np.int32)
+
+
+def sigmoid(z):
+    return 1 / (1 + np.exp(-z))
+
+
+def literal_scores(model, session):
+    """The equations of the paper for one session, click by click."""
+    weights = {name: np.asarray(getattr(model, name), np.float64) for name in NAMES}
+    x = [weights["embedding"][item - 1] for item in session]
+    m_t, m_s = x[-1], sum(x) / len(x)
+    m_a = m_s.copy()
+    for x_i in x:
+        inner = x_i @ weights["w1"] + m_t @ weights["w2"] + m_s @ weights["w3"]
+        m_a += (sigmoid(inner + weights["b"]) @ weights["w0"])[0] * x_i
+    h_s = np.tanh(m_a @ weights["kernel_s"] + weights["bias_s"])
+    h_t = np.tanh(m_t @ weights["kernel_t"] + weights["bias_t"])
+    return np.array([(h_s * h_t) @ row for row in weights["embedding"]])
+
+
+@pytest.mark.parametrize("session", [[4], [4, 4], [1, 30, 7, 2], list(range(1, 12))])
+def test_scores_are_those_of_the_equations(model, session):
+    scores = np.asarray(model(padded(session, 12)))[0]
+    np.testing.assert_allclose(
+        scores, literal_scores(model, session), rtol=2e-4, atol=2e-5
+    )
+
+
+@pytest.mark.parametrize("width", [4, 7, 40])
+def test_more_padding_never_changes_a_score(model, width):
+    narrow = np.asarray(model(padded([5, 9, 2], 3)))
+    wide = np.asarray(model(padded([5, 9, 2], width)))
+    np.testing.assert_allclose(wide, narrow, rtol=1e-5, atol=1e-6)
+
+
+def test_batch_order_never_changes_a_score(model):
+    batch = np.random.default_rng(0).integers(1, N_ITEMS + 1, (16, 6)).astype(np.int32)
+    order = np.random.default_rng(1).permutation(16)
+    scores = np.asarray(model(batch))
+    np.testing.assert_allclose(
+        np.asarray(model(batch[order])), scores[order], atol=1e-6
+    )
+
+
+def test_the_mean_of_a_one_click_session_is_its_item(model):
+    x, real = model.look_up(padded([17], 5))
+    m_s = tf.reduce_sum(x, 1) / tf.reduce_sum(real, 1)
+    np.testing.assert_array_equal(m_s[0], np.asarray(model.embedding)[16])
+
+
+def test_padding_gets_no_attention_and_clicks_do(model):
+    x, real = model.look_up(padded([3, 8], 6))
+    weights = model.attend(x, real, x[:, -1], x[:, -1])
+    assert np.count_nonzero(weights[0, :4]) == 0
+    assert np.count_nonzero(weights[0, 4:]) == 2
+
+
+def test_without_attention_the_last_click_and_the_mean_decide():
+    model = stamp.STAMP(N_ITEMS, embed_dim=8, attention=False)
+    same_mean_and_last = model(np.array([[1, 2, 3], [2, 1, 3]], np.int32))
+    np.testing.assert_allclose(*np.asarray(same_mean_and_last), atol=1e-7)
+    assert len(model.trainable_variables) == 5
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_reduced_precision_only_rounds_the_score_product(model, dtype):
+    reduced = stamp.STAMP(N_ITEMS, embed_dim=8, matmul_dtype=dtype, seed=3)
+    windows = padded([5, 9, 2], 4)
+    reduced(windows)
+    reduced.set_weights(model.get_weights())
+    exact, rounded = np.asarray(model(windows)), reduced(windows)
+    assert rounded.dtype == tf.float32
+    step = {"bfloat16": 2**-7, "float16": 2**-10}[dtype]
+    bound = 4 * step * np.abs(exact).max()
+    assert 0 < np.abs(np.asarray(rounded) - exact).max() < bound
+
+
+def examples(*sessions):
+    lengths = [len(session) for session in sessions]
+    days = np.zeros(len(sessions), "datetime64[D]")
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    return Examples.of(np.concatenate(sessions), offsets, days)
+
+
+def test_windows_hold_the_last_clicks_of_the_prefix_and_padding_before_them():
+    some = examples([1, 2, 3, 4, 5], [6, 7])
+    take = stamp.batch_of(some, maxlen=3)
+    windows, targets = take(np.arange(len(some)))
+    expected = [[0, 0, 1], [0, 1, 2], [1, 2, 3], [2, 3, 4], [0, 0, 6]]
+    np.testing.assert_array_equal(windows, expected)
+    np.testing.assert_array_equal(targets + 1, [2, 3, 4, 5, 7])
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 100])
+def test_evaluation_counts_every_example_once_whatever_the_batch(model, batch_size):
+    rng = np.random.default_rng(5)
+    some = examples(
+        *(rng.integers(1, N_ITEMS + 1, rng.integers(2, 9)) for _ in range(6))
+    )
+    ranks = []
+    for k in range(len(some)):
+        scores = np.asarray(model(padded(some.prefix(k).tolist(), 9)))
+        ranks.append(metrics.ranks(scores, some.targets[k : k + 1] - 1)[0])
+    found = stamp.evaluate(model, some, 9, k=5, batch_size=batch_size)
+    assert found == pytest.approx(metrics.at(np.array(ranks), 5))
+
+
+def test_recommendations_are_the_items_with_the_highest_scores(model):
+    numbers, scores = stamp.recommend(model, [3, 8, 21], maxlen=5, k=4)
+    everything = np.asarray(model(padded([3, 8, 21], 5)))[0]
+    np.testing.assert_array_equal(numbers, np.argsort(-everything)[:4] + 1)
+    np.testing.assert_allclose(scores, np.sort(everything)[::-1][:4], atol=1e-6)
