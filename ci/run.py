@@ -130,6 +130,9 @@ def execute(name, notebook, parameters, copy):
             kernel_name="python3",
             cwd=str(NOTEBOOKS),
             progress_bar=True,
+            extra_arguments=[
+                "--log-level=ERROR"
+            ],  # the kernel's notes on its transport
             stdout_file=sys.stdout if parameters.get("data_path") else None,
         )
     except PapermillExecutionError as error:
