@@ -121,9 +121,9 @@ def execute(name, notebook, parameters, copy):
     """Executes one notebook; the copy is kept whatever happens."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     started = time.time()
-    row = {"name": name, "copy": copy, "failure": None}
+    row = {"name": name, "copy": copy, "failure": None, "record": None, "metrics": {}}
     try:
-        papermill.execute_notebook(
+        done = papermill.execute_notebook(
             str(notebook.relative_to(ROOT)),
             str(copy),
             parameters=parameters,
@@ -135,25 +135,29 @@ def execute(name, notebook, parameters, copy):
             ],  # the kernel's notes on its transport
             stdout_file=sys.stdout if parameters.get("data_path") else None,
         )
+        row["record"] = record_of(done)
     except PapermillExecutionError as error:
         row["failure"] = f"cell {error.exec_count}: {error.ename}: {error.evalue}"
     except Exception as error:  # a kernel that died, for one
         row["failure"] = f"{type(error).__name__}: {error}"
     row["seconds"] = time.time() - started
-    row["record"], row["metrics"] = find_record(notebook.stem, started)
     if row["record"]:
+        record = json.loads(row["record"].read_text(encoding="utf-8"))
+        row["metrics"] = record["metrics"]
         shutil.copy2(copy, row["record"].parent / "notebook.ipynb")
     return row
 
 
-def find_record(notebook, since):
-    """The record that this notebook wrote since then: its path and its metrics."""
-    for path in (ROOT / "output").rglob("result.json"):
-        if path.stat().st_mtime >= since:
-            record = json.loads(path.read_text(encoding="utf-8"))
-            if record["notebook"] == notebook:
-                return path.relative_to(ROOT), record["metrics"]
-    return None, {}
+def record_of(notebook):
+    """The path of the record, which the last cell with an output prints."""
+    printed = [
+        line
+        for cell in notebook.cells
+        for output in cell.get("outputs", [])
+        for line in output.get("text", "").splitlines()
+        if line.endswith("result.json")
+    ]
+    return Path(printed[-1]) if printed else None
 
 
 def show(rows):

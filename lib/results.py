@@ -58,7 +58,7 @@ class Run:
         what = {k: v for k, v in parameters.items() if k != "output_dir"}
         text = json.dumps([notebook, what, data], sort_keys=True)
         digest = hashlib.sha256(text.encode()).hexdigest()[:8]
-        labels = [notebook, what.get("variant"), data["name"], digest]
+        labels = [notebook, what.get("variant"), Path(data["name"]).name, digest]
         self.name = "-".join(label for label in labels if label)
         self.device_id = logical_id()
         self.folder = sources.resolve(parameters["output_dir"]) / str(self.device_id)

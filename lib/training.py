@@ -96,7 +96,8 @@ def fit(
     Returns:
         ``(history, timing)`` as ``result.json`` holds them: one dict an epoch; and the
         time of the first step (which compiles), training seconds, examples per second
-        without the first step, and seconds an epoch (evaluation not counted).
+        without the first step (if there were others), and seconds an epoch (evaluation
+        not counted).
 
     Raises:
         InputError: too few examples for a batch, or the loss is not a number.
@@ -141,10 +142,12 @@ def fit(
                 verbose=0,
             )
     examples, seconds = progress["steady"]
+    if not examples:  # the first step was the only one
+        examples, seconds = batch_size, progress["first_step_s"]
     timing = {
         "first_step_s": progress["first_step_s"],
         "train_s": round(sum(progress["epoch_s"]), 3),
-        "examples_per_second": round(examples / seconds, 1) if examples else None,
+        "examples_per_second": round(examples / seconds, 1),
         "epoch_s": progress["epoch_s"],
     }
     return progress["history"], timing
@@ -175,10 +178,8 @@ class _Bookkeeper(tf.keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         if not self.measuring:
             self.measuring = True
-            now = time.time()
-            self.first_step_s = round(now - self.epoch_started, 3)
-            self.progress["first_step_s"] = self.first_step_s
-            self.steady_started = self.group_started = now
+            now = self.steady_started = self.group_started = time.time()
+            self.progress["first_step_s"] = round(now - self.epoch_started, 3)
             return
         self.steps += 1
         if (batch + 1) % LOG_EVERY == 0:

@@ -36,13 +36,16 @@ def prepare(clicks, **options):
     return sessions.prepare(table(clicks), "name", "sha256", **options)
 
 
-# Clicks that leave something in each part, and in the validation part, whatever else is
-# drawn: items 17 and 42, known from training, and a session of one click.
+# Whatever else is drawn: each part has examples of items 17 and 42; item 55 has fewer
+# than five clicks once the day of the cut is gone; 66 and 77 are new in the validation
+# and in the test part; and there is a session of one click.
 BACKBONE = [
     (0, [(17, 0), (42, 1), (17, 2), (42, 3), (17, 4), (42, 5), (17, 6)]),
+    (1, [(55, 0), (55, 1), (55, 2), (55, 3)]),
     (3, [(17, 0)]),
-    (CUT - 1, [(42, 1), (17, 0)]),
-    (LAST_DAY, [(42, 0), (17, 1)]),
+    (CUT - 1, [(42, 1), (17, 0), *[(66, 0)] * 5]),
+    (CUT, [(55, 0), (17, 1)]),
+    (LAST_DAY, [(42, 0), (17, 1), *[(77, 0)] * 5]),
 ]
 
 

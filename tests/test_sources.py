@@ -173,6 +173,9 @@ SAME_CONTENT = {
     ],
     "other order of columns": lambda lines: [shuffled(line) for line in lines],
     "no user": lambda lines: [re.sub("^([^;]*);[^;]*", r"\1", line) for line in lines],
+    "user not in UTF-8": lambda lines: (
+        "\n".join(lines).replace(";NA;", ";é;").encode("latin-1")
+    ),
     "UTF-8 BOM": lambda lines: ["\ufeff" + lines[0], *lines[1:]],
     "Windows line ends": lambda lines: [line + "\r" for line in lines],
     "old Macintosh line ends": lambda lines: ["\r".join(lines)],
@@ -189,7 +192,7 @@ def test_views_in_another_form_give_the_same_table(tmp_path, change):
     pd.testing.assert_frame_equal(read(tmp_path, VIEWS)[0], expected)
 
 
-@pytest.mark.parametrize("form", list(SAME_CONTENT)[3:])
+@pytest.mark.parametrize("form", list(SAME_CONTENT)[4:])
 def test_ratings_in_another_form_give_the_same_table(tmp_path, form):
     put(tmp_path, STARS, LINES[STARS])
     expected, _ = read(tmp_path, STARS)

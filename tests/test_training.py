@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lib import mf, ratings, results, sessions, stamp, training
+from lib import mf, ratings, results, sessions, softmax, stamp, training
 from lib.device import open as open_device
 from lib.errors import InputError
 from lib.quiet import tf
@@ -64,7 +64,7 @@ def train(folder, cut_after=None, epochs=3, precision_mode="must_keep_origin_dty
     model = stamp.STAMP(data.n_items, embed_dim=16, matmul_dtype=device.matmul_dtype)
     model.compile(
         optimizer=device.scaled(tf.keras.optimizers.Adam(learning_rate=0.01)),
-        loss=tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        loss=softmax.cross_entropy,
     )
     evaluations = []
 
@@ -98,6 +98,16 @@ def test_training_learns_and_says_how_fast(unbroken):
     assert timing["first_step_s"] > 0
     assert (run.folder / "train_0.log").read_text().count("\n") >= 3
     assert list((run.folder / "ckpt").glob("ckpt-3.index"))
+
+
+def test_a_single_step_has_a_rate_too(tmp_path):
+    data = ratings.load("sample")
+    run = results.Run("test", {"output_dir": str(tmp_path)}, results.describe(data))
+    model = mf.MF(data.n_users, data.n_items, data.global_mean)
+    model.compile(optimizer="adam", loss="mse")
+    take, n = mf.batch_of(data.train), len(data.train)
+    _, timing = training.fit(model, take, n, run, 1024, 1, steps_per_epoch=1)
+    assert timing["examples_per_second"] > 0
 
 
 def test_the_same_run_twice_gives_the_same_history(unbroken, tmp_path):
