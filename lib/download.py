@@ -1,7 +1,7 @@
 """Fetch MovieLens-1M: two mirrors, checked, resumed, and unpacked safely."""
 
+import os
 import shutil
-import tempfile
 import zipfile
 from pathlib import Path
 
@@ -94,7 +94,9 @@ class _Resume:
 
 def _unpack(archive, folder):
     """Writes the three data files, and nothing else, whatever the archive holds."""
-    unfinished = Path(tempfile.mkdtemp(prefix="unfinished-", dir=folder.parent))
+    unfinished = folder.parent / f"unfinished-{os.getpid()}"
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir(parents=True)
     try:
         with zipfile.ZipFile(archive) as packed:
             for name in FILES:

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from lib import sources
+from lib import readers, sources
 from lib.errors import InputError
 
 SPLITS = ("random", "per_user_last", "global_time", "modelzoo")
@@ -114,7 +114,7 @@ def load(data_path, split="random", test_share=0.2, seed=0):
         InputError: the data cannot be found or read, or a part would be empty.
     """
     source = sources.find(sources.MOVIELENS, data_path)
-    table, sha256 = sources.read_ratings(source)
+    table, sha256 = readers.read_ratings(source)
     return prepare(table, source.name, sha256, split, test_share, seed)
 
 

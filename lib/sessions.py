@@ -2,7 +2,7 @@
 
 ``load`` runs every step; the steps are functions of their own, so that notebook 02 can
 show them one by one. Clicks are a table with the columns ``session, item, timeframe,
-day`` as ``sources.read_views`` returns it.
+day`` as ``readers.read_views`` returns it.
 """
 
 from dataclasses import dataclass, replace
@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from lib import sources
+from lib import readers, sources
 from lib.errors import InputError
 
 ORDERS = ("timeframe", "file")
@@ -136,6 +136,9 @@ class Sessions:
 def load(data_path, order="timeframe", protocol="srgnn"):
     """Reads and preprocesses Diginetica's item views.
 
+    A log without any session of one click counts as filtered before, see
+    ``is_filtered``.
+
     Args:
         data_path: see ``lib.sources``.
         order: ``"timeframe"`` sorts the clicks of a session by their time (ties by
@@ -153,7 +156,7 @@ def load(data_path, order="timeframe", protocol="srgnn"):
         InputError: the data cannot be found or read, or nothing is left of it.
     """
     source = sources.find(sources.DIGINETICA, data_path)
-    clicks, sha256 = sources.read_views(source)
+    clicks, sha256 = readers.read_views(source)
     return prepare(clicks, source.name, sha256, order=order, protocol=protocol)
 
 

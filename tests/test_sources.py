@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lib import download, sample, sources
+from lib import download, readers, sample, sources
 from lib.errors import InputError
 
 HEADER = "sessionId;userId;itemId;timeframe;eventdate"
@@ -19,7 +19,7 @@ CLICKS = ["7;NA;30;500;2016-05-25", "7;12;10;0;2016-05-25", "2;NA;30;9;2016-01-0
 RATINGS = ["2::10::5::978300760", "1::10::3::978302109", "2::7::1::978301968"]
 
 VIEWS, STARS = sources.DIGINETICA, sources.MOVIELENS
-READERS = {VIEWS: sources.read_views, STARS: sources.read_ratings}
+READERS = {VIEWS: readers.read_views, STARS: readers.read_ratings}
 LINES = {VIEWS: [HEADER, *CLICKS], STARS: RATINGS}
 
 
@@ -453,7 +453,7 @@ def test_damaged_line_ends_in_an_input_error_or_in_the_right_table(
 def test_side_file_that_is_not_there_is_none(tmp_path):
     put(tmp_path, VIEWS, LINES[VIEWS])
     source = sources.find(VIEWS, tmp_path)
-    assert sources.read_side_file(source, "product-categories.csv") is None
+    assert readers.read_side_file(source, "product-categories.csv") is None
 
 
 @pytest.mark.parametrize("gz", [False, True])
@@ -461,7 +461,7 @@ def test_side_file_is_a_table_of_text(tmp_path, gz):
     put(tmp_path, VIEWS, LINES[VIEWS])
     put(tmp_path, "products.csv", b"\xef\xbb\xbfitemId;name\r\n1;a,b\r\n\r\n2;\r\n", gz)
     source = sources.find(VIEWS, tmp_path)
-    table = sources.read_side_file(source, "products.csv")
+    table = readers.read_side_file(source, "products.csv")
     assert table.to_dict("list") == {"itemId": ["1", "2"], "name": ["a,b", ""]}
 
 
@@ -469,7 +469,7 @@ def test_side_file_of_movielens_is_latin_1(tmp_path):
     put(tmp_path, STARS, LINES[STARS])
     put(tmp_path, "movies.dat", "1::Misérables, Les (1995)::Drama\n".encode("latin-1"))
     source = sources.find(STARS, tmp_path)
-    table = sources.read_side_file(source, "movies.dat", ["id", "title", "genres"])
+    table = readers.read_side_file(source, "movies.dat", ["id", "title", "genres"])
     assert table.to_numpy().tolist() == [["1", "Misérables, Les (1995)", "Drama"]]
 
 
@@ -489,7 +489,7 @@ def test_bad_side_file_is_refused_with_the_line(tmp_path, lines, said):
     put(tmp_path, VIEWS, LINES[VIEWS])
     path = put(tmp_path, "products.csv", lines)
     source = sources.find(VIEWS, tmp_path)
-    message = refusal(sources.read_side_file, source, "products.csv")
+    message = refusal(readers.read_side_file, source, "products.csv")
     assert str(path) in message
     assert said in message
 
