@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -28,12 +29,13 @@ def movielens(data_dir, urls=URLS, sha256=SHA256):
     Raises:
         InputError: no mirror gave the archive; the message says how to do without.
     """
-    import pooch
-
     data_dir = Path(data_dir)
     folder = data_dir / "ml-1m"
     if folder.is_dir():
         return folder
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of tqdm, which misses ipywidgets
+        import pooch
     failures = []
     for url in urls:
         try:
@@ -62,7 +64,7 @@ class _Resume:
 
     def __call__(self, url, output_file, pooch_object):
         import requests
-        from tqdm.auto import tqdm
+        from tqdm import tqdm
 
         done = self.part.stat().st_size if self.part.exists() else 0
         headers = {"Range": f"bytes={done}-"} if done else {}

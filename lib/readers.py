@@ -1,7 +1,7 @@
 """Read the raw files of a data set, with errors that a person can act on.
 
-Whole files are read at once and parsed by pandas' fast parser; only where that fails, or
-a value is not what it should be, are the lines searched for the first fault.
+Whole files are read at once and parsed by pandas' fast parser; only where that fails,
+or a value is not what it should be, are the lines searched for the first fault.
 """
 
 import gzip
