@@ -32,7 +32,9 @@ def sigmoid(z):
 
 def literal_scores(model, session):
     """The equations of the paper for one session, click by click."""
-    weights = {name: np.asarray(getattr(model, name), np.float64) for name in NAMES}
+    weights = {
+        name: np.asarray(getattr(model, name)).astype(np.float64) for name in NAMES
+    }
     x = [weights["embedding"][item - 1] for item in session]
     m_t, m_s = x[-1], sum(x) / len(x)
     m_a = m_s.copy()
