@@ -4,6 +4,7 @@ import json
 import math
 import shutil
 import time
+from pathlib import Path
 
 from lib import results
 from lib.errors import InputError
@@ -217,11 +218,11 @@ class _Bookkeeper(tf.keras.callbacks.Callback):
 
     def _save(self, number):
         """Saves the state; what belongs to a checkpoint is written before it."""
-        folder = self.manager.directory
-        tf.io.gfile.makedirs(folder)
-        state = f"{folder}/ckpt-{number}.json"
-        results.write_text(results.Path(state), json.dumps(self.progress))
+        folder = Path(self.manager.directory)
+        folder.mkdir(exist_ok=True)
+        state = folder / f"ckpt-{number}.json"
+        results.write_text(state, json.dumps(self.progress))
         self.manager.save(checkpoint_number=number)
-        for path in results.Path(folder).glob("ckpt-*.json"):
-            if path.name != f"ckpt-{number}.json":
+        for path in folder.glob("ckpt-*.json"):
+            if path != state:
                 path.unlink()
