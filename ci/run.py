@@ -81,32 +81,41 @@ def plan(options):
         if not isinstance(parameters, dict) or "notebook" not in parameters:
             sys.exit(f'{path}: a params file starts with "notebook: <name>"')
         notebook = NOTEBOOKS / f"{parameters.pop('notebook')}.ipynb"
+        if not notebook.is_file():
+            sys.exit(f"{path}: there is no notebook {notebook.name}")
         runs = [(path.stem, notebook, parameters)]
     else:
         wanted = options.only.split(",") if options.only else MAIN_JOB
         runs = []
         for number in wanted:
-            found = sorted(NOTEBOOKS.glob(f"{number.strip()}_*.ipynb"))
+            number = number.strip().split("_")[0]
+            found = sorted(NOTEBOOKS.glob(f"{number}_*.ipynb"))
             if not found:
                 known = names(NOTEBOOKS.glob("*.ipynb"))
                 sys.exit(f"--only {number}: no such notebook; there are {known}")
             # What was run is what 05 shows; opened by hand, it shows results/.
-            parameters = {"records": "output"} if number.strip() == "05" else {}
+            parameters = {"records": "output"} if number == "05" else {}
             runs.append((found[0].stem, found[0], parameters))
-    return [check(*run, overrides, alone=len(runs) == 1) for run in runs]
+    known = set()
+    for _, notebook, _ in runs:
+        known |= set(papermill.inspect_notebook(str(notebook)))
+    for key in overrides:
+        if key not in known:
+            stems = ", ".join(notebook.stem for _, notebook, _ in runs)
+            sys.exit(
+                f'unknown parameter "{key}"; {stems} know {", ".join(sorted(known))}'
+            )
+    return [check(*run, overrides) for run in runs]
 
 
 def names(paths):
     return ", ".join(sorted(path.name for path in paths))
 
 
-def check(name, notebook, parameters, overrides, alone):
-    """Adds the overrides; a name that the notebook does not have ends everything."""
-    if not notebook.is_file():
-        sys.exit(f"{name}: there is no notebook {notebook.name}")
+def check(name, notebook, parameters, overrides):
+    """Adds the overrides that the notebook knows; refuses a params file that errs."""
     known = papermill.inspect_notebook(str(notebook))
-    if not alone:  # in a walk through several, a parameter goes where it is known
-        overrides = {key: value for key, value in overrides.items() if key in known}
+    overrides = {key: value for key, value in overrides.items() if key in known}
     parameters = {**parameters, **overrides}
     unknown = [key for key in parameters if key not in known]
     if unknown:
@@ -164,7 +173,10 @@ def show(rows):
     """Prints the table that ends the job."""
     print(f"\n{'notebook':<34} {'seconds':>7}  headline metrics\n{'-' * 88}")
     for row in rows:
-        shown = [f"{key} {value:.4g}" for key, value in row["metrics"].items()]
+        shown = [
+            f"{key} {value:,}" if isinstance(value, int) else f"{key} {value:.4f}"
+            for key, value in row["metrics"].items()
+        ]
         state = "FAILED" if row["failure"] else ", ".join(shown[:4])
         print(f"{row['name']:<34} {row['seconds']:>7.1f}  {state}")
         if row["record"]:
@@ -172,4 +184,7 @@ def show(rows):
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit("\ninterrupted; the same command goes on from the last checkpoint")

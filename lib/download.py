@@ -52,7 +52,7 @@ def movielens(data_dir, urls=URLS, sha256=SHA256):
             failures.append(f"{url}: {str(error) or type(error).__name__}")
     raise InputError(
         f"MovieLens-1M could not be fetched ({'; '.join(failures)}): download "
-        "ml-1m.zip by other means, unpack it, and give its folder as data_path."
+        "ml-1m.zip by other means, unpack it, and give its folder instead."
     )
 
 

@@ -31,7 +31,7 @@ RULES = {
     "output_dir": _TEXT,
     "device": _one_of(*DEVICES),
     "precision_mode": _one_of(*PRECISION_MODES),
-    "variant": _one_of("paper", "stmp", "biased", "unbiased"),
+    "variant": _one_of("paper", "stmp"),
     "order": _one_of("timeframe", "file"),
     "protocol": _one_of("srgnn", "modelzoo"),
     "split": _one_of(*SPLITS),
@@ -85,6 +85,8 @@ def check(namespace, **narrower):
                 f"{type(value).__name__}; see the comment beside it in the parameters "
                 "cell."
             )
+        if name not in RULES:
+            raise InputError(f"{name}: no rule; add one to RULES in lib/parameters.py.")
         allowed, meaning = RULES[name]
         if name in narrower:
             allowed, meaning = _one_of(*narrower[name])

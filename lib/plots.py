@@ -53,6 +53,14 @@ def ranking(values, form, ours=(), xlabel=""):
     return fig, ax
 
 
+def whole_epochs(ax):
+    """Ticks at whole epochs only, also where there is but one."""
+    curves = [line for line in ax.lines if line.get_marker() == "o"]
+    last = max((max(line.get_xdata()) for line in curves), default=1)
+    ax.set_xlim(0.5, last + 0.5)
+    ax.xaxis.get_major_locator().set_params(integer=True)
+
+
 def learning_curve(history, metric, levels=None):
     """A metric and the training loss against epochs.
 
@@ -75,5 +83,5 @@ def learning_curve(history, metric, levels=None):
     axs[0].set(xlabel="epoch", ylabel=label(metric))
     axs[1].set(xlabel="epoch", ylabel="training loss")
     for ax in axs:
-        ax.xaxis.get_major_locator().set_params(integer=True)
+        whole_epochs(ax)
     return fig, axs

@@ -1,4 +1,4 @@
-"""The record of a run: where it lives, what it holds, how many become a table."""
+"""The record of a run: where it lives and what it holds."""
 
 import hashlib
 import json
@@ -10,8 +10,6 @@ import time
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
-
-import pandas as pd
 
 from lib import sources
 from lib.device import logical_id
@@ -169,78 +167,6 @@ def load(folder):
             '"bash ci/run.sh", first.'
         )
     return sorted(records, key=lambda record: record["run"])
-
-
-def table(records):
-    """One row a record: what was run, on what, how well and how fast."""
-    rows = []
-    for record in records:
-        device, parameters = record["device"] or {}, record["parameters"]
-        row = {
-            "model": record["model"],
-            "variant": record["variant"],
-            "data": record["data"]["name"],
-            "device": device.get("kind"),
-            "precision": device.get("matmul_dtype"),
-            "tensorflow": record["versions"].get("tensorflow"),
-        }
-        for name in ("split", "batch_size", "epochs", "seed"):
-            row[name] = parameters.get(name)
-        row.update(record["metrics"])
-        for name in ("examples_per_second", "peak_memory_mb", "wall_time_s"):
-            row[name] = record["timing"].get(name)
-        rows.append({**row, "run": record["run"]})
-    return pd.DataFrame(rows)
-
-
-def by_question(records, model):
-    """Groups the records of one model by what was predicted.
-
-    Returns:
-        ``{title: records}``: one data set, split and order of clicks in each.
-    """
-    groups = {}
-    for record in records:
-        if record["model"] == model:
-            parameters = record["parameters"]
-            asked = [parameters.get(key) for key in ("split", "test_share", "order")]
-            title = [record["data"]["name"], *asked, parameters.get("evaluate_on")]
-            title = ", ".join(str(word) for word in title if word is not None)
-            groups.setdefault(title, []).append(record)
-    return groups
-
-
-def compare(group, metric, published):
-    """What a group of ``by_question`` reached, beside baselines and the literature.
-
-    Args:
-        group: records that answer one question.
-        metric: a name in their metrics.
-        published: the table ``results/published.csv``.
-
-    Returns:
-        ``(values, ours)``: name -> number, and the names that are runs of ours. Runs
-        that differ in the seed alone are one entry, their mean.
-    """
-    runs = table(group).fillna({"variant": ""})
-    keys = ["model", "variant", "precision", "batch_size", "epochs"]
-    values = {}
-    for (model, variant, precision, batch_size, epochs), same in runs.groupby(keys):
-        label = f"{model} {variant}, {epochs} ep., batch {batch_size}, {precision}"
-        values[label] = same[metric].mean()
-    ours = list(values)
-    first = group[0]
-    for name, found in first["baselines"].items():
-        if metric in found:
-            values[name] = found[metric]
-    known = published[
-        (published["metric"] == metric) & (published["data"] == first["data"]["name"])
-    ]
-    for column in ("split", "test_share"):  # empty where it does not apply
-        asked = first["parameters"].get(column)
-        known = known[known[column].isna() | (known[column] == asked)]
-    values.update(zip(known["model"], known["value"]))
-    return values, ours
 
 
 def write_text(path, text):

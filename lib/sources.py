@@ -21,10 +21,9 @@ MOVIELENS = "ratings.dat"
 _PLACE = {
     DIGINETICA: "Diginetica (CIKM Cup 2016, track 2) has no live public link: put the "
     f"file {DIGINETICA} or {DIGINETICA}.gz, from whoever has a copy, into a folder and "
-    "give that folder as data_path",
+    "give that folder instead",
     MOVIELENS: f"put {MOVIELENS}, movies.dat and users.dat of ml-1m.zip, plain or .gz, "
-    'into a folder and give that folder as data_path, or set data_path to "ml-1m" to '
-    "fetch them",
+    'into a folder and give that folder instead, or "ml-1m" to fetch them',
 }
 
 
@@ -70,7 +69,7 @@ def find(main_file, data_path):
     folder = resolve(data_path)
     if not folder.is_dir():
         raise InputError(
-            f'data_path "{data_path}" is not a folder (looked for {folder}): {place}; '
+            f'"{data_path}" is not a folder (looked for {folder}): {place}; '
             'or use "sample".'
         )
     source = Source(folder.name, folder)

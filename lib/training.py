@@ -103,18 +103,16 @@ def fit(
     Raises:
         InputError: too few examples for a batch, or the loss is not a number.
     """
-    folder = run.folder / "ckpt"
-    if (run.folder / "result.json").exists():  # it ended: this is a new one
-        shutil.rmtree(folder, ignore_errors=True)
     _make_variables(model, take)
     checkpoint = tf.train.Checkpoint(model=model, optimizer=model.optimizer)
+    folder = run.folder / "ckpt"
+    progress = _saved_progress(folder)
+    if len(progress["history"]) == epochs and (run.folder / "result.json").exists():
+        shutil.rmtree(folder)  # that run ended: this is a new one
+        progress = _saved_progress(folder)
     manager = tf.train.CheckpointManager(checkpoint, str(folder), max_to_keep=1)
-    progress = {"history": [], "epoch_s": [], "first_step_s": None, "steady": [0, 0.0]}
     if manager.latest_checkpoint:
         checkpoint.restore(manager.latest_checkpoint).assert_existing_objects_matched()
-        state = manager.latest_checkpoint + ".json"
-        with open(state, encoding="utf-8") as file:
-            progress = json.load(file)
     done = len(progress["history"])
     if done:
         print(f"resumed after epoch {done} of {epochs}")
@@ -152,6 +150,14 @@ def fit(
         "epoch_s": progress["epoch_s"],
     }
     return progress["history"], timing
+
+
+def _saved_progress(folder):
+    """What the last checkpoint in a folder says of the run; a blank sheet if none."""
+    latest = tf.train.latest_checkpoint(str(folder))
+    if latest:
+        return json.loads(Path(latest + ".json").read_text(encoding="utf-8"))
+    return {"history": [], "epoch_s": [], "first_step_s": None, "steady": [0, 0.0]}
 
 
 def _make_variables(model, take):

@@ -196,7 +196,7 @@ def test_all_mirrors_failing_is_one_sentence_that_says_what_to_do(fetch, tmp_pat
         fetch("/gone", "/wrong", "/breaks")
     message = str(caught.value)
     assert "\n" not in message
-    for part in ("/gone: ", "/wrong: ", "/breaks: ", "download ml-1m.zip", "data_path"):
+    for part in ("/gone: ", "/wrong: ", "/breaks: ", "download ml-1m.zip", "unpack it"):
         assert part in message
     assert not (tmp_path / "here" / "data" / "ml-1m").exists()
 

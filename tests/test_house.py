@@ -19,7 +19,7 @@ WITHOUT_TENSORFLOW = (
     "metrics",
     "baselines",
 )
-WITHOUT_TENSORFLOW += ("parameters", "results", "plots")
+WITHOUT_TENSORFLOW += ("parameters", "results", "comparison", "plots")
 
 
 def imports_of(path):

@@ -58,7 +58,7 @@ class TestHouseRules:
 
     def test_its_kernel_is_python3(self, path):
         notebook = nbformat.read(path, as_version=4)
-        assert notebook.metadata.kernelspec.name == "python3"
+        assert notebook.metadata.get("kernelspec", {}).get("name") == "python3"
 
     def test_its_outputs_are_clean(self, path):
         for cell in code_cells(path):
@@ -185,8 +185,9 @@ def run_job(*arguments):
     [
         (
             ["--only", "03", "--set", "epoch=3"],
-            'unknown parameter "epoch"; 03_stamp has',
+            'unknown parameter "epoch"; 03_stamp know',
         ),
+        (["--set", "nosuch=1"], 'unknown parameter "nosuch"; 01_explore_data, 02_'),
         (["--only", "99"], "--only 99: no such notebook; there are 01_explore"),
         (["--params", "none.yaml"], "--params none.yaml: no such file; ci/params has"),
         (["--set", "epochs"], "--set epochs: write it as key=value"),
@@ -203,7 +204,7 @@ def test_the_main_job_refuses_what_it_does_not_know(arguments, sentence):
     ("setting", "sentence"),
     [
         ("order=random", "InputError: order='random': allowed is one of 'timeframe'"),
-        ("data_path=no/such/folder", 'InputError: data_path "no/such/folder" is not a'),
+        ("data_path=no/such/folder", 'InputError: "no/such/folder" is not a folder'),
     ],
 )
 def test_a_failing_cell_is_named_and_its_notebook_kept(setting, sentence):

@@ -2,9 +2,10 @@
 
 import json
 
+import pandas as pd
 import pytest
 
-from lib import results
+from lib import comparison, results
 from lib.errors import InputError
 
 DATA = {"name": "toy", "sha256": "0" * 64, "counts": {"clicks": 3}}
@@ -80,10 +81,21 @@ def test_an_output_folder_that_cannot_be_made_is_named(tmp_path):
         results.Run("x", {"output_dir": str(tmp_path / "file")}, DATA)
 
 
+def test_only_runs_that_differ_in_the_seed_alone_are_averaged(tmp_path):
+    published = pd.DataFrame(columns=["model", "data", "split", "test_share", "metric"])
+    for seed, dim, hit_rate in ((0, 8, 0.2), (1, 8, 0.4), (0, 32, 0.9)):
+        metrics = {"hr_at_20": hit_rate}
+        written(tmp_path, metrics=metrics, seed=seed, embed_dim=dim, epochs=1)
+    ((_, group),) = comparison.by_question(results.load(tmp_path), "stamp").items()
+    values, ours = comparison.compare(group, "hr_at_20", published.assign(value=[]))
+    by_dim = {label[-2:]: values[label] for label in ours}
+    assert by_dim == pytest.approx({"=8": 0.3, "32": 0.9})
+
+
 def test_the_table_has_one_row_a_record(tmp_path):
     for seed in range(3):
         written(tmp_path, seed=seed)
-    table = results.table(results.load(tmp_path))
+    table = comparison.table(results.load(tmp_path))
     assert table["seed"].tolist() == sorted(table["seed"]) or len(table) == 3
     assert table["hr_at_20"].tolist() == [0.5] * 3
     assert table["batch_size"].tolist() == [8] * 3

@@ -53,7 +53,7 @@ def test_wrong_folder_is_named_with_what_to_do(tmp_path, main_file):
     assert str(tmp_path / "nowhere") in message
     assert "is not a folder" in message
     assert main_file in message
-    assert "data_path" in message
+    assert "or use" in message
 
 
 @pytest.mark.parametrize("main_file", READERS)
@@ -80,7 +80,7 @@ def test_ml_1m_for_diginetica_says_which_file_to_put_where(monkeypatch):
     message = refusal(sources.find, VIEWS, "ml-1m")
     assert "train-item-views.csv" in message
     assert "no live public link" in message
-    assert "into a folder and give that folder as data_path" in message
+    assert "into a folder and give that folder instead" in message
 
 
 def test_ml_1m_for_movielens_is_what_the_download_gives(monkeypatch, tmp_path):

@@ -130,6 +130,14 @@ def test_a_finished_run_starts_anew(tmp_path, capsys):
     assert "resumed" not in capsys.readouterr().out
 
 
+def test_a_repeated_run_that_was_cut_resumes_too(unbroken, tmp_path, capsys):
+    run, history, _ = train(tmp_path)
+    run.write(history[-1])
+    train(tmp_path, cut_after=3)
+    assert train(tmp_path)[1] == unbroken[1]
+    assert "resumed after epoch 2 of 3" in capsys.readouterr().out
+
+
 def test_float16_products_with_a_scaled_loss_train_like_float32(unbroken, tmp_path):
     history = train(tmp_path, precision_mode="force_fp16")[1]
     assert history[-1]["loss"] == pytest.approx(unbroken[1][-1]["loss"], abs=0.05)
