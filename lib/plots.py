@@ -1,6 +1,7 @@
 """Figures that more than one notebook draws; colours differ in lightness too."""
 
 import matplotlib.pyplot as plt
+from matplotlib.ticker import MaxNLocator
 
 DARK, MID, LIGHT = "#17365d", "#d9741e", "#b9c4d0"
 
@@ -58,7 +59,7 @@ def whole_epochs(ax):
     curves = [line for line in ax.lines if line.get_marker() == "o"]
     last = max((max(line.get_xdata()) for line in curves), default=1)
     ax.set_xlim(0.5, last + 0.5)
-    ax.xaxis.get_major_locator().set_params(integer=True)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
 
 
 def learning_curve(history, metric, levels=None):
