@@ -1,14 +1,18 @@
 """Executes notebooks with papermill; called by run.sh in the environment it makes."""
 
 import argparse
+import itertools
 import json
 import logging
 import os
 import shutil
 import sys
 import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
+import nbformat
 import papermill
 import yaml
 from papermill.exceptions import PapermillExecutionError
@@ -25,10 +29,14 @@ def main():
     os.chdir(ROOT)  # papermill writes the paths it is given into the executed copies
     executed = Path("output", "executed")
     executed.mkdir(parents=True, exist_ok=True)
-    rows = []
-    for number, (name, notebook, parameters) in enumerate(runs, 1):
-        print(f"\n[{number}/{len(runs)}] {name}", flush=True)
-        rows.append(execute(name, notebook, parameters, executed / f"{name}.ipynb"))
+    jobs = [(*run, executed / f"{run[0]}.ipynb", options.again) for run in runs]
+    if options.jobs == 1:
+        rows = [execute(*job) for job in jobs]
+    else:
+        share = str(max(os.cpu_count() // options.jobs, 1))
+        os.environ["TF_NUM_INTRAOP_THREADS"] = share
+        with ProcessPoolExecutor(options.jobs, get_context("spawn")) as pool:
+            rows = list(pool.map(execute, *zip(*jobs)))
     show(rows)
     failures = [row for row in rows if row["failure"]]
     for row in failures:
@@ -55,10 +63,24 @@ def parse(arguments):
         help="set one parameter; may be repeated",
     )
     parser.add_argument("--only", metavar="03,04", help="run these notebooks alone")
+    parser.add_argument(
+        "--jobs",
+        metavar="N",
+        type=int,
+        default=1,
+        help="run N notebooks at once, each on its share of the cores",
+    )
+    parser.add_argument(
+        "--again",
+        action="store_true",
+        help="repeat the runs of a params file with lists that have a record already",
+    )
     parser.add_argument("--called-from", default=".", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.params and options.only:
         parser.error("--only does not go with --params, which names its notebook")
+    if options.jobs < 1:
+        parser.error("--jobs: give 1 or more")
     return options
 
 
@@ -105,7 +127,17 @@ def plan(options):
             sys.exit(
                 f'unknown parameter "{key}"; {stems} know {", ".join(sorted(known))}'
             )
-    return [check(*run, overrides) for run in runs]
+    runs = [check(*run, overrides) for run in runs]
+    return [one for run in runs for one in expand(*run)]
+
+
+def expand(name, notebook, parameters):
+    """One run for every combination of the values that stand in lists."""
+    lists = {key: v for key, v in parameters.items() if isinstance(v, list)}
+    for values in itertools.product(*lists.values()):
+        chosen = dict(zip(lists, values))
+        label = "-".join([name, *(f"{key}={value}" for key, value in chosen.items())])
+        yield label, notebook, {**parameters, **chosen}
 
 
 def names(paths):
@@ -126,11 +158,18 @@ def check(name, notebook, parameters, overrides):
     return name, notebook, parameters
 
 
-def execute(name, notebook, parameters, copy):
-    """Executes one notebook; the copy is kept whatever happens."""
+def execute(name, notebook, parameters, copy, again=True):
+    """Executes one notebook; the copy is kept whatever happens.
+
+    One of many runs of a params file is left out when it has a record already.
+    """
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     started = time.time()
     row = {"name": name, "copy": copy, "failure": None, "record": None, "metrics": {}}
+    if "=" in name and not again and (record := finished(copy, parameters)):
+        print(f"\n{name}: has a record already", flush=True)
+        return {**row, "record": record, "seconds": 0, "metrics": metrics_of(record)}
+    print(f"\n{name}", flush=True)
     try:
         done = papermill.execute_notebook(
             str(notebook.relative_to(ROOT)),
@@ -138,7 +177,7 @@ def execute(name, notebook, parameters, copy):
             parameters=parameters,
             kernel_name="python3",
             cwd=str(NOTEBOOKS),
-            progress_bar=True,
+            progress_bar="=" not in name,
             extra_arguments=[
                 "--log-level=ERROR"
             ],  # the kernel's notes on its transport
@@ -151,10 +190,25 @@ def execute(name, notebook, parameters, copy):
         row["failure"] = f"{type(error).__name__}: {error}"
     row["seconds"] = time.time() - started
     if row["record"]:
-        record = json.loads(row["record"].read_text(encoding="utf-8"))
-        row["metrics"] = record["metrics"]
+        row["metrics"] = metrics_of(row["record"])
         shutil.copy2(copy, row["record"].parent / "notebook.ipynb")
     return row
+
+
+def finished(copy, parameters):
+    """The record that an earlier run with the same parameters left, or None."""
+    if not copy.is_file():
+        return None
+    record = record_of(nbformat.read(copy, as_version=4))
+    if not record or not record.is_file():
+        return None
+    found = json.loads(record.read_text(encoding="utf-8"))["parameters"]
+    same = all(found.get(key) == value for key, value in parameters.items())
+    return record if same else None
+
+
+def metrics_of(record):
+    return json.loads(record.read_text(encoding="utf-8"))["metrics"]
 
 
 def record_of(notebook):

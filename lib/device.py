@@ -13,6 +13,7 @@ PRECISION_MODES = (
     "allow_fp32_to_fp16",
     "must_keep_origin_dtype",
     "force_fp16",
+    "mixed_bfloat16",
 )
 _BF16_FLAGS = {"amx_bf16", "avx512_bf16"}  # CPUs that multiply bfloat16 in hardware
 
@@ -64,12 +65,16 @@ def open(device="auto", precision_mode="allow_mix_precision"):
     ``allow_fp32_to_fp16``      matrix products in bfloat16                  float32
     ``allow_mix_precision``     matrix products in bfloat16                  float32
     ``force_fp16``              matrix products in float16, loss scaled      the same
+    ``mixed_bfloat16``          matrix products in bfloat16                  the same
     ==========================  ===========================================  =========
+
+    ``mixed_bfloat16`` is for comparing results: without the instructions it is slow.
 
     Args:
         device: ``"auto"`` (a GPU where TensorFlow sees one, else the CPU), ``"gpu"`` or
             ``"cpu"``.
-        precision_mode: one of the four names that the Ascend launch scripts use.
+        precision_mode: one of the four names that the Ascend launch scripts use, or
+            ``"mixed_bfloat16"``.
 
     Returns:
         A ``Device``.
@@ -111,6 +116,8 @@ def open(device="auto", precision_mode="allow_mix_precision"):
     matmul_dtype, note = "float32", "as asked"
     if precision_mode == "force_fp16":
         matmul_dtype = "float16"
+    elif precision_mode == "mixed_bfloat16":
+        matmul_dtype = "bfloat16"
     elif precision_mode != "must_keep_origin_dtype":
         if has_bf16:
             matmul_dtype = "bfloat16"

@@ -24,13 +24,19 @@ class STAMP(tf.keras.Model):
     matrix product ``(h_s * h_t) X'``. Padding (0) takes no part in any of it and has no
     row in ``X``: item number ``i`` is row ``i - 1``.
 
+    With a ``scale``, item vectors and ``h_s * h_t`` are brought to length 1 and a score
+    is their cosine times the scale, so an item's popularity cannot sit in the length of
+    its vector (NISER, Gupta et al. 2019, equations 6 and 7; there for a graph network).
+
     Args:
         n_items: size of the catalogue.
         embed_dim: length of an item's vector.
         attention: False gives STMP, the paper's variant without attention
             (``m_a = m_s``).
+        scale: of cosine scores; 0 leaves vectors as they are.
+        dropout: share of the looked-up vectors' entries that a training step sets to 0.
         matmul_dtype: type of the score product's inputs; its outcome is float32.
-        seed: of the initial weights.
+        seed: of the initial weights and the dropout.
 
     Inputs:
         int32 ``(batch, maxlen)``, item numbers, oldest first, padded with 0; at least
@@ -42,11 +48,19 @@ class STAMP(tf.keras.Model):
     """
 
     def __init__(
-        self, n_items, embed_dim=100, attention=True, matmul_dtype="float32", seed=0
+        self,
+        n_items,
+        embed_dim=100,
+        attention=True,
+        scale=0.0,
+        dropout=0.0,
+        matmul_dtype="float32",
+        seed=0,
     ):
         super().__init__()
-        self.n_items, self.embed_dim = n_items, embed_dim
-        self.attention, self.matmul_dtype, self.seed = attention, matmul_dtype, seed
+        self.n_items, self.embed_dim, self.attention = n_items, embed_dim, attention
+        self.scale, self.dropout = scale, dropout
+        self.matmul_dtype, self.seed = matmul_dtype, seed
 
     def build(self, input_shape):
         d, seed = self.embed_dim, 100 * self.seed
@@ -68,13 +82,32 @@ class STAMP(tf.keras.Model):
             self.b = weight("b", (d,), 0)
         self.kernel_s, self.bias_s = weight("Ws", (d, d), 6), weight("bs", (d,), 0)
         self.kernel_t, self.bias_t = weight("Wt", (d, d), 7), weight("bt", (d,), 0)
+        if self.dropout:  # a weight, so that a resumed run goes on with the same masks
+            self.step = self.add_weight(
+                name="step",
+                shape=(),
+                dtype="int32",
+                initializer="zeros",
+                trainable=False,
+            )
         self.built = True
 
-    def look_up(self, windows):
+    def items(self):
+        """The vectors of all items, of length 1 with a ``scale``: ``(n_items, d)``."""
+        items = tf.convert_to_tensor(self.embedding)
+        return tf.math.l2_normalize(items, axis=1) if self.scale else items
+
+    def look_up(self, items, windows):
         """The clicks' vectors, 0 for padding: ``(batch, maxlen, d)``; and the mask."""
         real = tf.cast(windows > 0, tf.float32)[:, :, None]
-        rows = tf.gather(self.embedding, tf.maximum(windows - 1, 0))
-        return rows * real, real
+        return tf.gather(items, tf.maximum(windows - 1, 0)) * real, real
+
+    def drop(self, x):
+        """Sets a share of the entries to 0 and scales the rest up to keep the mean."""
+        key = tf.stack([self.seed, tf.convert_to_tensor(self.step)])
+        self.step.assign_add(1)
+        kept = tf.random.stateless_uniform(tf.shape(x), key) >= self.dropout
+        return x * tf.cast(kept, x.dtype) / (1 - self.dropout)
 
     def attend(self, x, real, m_s, m_t):
         """Attention weights ``a_i``, 0 for padding: ``(batch, maxlen, 1)``."""
@@ -82,9 +115,11 @@ class STAMP(tf.keras.Model):
         hidden = tf.sigmoid(tf.matmul(x, self.w1) + of_window[:, None, :])
         return tf.matmul(hidden, self.w0) * real
 
-    def query(self, windows):
+    def query(self, items, windows, training=False):
         """``h_s * h_t``, the vector that items are compared with: ``(batch, d)``."""
-        x, real = self.look_up(windows)
+        x, real = self.look_up(items, windows)
+        if training and self.dropout:
+            x = self.drop(x)
         m_s = tf.reduce_sum(x, 1) / tf.reduce_sum(real, 1)  # (batch, d)
         m_t = x[:, -1, :]  # (batch, d)
         m_a = m_s
@@ -92,12 +127,29 @@ class STAMP(tf.keras.Model):
             m_a = tf.reduce_sum(self.attend(x, real, m_s, m_t) * x, 1) + m_s
         h_s = tf.tanh(tf.matmul(m_a, self.kernel_s) + self.bias_s)
         h_t = tf.tanh(tf.matmul(m_t, self.kernel_t) + self.bias_t)
+        if self.scale:
+            return self.scale * tf.math.l2_normalize(h_s * h_t, axis=1)
         return h_s * h_t
 
-    def call(self, windows):
-        query = tf.cast(self.query(windows), self.matmul_dtype)
-        items = tf.cast(self.embedding, self.matmul_dtype)
+    def call(self, windows, training=False):
+        items = self.items()
+        query = tf.cast(self.query(items, windows, training), self.matmul_dtype)
+        items = tf.cast(items, self.matmul_dtype)
         return tf.cast(tf.matmul(query, items, transpose_b=True), tf.float32)
+
+    @tf.function
+    def ranks(self, windows, targets):
+        """Ranks of the targets as ``metrics.ranks`` counts them: float32 ``(batch,)``.
+
+        One pass over the scores: with ``s`` the sum of ``sign(score - own)``, that is
+        higher items minus lower ones, the mean rank of the tie is
+        ``(n_items + 1 + s) / 2``. A NaN puts the target last.
+        """
+        scores = self(windows)
+        own = tf.gather(scores, targets, axis=1, batch_dims=1)
+        balance = tf.reduce_sum(tf.sign(scores - own[:, None]), axis=1)
+        rank = (self.n_items + 1 + balance) / 2
+        return tf.where(tf.math.is_nan(rank), float(self.n_items), rank)
 
 
 def windows(items, start, stop, maxlen):
@@ -134,11 +186,11 @@ def batch_of(examples, maxlen):
     return take
 
 
-def evaluate(model, examples, maxlen, k=20, batch_size=512):
+def evaluate(model, examples, maxlen, k=20, batch_size=256):
     """HR@k and MRR@k of every example against the whole catalogue.
 
-    Works in batches: neither a (tests x items) matrix nor a sort is made. The last
-    batch is filled up, so that every batch has one shape, and cut again.
+    Works in batches, on the device: neither a (tests x items) matrix nor a sort is
+    made. The last batch is filled up, so that all have one shape, and cut again.
 
     Returns:
         ``{"hr_at_<k>": ..., "mrr_at_<k>": ...}``.
@@ -147,9 +199,7 @@ def evaluate(model, examples, maxlen, k=20, batch_size=512):
     ranks = []
     for first in range(0, n, batch_size):
         index = np.minimum(np.arange(first, first + batch_size, dtype=np.int32), n - 1)
-        window, target = take(index)
-        scores = model.predict_on_batch(window)
-        ranks.append(metrics.ranks(scores, target.numpy())[: n - first])
+        ranks.append(model.ranks(*take(index)).numpy()[: n - first])
     return metrics.at(np.concatenate(ranks), k)
 
 

@@ -20,7 +20,29 @@ def set_seed(seed):
         tf.config.experimental.enable_op_determinism()
 
 
-def batches(take, n_examples, batch_size, epochs, seed, steps=0, static=True):
+def count_steps(n_examples, batch_size, steps_per_epoch=0, static=True):
+    """How many steps an epoch has.
+
+    Args:
+        n_examples: how many there are.
+        batch_size: examples a step.
+        steps_per_epoch: batches an epoch; 0 for all.
+        static: True drops the last partial batch, so that every step has one shape.
+
+    Raises:
+        InputError: an epoch does not hold that many batches, or none.
+    """
+    whole = n_examples // batch_size if static else math.ceil(n_examples / batch_size)
+    if whole < max(steps_per_epoch, 1):
+        raise InputError(
+            f"batch_size={batch_size}, steps_per_epoch={steps_per_epoch}: {n_examples} "
+            f"examples make {whole} batches an epoch; give a smaller batch_size or "
+            "steps_per_epoch."
+        )
+    return steps_per_epoch or whole
+
+
+def batches(take, n_examples, batch_size, epochs, seed, steps_per_epoch=0, static=True):
     """A dataset of batches, cut from arrays; no example is ever touched on its own.
 
     Each epoch has an order of its own that depends on ``(seed, epoch)`` alone, so a run
@@ -29,27 +51,14 @@ def batches(take, n_examples, batch_size, epochs, seed, steps=0, static=True):
     Args:
         take: ``take(index) -> (inputs, targets)`` in TensorFlow operations, with
             ``index`` int32 ``(batch,)``.
-        n_examples: how many there are.
-        batch_size: examples a step.
         epochs: a range of epoch numbers.
         seed: of the orders.
-        steps: batches an epoch; 0 for all.
-        static: True drops the last partial batch, so that every step has one shape.
+        n_examples, batch_size, steps_per_epoch, static: see ``count_steps``.
 
     Returns:
         ``(dataset, steps an epoch)``.
-
-    Raises:
-        InputError: an epoch does not hold that many batches, or none.
     """
-    whole = n_examples // batch_size if static else math.ceil(n_examples / batch_size)
-    if whole < max(steps, 1):
-        raise InputError(
-            f"batch_size={batch_size}, steps_per_epoch={steps}: {n_examples} examples "
-            f"make {whole} batches an epoch; give a smaller batch_size or "
-            "steps_per_epoch."
-        )
-    steps = steps or whole
+    steps = count_steps(n_examples, batch_size, steps_per_epoch, static)
 
     def epoch(number):
         key = tf.stack([tf.constant(seed, tf.int64), number])
@@ -90,8 +99,7 @@ def fit(
         model: a compiled Keras model.
         take, n_examples: the training examples, see ``batches``.
         run: ``lib.results.Run``; its folder takes ``ckpt/`` and the log.
-        batch_size, epochs, seed, static: see ``batches``.
-        steps_per_epoch: batches an epoch; 0 for all.
+        batch_size, epochs, seed, steps_per_epoch, static: see ``batches``.
         evaluate: ``evaluate() -> {metric: value}``, called after every epoch.
 
     Returns:

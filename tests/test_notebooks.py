@@ -1,6 +1,7 @@
 """Notebooks keep the house rules, run headless, and refuse what they do not know."""
 
 import builtins
+import itertools
 import json
 import re
 import subprocess
@@ -95,7 +96,10 @@ def test_a_params_file_fits_its_notebook(path):
     space = {
         "__annotations__": {name: getattr(builtins, types[name]) for name in values}
     }
-    assert parameters.check({**space, **values}) == values
+    choices = [v if isinstance(v, list) else [v] for v in values.values()]
+    for chosen in itertools.product(*choices):
+        one_run = dict(zip(values, chosen))
+        assert parameters.check({**space, **one_run}) == one_run
 
 
 # Every notebook once more, with parameters other than its defaults. Its record must

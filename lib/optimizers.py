@@ -1,0 +1,42 @@
+"""Adam in one pass over the weights, and the course of the learning rate."""
+
+from lib.quiet import tf
+
+
+class Adam(tf.keras.optimizers.Adam):
+    """Adam (Kingma and Ba 2015), one fused pass over each weight on every stack.
+
+    Keras 3 writes a step as a chain of array operations, each of which reads and writes
+    whole tables; TensorFlow's own kernel reads and writes them once, with the same
+    arithmetic. Keras 2.6 uses that kernel by itself and never calls ``update_step``.
+    """
+
+    def update_step(self, gradient, variable, learning_rate):
+        index = self._get_variable_index(variable)
+        step = tf.cast(self.iterations + 1, tf.float32)
+        tf.raw_ops.ResourceApplyAdam(
+            var=variable.handle,
+            m=self._momentums[index].value.handle,
+            v=self._velocities[index].value.handle,
+            beta1_power=tf.pow(self.beta_1, step),
+            beta2_power=tf.pow(self.beta_2, step),
+            lr=tf.cast(learning_rate, tf.float32),
+            beta1=self.beta_1,
+            beta2=self.beta_2,
+            epsilon=self.epsilon,
+            grad=tf.convert_to_tensor(gradient),
+        )
+
+
+def adam(learning_rate, steps, schedule="constant"):
+    """Adam whose learning rate stays or falls to 0 along half a cosine.
+
+    Args:
+        learning_rate: that the run starts with.
+        steps: of the whole run.
+        schedule: ``"constant"``, or ``"cosine"`` (Loshchilov and Hutter 2017, equation
+            5, without restarts).
+    """
+    if schedule == "cosine":
+        learning_rate = tf.keras.optimizers.schedules.CosineDecay(learning_rate, steps)
+    return Adam(learning_rate=learning_rate)
