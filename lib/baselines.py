@@ -5,6 +5,9 @@ share one interface: ``fit(examples, n_items)`` and ``scores(prefixes)``, which 
 float32 ``(n, n_items)``; column ``i`` belongs to item number ``i + 1``.
 """
 
+import time
+import tracemalloc
+
 import numpy as np
 from scipy import sparse
 
@@ -23,6 +26,35 @@ def evaluate(model, examples, k=20, batch_size=256):
         scores = model.scores([examples.prefix(i) for i in index])
         ranks.append(metrics.ranks(scores, examples.targets[index] - 1))
     return metrics.at(np.concatenate(ranks), k)
+
+
+def measure(baseline, train, test, n_items, k=20):
+    """Fits and judges a session baseline, and what both cost.
+
+    Args:
+        baseline: a class of ``SESSION_BASELINES``.
+        train, test: ``lib.sessions.Examples``.
+        n_items, k: size of the catalogue; cut-off of the metrics.
+
+    Returns:
+        ``(metrics, cost)``; the cost is ``fit_s`` and ``evaluate_s``, seconds, and
+        ``memory_mb``, the most that fitting and scoring a batch hold beyond the data.
+    """
+    started = time.perf_counter()
+    model = baseline().fit(train, n_items)
+    fitted = time.perf_counter()
+    found = evaluate(model, test, k)
+    evaluated = time.perf_counter()
+    tracemalloc.start()  # it slows what it watches, so it watches a second time
+    baseline().fit(train, n_items).scores([test.prefix(i) for i in range(256)])
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    cost = {
+        "fit_s": round(fitted - started, 3),
+        "evaluate_s": round(evaluated - fitted, 3),
+        "memory_mb": round(peak / 1e6),
+    }
+    return found, cost
 
 
 def _one_row_each(prefixes, n_items, binary):
@@ -124,9 +156,12 @@ class SessionKnn:
         self.norm = np.sqrt(np.diff(seen.indptr)).astype(np.float32)
         return self
 
+    def weigh(self, prefixes):
+        """Prefixes as rows of item weights: here 1 for every item."""
+        return _one_row_each(prefixes, self.sessions.shape[1], binary=True)
+
     def scores(self, prefixes):
-        prefixes = _one_row_each(prefixes, self.sessions.shape[1], binary=True)
-        shared = prefixes @ self.sessions_of_item  # (n, sessions): items in common
+        shared = self.weigh(prefixes) @ self.sessions_of_item  # (n, sessions)
         shared.sort_indices()  # most recent session first
         votes = []
         for row in range(shared.shape[0]):
@@ -142,12 +177,33 @@ class SessionKnn:
         return (neighbours @ self.sessions).toarray()
 
 
+class VSessionKnn(SessionKnn):
+    """V-SKNN: session-kNN that stresses recent clicks (Ludewig and Jannach 2018).
+
+    Items of the prefix weigh ``position / length`` (the last click 1, an item clicked
+    twice as its later click) where SKNN counts them all alike.
+    """
+
+    def weigh(self, prefixes):
+        lengths = np.array([len(prefix) for prefix in prefixes])
+        row = np.repeat(np.arange(len(prefixes)), lengths)
+        column = np.concatenate(prefixes) - 1
+        position = 1 + np.concatenate([np.arange(length) for length in lengths])
+        weight = (position / lengths[row]).astype(np.float32)
+        shape = (len(prefixes), self.sessions.shape[1])
+        place = row * shape[1] + column
+        order = np.lexsort([position, place])
+        last = order[np.diff(place[order], append=-1) != 0]  # click of each item
+        return sparse.csr_matrix((weight[last], (row[last], column[last])), shape=shape)
+
+
 SESSION_BASELINES = {
     "POP": Pop,
     "S-POP": SPop,
     "Markov": Markov,
     "Item-kNN": ItemKnn,
     "SKNN": SessionKnn,
+    "V-SKNN": VSessionKnn,
 }
 
 

@@ -44,12 +44,11 @@ def test_item_knn_is_the_cosine_of_shared_sessions():
     np.testing.assert_allclose(damped[1], 3 / 8, rtol=1e-6)
 
 
-def literal_session_knn(prefix, k, sample):
+def literal_session_knn(weights, k, sample):
     """The definition, session by session, the most recent first."""
     past = [set(s) for s in np.split(TRAIN.items, TRAIN.offsets[1:-1])][::-1]
-    now = set(prefix)
-    near = [s for s in past if s & now][:sample]
-    cosine = [len(s & now) / np.sqrt(len(s)) for s in near]
+    near = [s for s in past if s & weights.keys()][:sample]
+    cosine = [sum(weights.get(i, 0) for i in s) / np.sqrt(len(s)) for s in near]
     best = sorted(range(len(near)), key=lambda n: -cosine[n])[:k]
     return [sum(cosine[n] for n in best if item in near[n]) for item in range(1, 7)]
 
@@ -58,7 +57,23 @@ def literal_session_knn(prefix, k, sample):
 @pytest.mark.parametrize(("k", "sample"), [(100, 1000), (2, 3), (1, 1)])
 def test_session_knn_lets_the_most_similar_recent_sessions_vote(prefix, k, sample):
     found = scores("SKNN", prefix, k=k, sample=sample)[0]
-    np.testing.assert_allclose(found, literal_session_knn(prefix, k, sample), rtol=1e-6)
+    alike = dict.fromkeys(prefix, 1)
+    np.testing.assert_allclose(found, literal_session_knn(alike, k, sample), rtol=1e-6)
+
+
+@pytest.mark.parametrize("prefix", [[1], [1, 2], [4, 5], [6], [2, 2, 3], [3, 2, 3]])
+@pytest.mark.parametrize(("k", "sample"), [(100, 1000), (2, 3)])
+def test_v_sknn_weighs_a_click_by_how_late_it_is(prefix, k, sample):
+    found = scores("V-SKNN", prefix, [5], k=k, sample=sample)[0]
+    late = {item: place / len(prefix) for place, item in enumerate(prefix, 1)}
+    np.testing.assert_allclose(found, literal_session_knn(late, k, sample), rtol=1e-6)
+
+
+def test_measuring_a_baseline_changes_nothing_and_tells_what_it_costs():
+    test = examples(*([1, 2, 3, 1] for _ in range(100)))
+    found, cost = baselines.measure(baselines.SessionKnn, TRAIN, test, 6, k=2)
+    assert found == baselines.evaluate(baselines.SessionKnn().fit(TRAIN, 6), test, k=2)
+    assert set(cost) == {"fit_s", "evaluate_s", "memory_mb"}
 
 
 def test_evaluation_does_not_depend_on_the_batch():
@@ -90,6 +105,7 @@ KNOWN = {
     "POP": (0.93, 0.21, 0.03),
     "S-POP": (21.08, 13.69, 0.1),
     "SKNN": (49.7, 17.4, 0.3),
+    "V-SKNN": (51.6, 18.2, 0.4),
 }
 
 

@@ -103,6 +103,72 @@ def test_reduced_precision_only_rounds_the_score_product(model, dtype):
     assert 0 < np.abs(np.asarray(rounded) - exact).max() < bound
 
 
+@pytest.fixture(scope="module")
+def cosine(model):
+    cosine = stamp.STAMP(N_ITEMS, embed_dim=8, scale=5.0)
+    cosine(padded([1], 1))
+    cosine.set_weights(model.get_weights())
+    return cosine
+
+
+def test_cosine_scores_stay_within_the_scale_and_use_vectors_of_length_one(cosine):
+    windows = np.random.default_rng(0).integers(1, N_ITEMS + 1, (50, 6)).astype("i4")
+    scores = np.asarray(cosine(windows))
+    assert 1 < np.abs(scores).max() <= 5 * (1 + 1e-6)
+    query = cosine.query(cosine.items(), windows)
+    np.testing.assert_allclose(np.linalg.norm(query, axis=1), 5, rtol=1e-5)
+    np.testing.assert_allclose(np.linalg.norm(cosine.items(), axis=1), 1, rtol=1e-5)
+
+
+def test_the_length_of_an_items_vector_never_changes_a_cosine_score(model):
+    weights = model.get_weights()
+    lengths = np.random.default_rng(0).uniform(0.5, 4, (N_ITEMS, 1))
+    scores = []
+    for factor in (1, lengths):
+        cosine = stamp.STAMP(N_ITEMS, embed_dim=8, scale=5.0)
+        cosine(padded([1], 1))
+        cosine.set_weights([weights[0] * factor, *weights[1:]])
+        scores.append(np.asarray(cosine(padded([4, 9, 2], 5))))
+    np.testing.assert_allclose(*scores, rtol=1e-4, atol=1e-5)
+
+
+def test_dropout_is_for_training_alone_and_keeps_the_mean(model):
+    dropping = stamp.STAMP(N_ITEMS, embed_dim=8, dropout=0.4, seed=2)
+    windows = np.random.default_rng(0).integers(1, N_ITEMS + 1, (4, 6)).astype("i4")
+    np.testing.assert_array_equal(dropping(windows), dropping(windows))
+    first, second = dropping(windows, training=True), dropping(windows, training=True)
+    assert np.abs(first - second).max() > 0
+    x = tf.ones((100, 50, 8))
+    kept = np.asarray(dropping.drop(x))
+    assert set(np.unique(kept)) == {np.float32(0), np.float32(1 / 0.6)}
+    assert kept.mean() == pytest.approx(1, abs=0.02)
+
+
+def test_the_same_seed_and_step_drop_the_same_entries():
+    def masks():
+        model = stamp.STAMP(N_ITEMS, embed_dim=8, dropout=0.4, seed=2)
+        model(padded([1], 1))
+        return [np.asarray(model.drop(tf.ones((9, 9)))) for _ in range(3)]
+
+    np.testing.assert_array_equal(masks(), masks())
+
+
+def test_ranks_are_those_of_the_metrics_also_for_ties_and_nan(model):
+    scores = np.random.default_rng(0).integers(0, 6, (40, N_ITEMS)).astype("f4")
+    scores[3, 4] = np.nan
+    targets = np.random.default_rng(1).integers(0, N_ITEMS, 40).astype("i4")
+
+    class Fixed(stamp.STAMP):
+        def call(self, windows, training=False):
+            return tf.constant(scores)
+
+    fixed = Fixed(N_ITEMS)
+    found = fixed.ranks(tf.zeros((40, 1), tf.int32), tf.constant(targets))
+    expected = metrics.ranks(scores, targets)
+    expected[3] = N_ITEMS  # a NaN anywhere puts the target last
+    np.testing.assert_array_equal(found, expected)
+
+
 def examples(*sessions):
     lengths = [len(session) for session in sessions]
     days = np.zeros(len(sessions), "datetime64[D]")

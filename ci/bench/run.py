@@ -1,0 +1,136 @@
+"""Measures the plan of a model: rounds alternate between workers, medians count.
+
+Called by bench.sh: ``run.py PYTHON_OF_THE_PEERS stamp|mf [--rounds N] [--quick]``.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import plans
+
+from lib import device, results, sources
+
+HERE = Path(__file__).resolve().parent
+
+
+class Worker:
+    """A process that does one round whenever it is asked."""
+
+    def __init__(self, row, peers):
+        self.row, self.rounds = row, []
+        python = peers if row.get("peer") else sys.executable
+        command = [python, str(HERE / row["script"]), json.dumps(row["options"])]
+        environment = {**os.environ, "PYTHONPATH": str(sources.ROOT)}
+        self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 (as long as self)
+        self.process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.errors,
+            text=True,
+            env=environment,
+        )
+        self.answer()
+
+    def answer(self):
+        line = self.process.stdout.readline()
+        if not line:
+            self.process.wait()
+            self.errors.seek(0)
+            last = (self.errors.read().strip() or "without a word").splitlines()[-1]
+            raise SystemExit(f"{self.row['label']} failed: {last}")
+        return json.loads(line)
+
+    def round(self):
+        self.process.stdin.write("round\n")
+        self.process.stdin.flush()
+        self.rounds.append(self.answer())
+
+    def close(self):
+        self.process.stdin.close()
+        self.process.wait()
+
+    def measured(self):
+        """The row with its outcome: the median round, and the slowest and fastest."""
+        rates = sorted(one["done"] / one["seconds"] for one in self.rounds)
+        return {
+            "label": self.row["label"],
+            **self.row["shown"],
+            "per_second": round(statistics.median(rates), 1),
+            "slowest": round(rates[0], 1),
+            "fastest": round(rates[-1], 1),
+            "peak_mb": self.rounds[-1]["peak_mb"],
+        }
+
+
+def measure(group, peers, rounds):
+    """The rows of one group, measured round by round in turn."""
+    workers = [Worker(row, peers) for row in group]  # prepared one after the other
+    for _ in range(rounds):
+        for worker in workers:
+            worker.round()
+    for worker in workers:
+        worker.close()
+    return [worker.measured() for worker in workers]
+
+
+def table(rows, compare):
+    """Rows as text; beside each rate its ratios to the rows named in ``compare``."""
+    head = f"{'':<34}{'batch':>6}{'per second':>13}{'slowest':>11}{'fastest':>11}"
+    lines = [head + f"{'MB':>7}" + "".join(f"{'/ ' + name:>18}" for name in compare)]
+    for row in rows:
+        line = f"{row['label']:<34}{row['batch_size']:>6}{row['per_second']:>13,.0f}"
+        line += f"{row['slowest']:>11,.0f}{row['fastest']:>11,.0f}{row['peak_mb']:>7,}"
+        for name in compare:
+            same = [
+                other["per_second"]
+                for other in rows
+                if other["label"] == name and other["batch_size"] == row["batch_size"]
+            ]
+            line += f"{row['per_second'] / same[0]:>18.2f}" if same else f"{'':>18}"
+        lines.append(line.rstrip())
+    return "\n".join(lines)
+
+
+def main():
+    parser = argparse.ArgumentParser(prog="bash ci/bench.sh")
+    parser.add_argument("peers", help=argparse.SUPPRESS)
+    parser.add_argument("model", choices=sorted(plans.PLANS))
+    parser.add_argument("--rounds", type=int, default=5, help="of every worker")
+    parser.add_argument(
+        "--only", help="measure the groups whose name contains this alone"
+    )
+    options = parser.parse_args()
+    plan = plans.PLANS[options.model]
+    groups = [g for name, g in plan["groups"].items() if (options.only or "") in name]
+    rows = []
+    for number, group in enumerate(groups, 1):
+        print(f"[{number}/{len(groups)}] {len(group)} workers", flush=True)
+        rows += measure(group, options.peers, options.rounds)
+    text = table(rows, plan["compare"])
+    print(text)
+    folder = sources.ROOT / "output" / "bench"
+    folder.mkdir(parents=True, exist_ok=True)
+    bench = {
+        "bench": options.model,
+        "rounds": options.rounds,
+        "device": device.open("cpu").record(),
+        "cores": os.cpu_count(),
+        "versions": results.versions(),
+        "git_commit": results.git_commit(),
+        "rows": rows,
+    }
+    path = folder / f"{options.model}.json"
+    results.write_text(path, json.dumps(bench, indent=1) + "\n")
+    results.write_text(path.with_suffix(".txt"), text + "\n")
+    print(results.relative(path))
+
+
+if __name__ == "__main__":
+    main()

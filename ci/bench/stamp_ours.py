@@ -1,0 +1,120 @@
+"""STAMP as this repository trains it, and the floor under it; a worker of the bench."""
+
+import tempfile
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import clicks
+import numpy as np
+import work
+
+from lib import optimizers, softmax, stamp, training
+from lib.quiet import tf
+
+DIM, MAXLEN = 100, 19
+
+
+def prepare(kind, batch_size, matmul_dtype="float32", steps=8):
+    """One of ``fit``, ``raw``, ``floor``, ``evaluate``; see the functions below."""
+    training.set_seed(0)
+    train, test = clicks.make()
+    model = stamp.STAMP(clicks.N_ITEMS, DIM, matmul_dtype=matmul_dtype)
+    take = stamp.batch_of(train, MAXLEN)
+    optimizer = optimizers.adam(1e-3, 1)
+    if kind == "fit":
+        return in_fit(model, optimizer, take, len(train), batch_size, steps)
+    if kind == "raw":
+        return raw(model, optimizer, take, len(train), batch_size, steps)
+    if kind == "evaluate":
+        return lambda: timed(lambda: stamp.evaluate(model, test, MAXLEN), len(test))
+    return floor(batch_size, matmul_dtype)
+
+
+def timed(work, units):
+    started = time.perf_counter()
+    work()
+    return units, time.perf_counter() - started
+
+
+def in_fit(model, optimizer, take, n_examples, batch_size, steps):
+    """Steps inside ``fit``, as every run takes them; its first step not counted."""
+    model.compile(optimizer=optimizer, loss=softmax.cross_entropy)
+
+    def one_round():
+        with tempfile.TemporaryDirectory() as folder:
+            run = SimpleNamespace(folder=Path(folder), device_id=0)
+            _, timing = training.fit(
+                model, take, n_examples, run, batch_size, 1, steps_per_epoch=steps + 1
+            )
+        examples = steps * batch_size
+        return examples, examples / timing["examples_per_second"]
+
+    return one_round
+
+
+def raw(model, optimizer, take, n_examples, batch_size, steps):
+    """The same step without Keras' loop and without a pipeline: windows cut before."""
+    rng = np.random.default_rng(0)
+    batches = [take(rng.integers(0, n_examples, batch_size)) for _ in range(steps)]
+    model(batches[0][0])
+    weights = model.trainable_variables
+    optimizer.build(weights)
+
+    @tf.function
+    def step(windows, targets):
+        with tf.GradientTape() as tape:
+            loss = softmax.cross_entropy(targets, model(windows, training=True))
+            loss = tf.reduce_mean(loss)
+        optimizer.apply_gradients(zip(tape.gradient(loss, weights), weights))
+        return loss
+
+    def every_batch():
+        for windows, targets in batches:
+            loss = step(windows, targets)
+        return loss.numpy()
+
+    return lambda: timed(every_batch, steps * batch_size)
+
+
+def floor(batch_size, matmul_dtype):
+    """What no exact step can do without, one operation after the other.
+
+    The three matrix products of the scores and their gradients, the softmax, and one
+    pass of Adam over the item table.
+    """
+    table, query = (clicks.N_ITEMS, DIM), (batch_size, DIM)
+    items, moment, velocity = (tf.Variable(tf.zeros(table)) for _ in range(3))
+    x = tf.cast(tf.random.normal(table, stddev=0.05), matmul_dtype)
+    h = tf.cast(tf.random.normal(query), matmul_dtype)
+    z = tf.random.normal((batch_size, clicks.N_ITEMS))
+    dz, gradient = tf.cast(tf.nn.softmax(z), matmul_dtype), tf.random.normal(table)
+
+    def adam():
+        tf.raw_ops.ResourceApplyAdam(
+            var=items.handle,
+            m=moment.handle,
+            v=velocity.handle,
+            beta1_power=0.9,
+            beta2_power=0.999,
+            lr=1e-3,
+            beta1=0.9,
+            beta2=0.999,
+            epsilon=1e-7,
+            grad=gradient,
+        )
+        return 0
+
+    operations = (
+        lambda: tf.matmul(h, x, transpose_b=True),
+        lambda: tf.matmul(dz, h, transpose_a=True),
+        lambda: tf.matmul(dz, x),
+        lambda: tf.nn.softmax(z),
+        adam,
+    )
+    functions = [tf.function(operation) for operation in operations]
+    return lambda: timed(lambda: [f() for f in functions], batch_size)
+
+
+if __name__ == "__main__":
+    work.serve(prepare)

@@ -1,0 +1,34 @@
+"""What a worker of the bench says: one line when ready, one for each round it is asked.
+
+A worker is a process of its own, so that peers with other packages take part, and waits
+between its rounds, so that rounds alternate and noise of the machine meets all alike.
+"""
+
+import json
+import os
+import resource
+import sys
+
+CHATTER = os.dup(1)  # whatever libraries print goes where errors go
+os.dup2(2, 1)
+
+
+def say(**message):
+    os.write(CHATTER, (json.dumps(message) + "\n").encode())
+
+
+def serve(prepare):
+    """Prepares once, then does a round for every line on standard input.
+
+    Args:
+        prepare: ``prepare(**options) -> round``; the options are the JSON of the
+            command line. ``round() -> (units done, seconds)`` is called once to warm
+            up, then once a line.
+    """
+    one_round = prepare(**json.loads(sys.argv[1]))
+    one_round()
+    say(ready=True)
+    for _ in sys.stdin:
+        done, seconds = one_round()
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+        say(done=done, seconds=seconds, peak_mb=round(peak))
