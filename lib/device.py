@@ -54,7 +54,7 @@ class Device:
         return tf.keras.mixed_precision.LossScaleOptimizer(optimizer)
 
 
-def open(device="auto", precision_mode="allow_mix_precision"):
+def open(device="auto", precision_mode="allow_mix_precision", threads=0):
     """Chooses the device and the precision; safe to call again.
 
     ==========================  ===========================================  =========
@@ -75,12 +75,15 @@ def open(device="auto", precision_mode="allow_mix_precision"):
             ``"cpu"``.
         precision_mode: one of the four names that the Ascend launch scripts use, or
             ``"mixed_bfloat16"``.
+        threads: that one operation may use on the CPU; 0 leaves it to TensorFlow. Small
+            steps run faster on one: waking a second thread costs more than it does.
 
     Returns:
         A ``Device``.
 
     Raises:
-        InputError: an unknown name, or a device that is not there.
+        InputError: an unknown name, a device that is not there, or another number of
+            threads than this kernel computes with already.
     """
     if device not in DEVICES:
         raise InputError(f'device="{device}": allowed are {", ".join(DEVICES)}.')
@@ -96,6 +99,7 @@ def open(device="auto", precision_mode="allow_mix_precision"):
         )
     from lib.quiet import tf
 
+    _set_threads(tf, threads)
     gpus = tf.config.list_physical_devices("GPU")
     if device == "gpu" and not gpus:
         raise InputError(
@@ -136,6 +140,18 @@ def logical_id():
     if not text.isdecimal():
         raise InputError(f"ASCEND_DEVICE_ID={text!r}: give a whole number, 0 or more.")
     return int(text)
+
+
+def _set_threads(tf, threads):
+    if not threads or threads == tf.config.threading.get_intra_op_parallelism_threads():
+        return
+    try:
+        tf.config.threading.set_intra_op_parallelism_threads(threads)
+    except RuntimeError:
+        raise InputError(
+            f"threads={threads}: this kernel computes already with another number; "
+            "restart the kernel."
+        ) from None
 
 
 def _hide_gpus(tf):

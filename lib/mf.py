@@ -5,7 +5,7 @@ import numpy as np
 from lib import metrics
 from lib.quiet import tf
 
-FACTOR_STDDEV = 0.05
+FACTOR_STDDEV = 0.01  # the published 0.05 costs 0.002 RMSE on MovieLens-1M
 LOWEST, HIGHEST = 1.0, 5.0  # the scale of MovieLens, in stars
 
 

@@ -8,7 +8,8 @@ class Adam(tf.keras.optimizers.Adam):
 
     Keras 3 writes a step as a chain of array operations, each of which reads and writes
     whole tables; TensorFlow's own kernel reads and writes them once, with the same
-    arithmetic. Keras 2.6 uses that kernel by itself and never calls ``update_step``.
+    arithmetic. Keras 2.6 uses that kernel by itself, but not for looked-up rows. Each
+    of the two methods below belongs to one of the two and is never called by the other.
     """
 
     def update_step(self, gradient, variable, learning_rate):
@@ -26,6 +27,10 @@ class Adam(tf.keras.optimizers.Adam):
             epsilon=self.epsilon,
             grad=tf.convert_to_tensor(gradient),
         )
+
+    def _resource_apply_sparse_duplicate_indices(self, grad, handle, indices, **kwargs):
+        dense = tf.math.unsorted_segment_sum(grad, indices, handle.shape[0])
+        return self._resource_apply_dense(dense, handle, **kwargs)
 
 
 def adam(learning_rate, steps, schedule="constant"):

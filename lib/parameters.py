@@ -40,6 +40,8 @@ RULES = {
     "batch_size": _at_least(1),
     "epochs": _at_least(1),
     "steps_per_epoch": _at_least(0),
+    "steps_per_execution": _at_least(0),
+    "threads": _at_least(0),
     "learning_rate": (lambda value: 0 < value < math.inf, "above 0"),
     "train_days": _at_least(0),
     "schedule": _one_of("constant", "cosine"),

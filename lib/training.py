@@ -1,4 +1,4 @@
-"""Train a model: input pipeline, progress, checkpoints that resume, throughput."""
+"""Train a model: progress, checkpoints that resume, throughput."""
 
 import json
 import math
@@ -6,7 +6,7 @@ import shutil
 import time
 from pathlib import Path
 
-from lib import results
+from lib import pipeline, results
 from lib.errors import InputError
 from lib.quiet import tf
 
@@ -18,63 +18,6 @@ def set_seed(seed):
     tf.random.set_seed(seed)
     if hasattr(tf.config.experimental, "enable_op_determinism"):  # TensorFlow 2.9
         tf.config.experimental.enable_op_determinism()
-
-
-def count_steps(n_examples, batch_size, steps_per_epoch=0, static=True):
-    """How many steps an epoch has.
-
-    Args:
-        n_examples: how many there are.
-        batch_size: examples a step.
-        steps_per_epoch: batches an epoch; 0 for all.
-        static: True drops the last partial batch, so that every step has one shape.
-
-    Raises:
-        InputError: an epoch does not hold that many batches, or none.
-    """
-    whole = n_examples // batch_size if static else math.ceil(n_examples / batch_size)
-    if whole < max(steps_per_epoch, 1):
-        raise InputError(
-            f"batch_size={batch_size}, steps_per_epoch={steps_per_epoch}: {n_examples} "
-            f"examples make {whole} batches an epoch; give a smaller batch_size or "
-            "steps_per_epoch."
-        )
-    return steps_per_epoch or whole
-
-
-def batches(take, n_examples, batch_size, epochs, seed, steps_per_epoch=0, static=True):
-    """A dataset of batches, cut from arrays; no example is ever touched on its own.
-
-    Each epoch has an order of its own that depends on ``(seed, epoch)`` alone, so a run
-    that resumes at epoch ``k`` sees what an unbroken one would have seen.
-
-    Args:
-        take: ``take(index) -> (inputs, targets)`` in TensorFlow operations, with
-            ``index`` int32 ``(batch,)``.
-        epochs: a range of epoch numbers.
-        seed: of the orders.
-        n_examples, batch_size, steps_per_epoch, static: see ``count_steps``.
-
-    Returns:
-        ``(dataset, steps an epoch)``.
-    """
-    steps = count_steps(n_examples, batch_size, steps_per_epoch, static)
-
-    def epoch(number):
-        key = tf.stack([tf.constant(seed, tf.int64), number])
-        noise = tf.random.stateless_uniform([n_examples], key, None, None, tf.int32)
-        order = tf.argsort(noise)
-
-        def batch(step):
-            first = tf.cast(step, tf.int32) * batch_size
-            if static:
-                return take(tf.slice(order, [first], [batch_size]))
-            return take(order[first : first + batch_size])
-
-        return tf.data.Dataset.range(steps).map(batch)
-
-    numbers = tf.data.Dataset.range(epochs.start, epochs.stop)
-    return numbers.flat_map(epoch).prefetch(4), steps
 
 
 def fit(
@@ -97,16 +40,19 @@ def fit(
 
     Args:
         model: a compiled Keras model.
-        take, n_examples: the training examples, see ``batches``.
+        take, n_examples: the training examples, see ``pipeline.batches``.
         run: ``lib.results.Run``; its folder takes ``ckpt/`` and the log.
-        batch_size, epochs, seed, steps_per_epoch, static: see ``batches``.
+        batch_size, epochs, seed, steps_per_epoch, static: see ``pipeline``.
         evaluate: ``evaluate() -> {metric: value}``, called after every epoch.
+
+    With ``compile(steps_per_execution=N)`` Keras hears of every N-th step only, and an
+    epoch is cut to a multiple of N steps; below, such a group counts as one step.
 
     Returns:
         ``(history, timing)`` as ``result.json`` holds them: one dict an epoch; and the
         time of the first step (which compiles), training seconds, examples per second
-        without the first step (if there were others), and seconds an epoch (evaluation
-        not counted).
+        without the first step (if there were others), seconds an epoch (evaluation not
+        counted), and how many times the training step was traced to a graph.
 
     Raises:
         InputError: too few examples for a batch, or the loss is not a number.
@@ -125,20 +71,23 @@ def fit(
     if done:
         print(f"resumed after epoch {done} of {epochs}")
     if done < epochs:
-        dataset, steps = batches(
-            take,
-            n_examples,
-            batch_size,
-            range(done, epochs),
-            seed,
-            steps_per_epoch,
-            static,
+        steps = pipeline.count_steps(n_examples, batch_size, steps_per_epoch, static)
+        group = steps_per_execution(model)
+        if steps < group:
+            raise InputError(
+                f"steps_per_execution={group}: an epoch has {steps} steps; give that "
+                "or less."
+            )
+        steps -= steps % group
+        dataset = pipeline.batches(
+            take, n_examples, batch_size, range(done, epochs), seed, steps, static
         )
         log = run.folder / f"train_{run.device_id}.log"
         with open(log, "a" if done else "w", encoding="utf-8") as log_file:
             bookkeeper = _Bookkeeper(
-                progress, manager, evaluate, log_file, epochs, batch_size
+                progress, manager, evaluate, log_file, epochs, batch_size, group
             )
+            traced = _count_traces(model)
             model.fit(
                 dataset,
                 initial_epoch=done,
@@ -148,14 +97,17 @@ def fit(
                 shuffle=False,  # the dataset is
                 verbose=0,
             )
+            progress["traced_graphs"] += len(traced)
     examples, seconds = progress["steady"]
     if not examples:  # the first step was the only one
-        examples, seconds = batch_size, progress["first_step_s"]
+        examples = batch_size * steps_per_execution(model)
+        seconds = progress["first_step_s"]
     timing = {
         "first_step_s": progress["first_step_s"],
         "train_s": round(sum(progress["epoch_s"]), 3),
         "examples_per_second": round(examples / seconds, 1),
         "epoch_s": progress["epoch_s"],
+        "traced_graphs": progress["traced_graphs"],
     }
     return progress["history"], timing
 
@@ -165,7 +117,31 @@ def _saved_progress(folder):
     latest = tf.train.latest_checkpoint(str(folder))
     if latest:
         return json.loads(Path(latest + ".json").read_text(encoding="utf-8"))
-    return {"history": [], "epoch_s": [], "first_step_s": None, "steady": [0, 0.0]}
+    return {
+        "history": [],
+        "epoch_s": [],
+        "first_step_s": None,
+        "steady": [0, 0.0],
+        "traced_graphs": 0,
+    }
+
+
+def steps_per_execution(model):
+    """How many steps a compiled Keras model takes in one call."""
+    steps = getattr(model, "steps_per_execution", None)  # Keras 3
+    return int(model._steps_per_execution if steps is None else steps)
+
+
+def _count_traces(model):
+    """A list that gets an entry whenever the training step is traced."""
+    traced, train_step = [], type(model).train_step
+
+    def counted(data):
+        traced.append(1)
+        return train_step(model, data)
+
+    model.train_step = counted
+    return traced
 
 
 def _make_variables(model, take):
@@ -180,29 +156,34 @@ def _make_variables(model, take):
 class _Bookkeeper(tf.keras.callbacks.Callback):
     """Measures, logs, evaluates and saves; one object, so that the order is plain."""
 
-    def __init__(self, progress, manager, evaluate, log_file, epochs, batch_size):
+    def __init__(
+        self, progress, manager, evaluate, log_file, epochs, batch_size, group
+    ):
         super().__init__()
         self.progress, self.manager, self.evaluate = progress, manager, evaluate
-        self.log_file, self.epochs, self.batch_size = log_file, epochs, batch_size
+        self.log_file, self.epochs = log_file, epochs
+        self.batch_size, self.group = batch_size, group
         self.measuring = False  # not before the first step, which compiles, is over
 
     def on_epoch_begin(self, epoch, logs=None):
-        self.epoch_started = self.steady_started = self.group_started = time.time()
-        self.steps = 0
+        self.epoch_started = self.steady_started = self.logged_at = time.time()
+        self.calls = self.logged_step = 0
 
     def on_train_batch_end(self, batch, logs=None):
         if not self.measuring:
             self.measuring = True
-            now = self.steady_started = self.group_started = time.time()
+            now = self.steady_started = self.logged_at = time.time()
             self.progress["first_step_s"] = round(now - self.epoch_started, 3)
             return
-        self.steps += 1
-        if (batch + 1) % LOG_EVERY == 0:
+        self.calls += 1
+        if batch + 1 >= self.logged_step + LOG_EVERY:
             self._log(batch + 1, logs["loss"])
 
     def _log(self, step, loss):
-        rate = LOG_EVERY * self.batch_size / (time.time() - self.group_started)
-        self.group_started = time.time()
+        now = time.time()
+        steps = step - self.logged_step
+        rate = steps * self.batch_size / (now - self.logged_at)
+        self.logged_at, self.logged_step = now, step
         line = f"epoch {self.epoch} step {step} loss {loss:.6f} {rate:.0f} examples/s"
         print(line, file=self.log_file, flush=True)
 
@@ -217,7 +198,7 @@ class _Bookkeeper(tf.keras.callbacks.Callback):
                 f"the loss is {logs['loss']} in epoch {self.epoch}: lower "
                 'learning_rate, or use precision_mode="must_keep_origin_dtype".'
             )
-        self.progress["steady"][0] += self.steps * self.batch_size
+        self.progress["steady"][0] += self.calls * self.group * self.batch_size
         self.progress["steady"][1] += now - self.steady_started
         seconds = round(now - self.epoch_started, 3)
         row = {"epoch": self.epoch, "loss": float(logs["loss"])}

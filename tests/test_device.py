@@ -1,5 +1,8 @@
 """A device is what it says; a wrong wish ends in one sentence."""
 
+import subprocess
+import sys
+
 import pytest
 
 from lib import device
@@ -21,6 +24,7 @@ def test_the_cpu_can_always_be_opened_again_and_again():
         ("allow_mix_precision", {"avx2"}, "float32"),
         ("allow_fp32_to_fp16", set(), "float32"),
         ("force_fp16", set(), "float16"),
+        ("mixed_bfloat16", set(), "bfloat16"),
     ],
 )
 def test_precision_in_force_follows_the_table(monkeypatch, mode, flags, dtype):
@@ -30,6 +34,24 @@ def test_precision_in_force_follows_the_table(monkeypatch, mode, flags, dtype):
     assert opened.precision_mode == mode
     if mode.startswith("allow") and dtype == "float32":
         assert opened.note == "this cpu has no bfloat16 instructions"
+
+
+def test_threads_are_set_before_the_first_operation_and_not_after():
+    code = """
+from lib import device
+from lib.errors import InputError
+device.open("cpu", threads=1)
+device.open("cpu", threads=1)
+from lib.quiet import tf
+tf.zeros(1)
+device.open("cpu", threads=1)
+try:
+    device.open("cpu", threads=2)
+except InputError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "threads=2: this kernel computes already" in done.stdout, done.stderr
 
 
 def test_only_float16_gets_a_loss_scale():
