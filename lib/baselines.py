@@ -1,8 +1,8 @@
-"""Baselines: POP, S-POP, item-kNN, session-kNN; global mean, user and item bias.
+"""Session baselines: POP, S-POP, Markov, item-kNN, session-kNN.
 
-What a model must beat before its name is worth mentioning. The session baselines
-share one interface: ``fit(examples, n_items)`` and ``scores(prefixes)``, which returns
-float32 ``(n, n_items)``; column ``i`` belongs to item number ``i + 1``.
+What a model must beat before its name is worth mentioning. They share one interface:
+``fit(examples, n_items)`` and ``scores(prefixes)``, which returns float32
+``(n, n_items)``; column ``i`` belongs to item number ``i + 1``.
 """
 
 import time
@@ -205,47 +205,3 @@ SESSION_BASELINES = {
     "SKNN": SessionKnn,
     "V-SKNN": VSessionKnn,
 }
-
-
-class GlobalMean:
-    """Predicts the mean training rating."""
-
-    def fit(self, train, n_users, n_items):
-        self.mean = float(train.rating.mean(dtype=np.float64))
-        return self
-
-    def predict(self, part):
-        return np.full(len(part), self.mean)
-
-
-class UserItemBias:
-    """``mu + b_u + b_i`` with shrunken biases (Koren 2008, section 2.1).
-
-    Args:
-        damping: how many ratings of value 0 each user and each item starts with.
-        rounds: alternations between users and items.
-    """
-
-    def __init__(self, damping=5.0, rounds=10):
-        self.damping, self.rounds = damping, rounds
-
-    def fit(self, train, n_users, n_items):
-        user, item = train.user_idx, train.item_idx
-        self.mean = float(train.rating.mean(dtype=np.float64))
-        centred = train.rating - self.mean
-        self.user_bias, self.item_bias = np.zeros(n_users), np.zeros(n_items)
-        for _ in range(self.rounds):
-            self.item_bias = self._bias(item, centred - self.user_bias[user], n_items)
-            self.user_bias = self._bias(user, centred - self.item_bias[item], n_users)
-        return self
-
-    def _bias(self, index, residual, n):
-        total = np.bincount(index, residual, minlength=n)
-        return total / (self.damping + np.bincount(index, minlength=n))
-
-    def predict(self, part):
-        raw = self.mean + self.user_bias[part.user_idx] + self.item_bias[part.item_idx]
-        return np.clip(raw, 1, 5)
-
-
-RATING_BASELINES = {"Global mean": GlobalMean, "User + item bias": UserItemBias}

@@ -48,6 +48,7 @@ RULES = {
     "dropout": (lambda value: 0 <= value < 1, "from 0 to below 1"),
     "scale": (lambda value: 0 < value < math.inf, "above 0"),
     "with_baselines": _ANY,
+    "with_ablation": _ANY,
     "regularization": (lambda value: 0 <= value < math.inf, "0 or more"),
     "static": _ANY,
     "use_bias": _ANY,

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lib import baselines, metrics, ratings, sessions
+from lib import baselines, sessions
 from lib.sessions import Examples
 
 
@@ -83,23 +83,6 @@ def test_evaluation_does_not_depend_on_the_batch():
     assert baselines.evaluate(fitted, test, k=2, batch_size=1) == whole
 
 
-def test_user_item_bias_finds_additive_ratings():
-    rng = np.random.default_rng(0)
-    user, item = (grid.ravel() for grid in np.mgrid[0:30, 0:40])
-    truth = 3 + rng.normal(0, 0.4, 30)[user] + rng.normal(0, 0.4, 40)[item]
-    part = ratings.Part(user, item, truth.astype(np.float32), np.zeros(1200, np.int64))
-    fitted = baselines.UserItemBias(damping=0.01).fit(part, 30, 40)
-    np.testing.assert_allclose(fitted.predict(part), np.clip(truth, 1, 5), atol=0.01)
-
-
-def test_a_user_or_item_without_ratings_gets_the_mean():
-    part = ratings.Part(*(np.zeros(2, t) for t in (int, int, np.float32, int)))
-    part.rating[:] = [2, 4]
-    fitted = baselines.UserItemBias().fit(part, 2, 2)
-    unseen = ratings.Part(np.array([1]), np.array([1]), np.array([3.0]), np.array([0]))
-    assert fitted.predict(unseen) == pytest.approx(3.0)
-
-
 # The rows of the published tables and of independent measurements, in percent.
 KNOWN = {
     "POP": (0.93, 0.21, 0.03),
@@ -123,10 +106,3 @@ def test_session_baselines_meet_the_known_rows_on_diginetica(diginetica, name):
     hit_rate, reciprocal, tolerance = KNOWN[name]
     assert 100 * found["hr_at_20"] == pytest.approx(hit_rate, abs=tolerance)
     assert 100 * found["mrr_at_20"] == pytest.approx(reciprocal, abs=tolerance)
-
-
-def test_bias_baseline_meets_the_known_rmse_on_movielens(real_data):
-    data = ratings.load(real_data / "ml-1m")
-    fitted = baselines.UserItemBias().fit(data.train, data.n_users, data.n_items)
-    found = metrics.rmse(fitted.predict(data.test), data.test.rating)
-    assert 0.904 < found < 0.912
