@@ -30,7 +30,9 @@ def count_steps(n_examples, batch_size, steps_per_epoch=0, static=True):
     return steps_per_epoch or whole
 
 
-def batches(take, n_examples, batch_size, epochs, seed, steps, static=True):
+def batches(
+    take, n_examples, batch_size, epochs, seed, steps, static=True, reshuffle=True
+):
     """A dataset of batches; no example is ever touched on its own.
 
     Each epoch has an order of its own that depends on ``(seed, epoch)`` alone, so a run
@@ -43,12 +45,15 @@ def batches(take, n_examples, batch_size, epochs, seed, steps, static=True):
         epochs: a range of epoch numbers.
         seed: of the orders.
         steps: batches an epoch, as ``count_steps`` returns it.
+        reshuffle: False gives every epoch the order of epoch 0: the same batches, one
+            after the other as before.
     """
 
     def orders():
         for number in epochs:
             order = np.arange(n_examples, dtype=np.int32)  # half of a permutation(n)
-            np.random.default_rng([seed, number]).shuffle(order)
+            drawn = number if reshuffle else 0
+            np.random.default_rng([seed, drawn]).shuffle(order)
             yield order
 
     def epoch(order):

@@ -47,6 +47,8 @@ class STAMP(tf.keras.Model):
         ``j + 1``.
     """
 
+    first_item = 1  # the item of column 0
+
     def __init__(
         self,
         n_items,
@@ -62,17 +64,17 @@ class STAMP(tf.keras.Model):
         self.scale, self.dropout = scale, dropout
         self.matmul_dtype, self.seed = matmul_dtype, seed
 
+    def weight(self, name, shape, number):
+        """Adds a weight; ``number`` makes it a seed of its own, 0 starts it at zero."""
+        stddev = EMBEDDING_STDDEV if name == "embedding" else WEIGHT_STDDEV
+        normal = tf.keras.initializers.RandomNormal(
+            stddev=stddev, seed=100 * self.seed + number
+        )
+        start = normal if number else "zeros"
+        return self.add_weight(name=name, shape=shape, initializer=start)
+
     def build(self, input_shape):
-        d, seed = self.embed_dim, 100 * self.seed
-
-        def weight(name, shape, number):
-            stddev = EMBEDDING_STDDEV if name == "embedding" else WEIGHT_STDDEV
-            normal = tf.keras.initializers.RandomNormal(
-                stddev=stddev, seed=seed + number
-            )
-            start = normal if number else "zeros"
-            return self.add_weight(name=name, shape=shape, initializer=start)
-
+        d, weight = self.embed_dim, self.weight
         self.embedding = weight("embedding", (self.n_items, d), 1)
         if self.attention:
             self.w0 = weight("W0", (d, 1), 2)
@@ -168,12 +170,13 @@ def windows(items, start, stop, maxlen):
     return tf.where(position >= tf.expand_dims(start, 1), clicks, 0)
 
 
-def batch_of(examples, maxlen):
+def batch_of(examples, maxlen, first_item=STAMP.first_item):
     """Returns ``take(index) -> (windows, target columns)`` for a batch of examples.
 
     Args:
         examples: ``lib.sessions.Examples``.
         maxlen: width of the windows.
+        first_item: the item of column 0; 0 for ``protocol="modelzoo"``.
     """
     items = tf.constant(examples.items)
     start, target = tf.constant(examples.start), tf.constant(examples.target)
@@ -181,7 +184,7 @@ def batch_of(examples, maxlen):
     def take(index):
         stop = tf.gather(target, index)
         window = windows(items, tf.gather(start, index), stop, maxlen)
-        return window, tf.gather(items, stop) - 1
+        return window, tf.gather(items, stop) - first_item
 
     return take
 
@@ -195,7 +198,7 @@ def evaluate(model, examples, maxlen, k=20, batch_size=256):
     Returns:
         ``{"hr_at_<k>": ..., "mrr_at_<k>": ...}``.
     """
-    take, n = batch_of(examples, maxlen), len(examples)
+    take, n = batch_of(examples, maxlen, model.first_item), len(examples)
     ranks = []
     for first in range(0, n, batch_size):
         index = np.minimum(np.arange(first, first + batch_size, dtype=np.int32), n - 1)
@@ -220,4 +223,4 @@ def recommend(model, session, maxlen, k=10):
     scores = model.predict_on_batch(window)[0]
     best = np.argpartition(-scores, k)[:k]
     best = best[np.argsort(-scores[best], kind="stable")]
-    return best + 1, scores[best]
+    return best + model.first_item, scores[best]

@@ -31,6 +31,7 @@ def fit(
     steps_per_epoch=0,
     static=True,
     evaluate=None,
+    reshuffle=True,
 ):
     """Trains a compiled model with ``model.fit``; resumes a run that was cut off.
 
@@ -42,7 +43,7 @@ def fit(
         model: a compiled Keras model.
         take, n_examples: the training examples, see ``pipeline.batches``.
         run: ``lib.results.Run``; its folder takes ``ckpt/`` and the log.
-        batch_size, epochs, seed, steps_per_epoch, static: see ``pipeline``.
+        batch_size, epochs, seed, steps_per_epoch, static, reshuffle: see ``pipeline``.
         evaluate: ``evaluate() -> {metric: value}``, called after every epoch.
 
     With ``compile(steps_per_execution=N)`` Keras hears of every N-th step only, and an
@@ -80,8 +81,9 @@ def fit(
             )
         steps -= steps % group
         dataset = pipeline.batches(
-            take, n_examples, batch_size, range(done, epochs), seed, steps, static
-        )
+            take, n_examples, batch_size, range(done, epochs), seed, steps, static,
+            reshuffle,
+        )  # fmt: skip
         log = run.folder / f"train_{run.device_id}.log"
         with open(log, "a" if done else "w", encoding="utf-8") as log_file:
             bookkeeper = _Bookkeeper(

@@ -7,10 +7,12 @@ from lib import pipeline
 from lib.errors import InputError
 
 
-def orders(n=23, batch_size=5, epochs=range(2), seed=0, steps=0, static=False):
+def orders(
+    n=23, batch_size=5, epochs=range(2), seed=0, steps=0, static=False, **options
+):
     steps = pipeline.count_steps(n, batch_size, steps, static)
     dataset = pipeline.batches(
-        lambda index: index, n, batch_size, epochs, seed, steps, static
+        lambda index: index, n, batch_size, epochs, seed, steps, static, **options
     )
     found = [batch.numpy() for batch in dataset]
     return [found[k : k + steps] for k in range(0, len(found), steps)]
@@ -32,6 +34,16 @@ def test_every_epoch_has_its_own_order_and_the_seed_decides_it():
     assert first != second
     assert [np.concatenate(e).tolist() for e in orders()] == [first, second]
     assert np.concatenate(orders(seed=1)[0]).tolist() != first
+
+
+@pytest.mark.parametrize("static", [True, False])
+def test_without_reshuffling_each_epoch_has_the_batches_of_the_first(static):
+    reshuffled, _ = orders(static=static)
+    for epoch in orders(epochs=range(3), static=static, reshuffle=False):
+        for batch, first in zip(epoch, reshuffled):
+            np.testing.assert_array_equal(batch, first)
+    resumed = orders(epochs=range(1, 2), static=static, reshuffle=False)[0]
+    np.testing.assert_array_equal(resumed[0], reshuffled[0])
 
 
 def test_an_epoch_looks_the_same_when_training_starts_there():

@@ -1,0 +1,393 @@
+"""The modelzoo variants do what the ports do: same losses, same predictions.
+
+The references below are slow and literal: numpy in float64, forward, backward and Adam
+written from the description of the ports, with the (batch, items, dim) product.
+"""
+
+import numpy as np
+import pytest
+
+from lib import (
+    metrics,
+    mf,
+    modelzoo,
+    optimizers,
+    ratings,
+    results,
+    sessions,
+    stamp,
+    training,
+)
+from lib.errors import InputError
+from lib.quiet import tf
+
+N_ITEMS, DIM, MAXLEN, BATCH = 60, 12, 8, 32
+KERAS_LOSS = "sparse_categorical_crossentropy"
+
+
+def sigmoid(z):
+    return 1 / (1 + np.exp(-z))
+
+
+class LiteralAdam:
+    def __init__(self, rate):
+        self.rate, self.t, self.m, self.v = rate, 0, {}, {}
+
+    def apply(self, weights, gradients):
+        self.t += 1
+        for name, g in gradients.items():
+            self.m[name] = 0.9 * self.m.get(name, 0) + 0.1 * g
+            self.v[name] = 0.999 * self.v.get(name, 0) + 0.001 * g**2
+            rate = self.rate * np.sqrt(1 - 0.999**self.t) / (1 - 0.9**self.t)
+            weights[name] -= rate * self.m[name] / (np.sqrt(self.v[name]) + 1e-7)
+
+
+def literal_stamp(w, windows, targets=None, clipped=False):
+    """Probabilities; with targets, the loss and every gradient instead."""
+    table, (w0, w1, w2, w3) = w["embedding"], (w[f"W{k}"] for k in range(4))
+    x = table[windows]  # (batch, maxlen, d)
+    m_s, m_t, length = x.mean(1), x[:, -1], x.shape[1]
+    of_window = (m_t @ w2 + m_s @ w3 + w["b"])[:, None]
+    hidden = sigmoid(x @ w1 + of_window)  # (batch, maxlen, d)
+    a = hidden @ w0  # (batch, maxlen, 1)
+    m_a = (a * x).sum(1)
+    h_s = np.tanh(m_a @ w["ffn_s/kernel"] + w["ffn_s/bias"])
+    h_t = np.tanh(m_t @ w["ffn_t/kernel"] + w["ffn_t/bias"])
+    product = h_t[:, None] * table[None]  # (batch, items, d)
+    scores = (product @ h_s[:, :, None])[:, :, 0]
+    e = np.exp(scores - scores.max(1, keepdims=True))
+    p = e / e.sum(1, keepdims=True)
+    if targets is None:
+        return p
+
+    n, penalized = len(targets), ("embedding", "W0", "W1", "W2", "W3", "b")
+    penalty = 1e-4 * sum((w[name] ** 2).sum() for name in penalized)
+    onehot = np.eye(len(table))[targets]
+    if clipped:
+        kept = np.clip(p, 1e-7, 1 - 1e-7)
+        whole = kept.sum(1, keepdims=True)
+        loss = -np.log((kept / whole)[onehot == 1]).mean()
+        d_p = (1 / whole - onehot / kept) * (kept == p)
+        d_scores = p * (d_p - (d_p * p).sum(1, keepdims=True)) / n
+    else:
+        loss = -np.log(p[onehot == 1]).mean()
+        d_scores = (p - onehot) / n
+
+    g = {}
+    d_table = (d_scores[:, :, None] * (h_t * h_s)[:, None]).sum(0)
+    d_z_s = (d_scores[:, :, None] * product).sum(1) * (1 - h_s**2)
+    d_z_t = (d_scores[:, :, None] * table[None]).sum(1) * h_s * (1 - h_t**2)
+    g["ffn_s/kernel"], g["ffn_s/bias"] = m_a.T @ d_z_s, d_z_s.sum(0)
+    g["ffn_t/kernel"], g["ffn_t/bias"] = m_t.T @ d_z_t, d_z_t.sum(0)
+    d_m_a = (d_z_s @ w["ffn_s/kernel"].T)[:, None]  # (batch, 1, d)
+    d_a = (d_m_a * x).sum(2, keepdims=True)
+    d_u = d_a * w0[:, 0] * hidden * (1 - hidden)  # (batch, maxlen, d)
+    g["W0"] = (hidden * d_a).sum((0, 1))[:, None]
+    g["W1"] = np.einsum("bli,blj->ij", x, d_u)
+    g["W2"], g["W3"] = m_t.T @ d_u.sum(1), m_s.T @ d_u.sum(1)
+    g["b"] = d_u.sum((0, 1))
+    d_x = d_m_a * a + d_u @ w1.T + (d_u.sum(1) @ w3.T)[:, None] / length
+    d_x[:, -1] += d_u.sum(1) @ w2.T + d_z_t @ w["ffn_t/kernel"].T
+    np.add.at(d_table, windows, d_x)
+    g["embedding"] = d_table
+    for name in penalized:
+        g[name] = g[name] + 2e-4 * w[name]
+    return loss + penalty, g
+
+
+def literal_mf(w, pairs, rating=None):
+    """Predictions; with ratings, the loss and every gradient instead."""
+    users, items = pairs.T
+    predicted = (w["p"][users] * w["q"][items]).sum(1)
+    if rating is None:
+        return predicted
+    error = predicted - rating
+    loss = (error**2).mean() + 1e-4 * sum((table**2).sum() for table in w.values())
+    g = {"p": 2e-4 * w["p"], "q": 2e-4 * w["q"]}  # the biases are not trained
+    d = 2 * error[:, None] / len(error)
+    np.add.at(g["p"], users, d * w["q"][items])
+    np.add.at(g["q"], items, d * w["p"][users])
+    return loss, g
+
+
+def windows_and_targets(rng, n=BATCH):
+    """Windows as they come: any length of padding, targets that follow the click."""
+    windows = rng.integers(0, N_ITEMS, (n, MAXLEN))
+    windows[np.arange(MAXLEN) < rng.integers(0, MAXLEN, (n, 1))] = 0
+    targets = (windows[:, -1] * 7 + rng.integers(0, 3, n)) % N_ITEMS
+    return windows.astype(np.int32), targets.astype(np.int32)
+
+
+def follow(model, literal, batches, loss, rate):
+    """Trains model and reference on the same batches: ``(losses, expected)``."""
+    start = modelzoo.get_weights(model)
+    weights = {name: array.astype(np.float64) for name, array in start.items()}
+    adam = LiteralAdam(rate)
+    model.compile(optimizer=optimizers.adam(rate, len(batches)), loss=loss)
+    losses, expected = [], []
+    for inputs, targets in batches:
+        losses.append(float(model.train_on_batch(inputs, targets)))
+        value, gradients = literal(weights, inputs, targets)
+        expected.append(value)
+        adam.apply(weights, gradients)
+    return losses, expected, weights
+
+
+# At 12 times the described start the attention and the tanh layers are far from linear.
+@pytest.mark.parametrize(("scale", "clipped"), [(1, False), (12, False), (12, True)])
+def test_stamp_has_the_losses_and_predictions_of_the_description(scale, clipped):
+    model = modelzoo.STAMP(N_ITEMS, DIM, seed=1)
+    start = modelzoo.get_weights(model)
+    weights = {name: scale * array for name, array in start.items()}
+    modelzoo.set_weights(model, weights)
+    rng = np.random.default_rng(0)
+    batches = [windows_and_targets(rng) for _ in range(50)]
+
+    def literal(w, windows, targets):
+        return literal_stamp(w, windows, targets, clipped)
+
+    loss = modelzoo.clipped_cross_entropy if clipped else KERAS_LOSS
+    losses, expected, weights = follow(model, literal, batches, loss, 0.005)
+    np.testing.assert_allclose(losses, expected, rtol=1e-4)
+    assert expected[-1] < expected[0]
+    windows, _ = windows_and_targets(rng)
+    np.testing.assert_allclose(
+        model.predict_on_batch(windows), literal_stamp(weights, windows), rtol=2e-3
+    )
+
+
+def test_mf_has_the_losses_and_predictions_of_the_description():
+    model = modelzoo.MF(20, 30, latent_dim=5, seed=1)
+    rng = np.random.default_rng(0)
+    taste = rng.integers(1, 6, (20, 30))
+    batches = []
+    for _ in range(50):
+        pairs = np.stack([rng.integers(0, 20, 64), rng.integers(0, 30, 64)], axis=1)
+        batches.append((pairs.astype(np.int32), taste[tuple(pairs.T)].astype("f4")))
+    start = modelzoo.get_weights(model)
+    losses, expected, weights = follow(model, literal_mf, batches, "mse", 0.02)
+    np.testing.assert_allclose(losses, expected, rtol=1e-4)
+    assert expected[-1] < expected[0] / 2
+    pairs = batches[0][0]
+    found = model.predict_on_batch(pairs)[:, 0]
+    np.testing.assert_allclose(found, literal_mf(weights, pairs), rtol=1e-3, atol=1e-4)
+    for name in ("user_bias", "item_bias"):  # in the loss, and as they began
+        np.testing.assert_array_equal(modelzoo.get_weights(model)[name], start[name])
+
+
+@pytest.mark.parametrize("literal", ["stamp", "clipped", "mf"])
+def test_the_references_have_the_gradients_of_their_losses(literal):
+    rng = np.random.default_rng(3)
+    if literal == "mf":
+        tables = {"p": (4, 3), "q": (5, 3), "user_bias": (4, 1), "item_bias": (5, 1)}
+        weights = {name: rng.normal(size=shape) for name, shape in tables.items()}
+        batch = np.array([[0, 1], [3, 4], [0, 4]]), np.array([1.0, 4.0, 5.0])
+        value = literal_mf
+    else:
+        model = modelzoo.STAMP(N_ITEMS, DIM)
+        weights = {
+            name: rng.normal(0, 0.4, array.shape)
+            for name, array in modelzoo.get_weights(model).items()
+        }
+        weights["embedding"] *= 6  # so that some probabilities are below 1e-7
+        batch = windows_and_targets(rng, 4)
+
+        def value(w, *batch):
+            return literal_stamp(w, *batch, clipped=literal == "clipped")
+
+    for name, gradient in value(weights, *batch)[1].items():
+        place = tuple(rng.integers(0, size) for size in gradient.shape)
+        if name == "embedding":
+            place = (batch[0][0, -1], 0)
+        sides = []
+        for step in (1e-6, -1e-6):
+            moved = {key: array.copy() for key, array in weights.items()}
+            moved[name][place] += step
+            sides.append(value(moved, *batch)[0])
+        slope = (sides[0] - sides[1]) / 2e-6
+        assert gradient[place] == pytest.approx(slope, rel=1e-4, abs=1e-7), name
+
+
+@pytest.fixture(scope="module")
+def sharp():
+    """A model with probabilities far below 1e-7, and a batch for it."""
+    model = modelzoo.STAMP(N_ITEMS, DIM, seed=2)
+    table = modelzoo.get_weights(model)["embedding"]
+    modelzoo.set_weights(model, {"embedding": 160 * table})
+    windows, targets = windows_and_targets(np.random.default_rng(0))
+    own = np.asarray(model(windows))[np.arange(BATCH), targets]
+    assert (own < 1e-8).sum() >= 3
+    return model, windows, targets
+
+
+def test_the_clipped_loss_is_that_of_keras_given_mere_numbers(sharp):
+    model, windows, targets = sharp
+    probabilities = tf.constant(np.asarray(model(windows)))
+    keras = tf.keras.losses.SparseCategoricalCrossentropy(reduction="none")
+    found = modelzoo.clipped_cross_entropy(targets, probabilities)
+    np.testing.assert_allclose(found, keras(targets, probabilities), rtol=1e-6)
+    assert np.max(found) == pytest.approx(-np.log(1e-7), abs=1e-3)
+
+
+def test_an_item_below_the_limit_gets_no_gradient_from_the_clipped_loss():
+    probabilities = tf.constant([[0.5, 0.5 - 1e-8, 1e-8]])
+    with tf.GradientTape() as tape:
+        tape.watch(probabilities)
+        loss = modelzoo.clipped_cross_entropy([2], probabilities)
+    assert float(loss[0]) == pytest.approx(-np.log(1e-7), abs=1e-4)
+    assert tape.gradient(loss, probabilities).numpy()[0, 2] == 0
+
+
+@pytest.mark.parametrize("eager", [False, True])
+def test_keras_clips_outside_a_graph_only(sharp, eager):
+    model, windows, targets = sharp
+    model.compile(tf.keras.optimizers.SGD(0.0), KERAS_LOSS, run_eagerly=eager)
+    found = float(model.train_on_batch(windows, targets))
+    weights = modelzoo.get_weights(model)
+    clipped, exact = (
+        literal_stamp(weights, windows, targets, clipped=each)[0]
+        for each in (True, False)
+    )
+    assert exact > clipped + 0.1
+    assert found == pytest.approx(clipped if eager else exact, rel=1e-4)
+
+
+@pytest.mark.parametrize("clipped", [False, True])
+def test_gradients_are_those_of_the_description_also_below_the_limit(sharp, clipped):
+    model, windows, targets = sharp
+    with tf.GradientTape() as tape:
+        probabilities = model(windows)
+        if clipped:
+            loss = modelzoo.clipped_cross_entropy(targets, probabilities)
+        else:
+            own = tf.gather(probabilities, targets, axis=1, batch_dims=1)
+            loss = -tf.math.log(own)
+        loss = tf.reduce_mean(loss) + tf.add_n(model.losses)
+    attributes = modelzoo.STAMP.names
+    variables = [getattr(model, attribute) for attribute in attributes.values()]
+    gradients = tape.gradient(loss, variables)
+    weights = modelzoo.get_weights(model)
+    expected = literal_stamp(weights, windows, targets, clipped)[1]
+    for name, found in zip(attributes, gradients):
+        found = tf.convert_to_tensor(found).numpy()
+        size = np.abs(expected[name]).max()
+        np.testing.assert_allclose(found, expected[name], rtol=1e-3, atol=1e-4 * size)
+
+
+def test_padding_is_item_0_and_changes_a_score(sharp):
+    model, *_ = sharp
+    narrow, wide = (
+        np.log(np.asarray(model(np.array([window], np.int32))))
+        for window in ([5, 9], [0, 0, 5, 9])
+    )
+    assert np.abs(wide - narrow).max() > 0.1
+
+
+def test_weights_start_as_described():
+    starts = modelzoo.get_weights(modelzoo.STAMP(3000, 40))
+    assert np.abs(starts["embedding"]).max() == pytest.approx(0.05, rel=1e-3)
+    assert starts["embedding"].std() == pytest.approx(0.05 / np.sqrt(3), rel=0.02)
+    for name in ("W0", "W1", "W2", "W3", "b"):
+        assert starts[name].std() == pytest.approx(0.05, rel=0.3), name
+    limit = np.sqrt(6 / 80)  # Glorot and Bengio 2010, 40 inputs and 40 outputs
+    for name in ("ffn_s", "ffn_t"):
+        assert np.abs(starts[name + "/kernel"]).max() == pytest.approx(limit, rel=0.02)
+        assert not starts[name + "/bias"].any()
+    assert np.abs(starts["W1"] - starts["W2"]).max() > 0.05
+    for name, array in modelzoo.get_weights(modelzoo.MF(900, 800)).items():
+        assert array.std() == pytest.approx(0.05, rel=0.1), name
+
+
+def test_weights_are_read_as_they_were_set():
+    for model in (modelzoo.STAMP(9, 4), modelzoo.MF(5, 6, 3)):
+        weights = {
+            name: np.full(array.shape, k, np.float32)
+            for k, (name, array) in enumerate(modelzoo.get_weights(model).items())
+        }
+        modelzoo.set_weights(model, weights)
+        found = modelzoo.get_weights(model)
+        assert list(found) == list(weights)
+        for name, array in weights.items():
+            np.testing.assert_array_equal(found[name], array)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "message"),
+    [("w9", (3, 4), '"w9": allowed are embedding, W0'), ("W1", (4,), r"\(4, 4\), not")],
+)
+def test_an_unknown_name_or_a_wrong_shape_is_refused(name, shape, message):
+    with pytest.raises(InputError, match=message):
+        modelzoo.set_weights(modelzoo.STAMP(9, 4), {name: np.zeros(shape)})
+
+
+def test_evaluation_ranks_items_that_are_numbered_from_0():
+    data = sessions.load("sample", protocol="modelzoo")
+    model = modelzoo.STAMP(data.n_items, 8)
+    take = stamp.batch_of(data.train, MAXLEN, model.first_item)
+    windows, targets = take(np.arange(500))
+    np.testing.assert_array_equal(targets, data.train.targets[:500])
+    for k in (0, 1, 250, 499):
+        prefix = data.train.prefix(k)[-MAXLEN:]
+        padding = np.zeros(MAXLEN - len(prefix), np.int32)
+        np.testing.assert_array_equal(windows[k], np.append(padding, prefix))
+    first = sessions.Examples.of(
+        data.test.items[:300], np.arange(0, 301, 5), data.test.days[:60]
+    )
+    ranks = []
+    for k in range(len(first)):
+        prefix = first.prefix(k)[-MAXLEN:]
+        window = np.append(np.zeros(MAXLEN - len(prefix), np.int32), prefix)
+        ranks.append(metrics.ranks(np.asarray(model(window[None])), first.targets[[k]]))
+    found = stamp.evaluate(model, first, MAXLEN, k=50)
+    assert found == pytest.approx(metrics.at(np.concatenate(ranks), 50))
+    numbers, strength = stamp.recommend(model, [0, 3], MAXLEN, k=5)
+    window = np.array([[0] * (MAXLEN - 1) + [3]], np.int32)
+    np.testing.assert_array_equal(
+        numbers, np.argsort(-np.asarray(model(window))[0], kind="stable")[:5]
+    )
+    assert (np.diff(strength) <= 0).all()
+
+
+def test_mf_predictions_are_not_clipped_to_the_scale():
+    model = modelzoo.MF(3, 3, latent_dim=1)
+    weights = {"p": [[9.0], [1.0], [-2.0]], "q": [[1.0], [1.0], [1.0]]}
+    modelzoo.set_weights(model, weights)
+    found = mf.predict(model, np.arange(3), np.arange(3))
+    np.testing.assert_allclose(found, [9, 1, -2])
+
+
+def test_raw_ids_number_the_tables_and_change_nothing_else():
+    data = ratings.load("sample", "modelzoo")
+    raw = modelzoo.by_raw_id(data)
+    assert raw.n_users == data.user_ids.max() + 1
+    assert raw.n_items == data.item_ids.max() + 1
+    for before, after in ((data.train, raw.train), (data.test, raw.test)):
+        np.testing.assert_array_equal(data.user_ids[before.user_idx], after.user_idx)
+        np.testing.assert_array_equal(data.item_ids[before.item_idx], after.item_idx)
+        np.testing.assert_array_equal(before.rating, after.rating)
+    np.testing.assert_array_equal(raw.user_mean[data.user_ids], data.user_mean)
+
+
+def test_both_train_on_the_sample(tmp_path):
+    training.set_seed(0)
+    clicks = sessions.load("sample", protocol="modelzoo")
+    model = modelzoo.STAMP(clicks.n_items, 16)
+    model.compile(optimizers.adam(0.005, 1), KERAS_LOSS)
+    take = stamp.batch_of(clicks.train, MAXLEN, model.first_item)
+    run = results.Run("s", {"output_dir": str(tmp_path)}, results.describe(clicks))
+    history, _ = training.fit(
+        model, take, len(clicks.train), run, 128, 5, steps_per_epoch=50,
+        evaluate=lambda: stamp.evaluate(model, clicks.test, MAXLEN),
+    )  # fmt: skip
+    assert history[-1]["loss"] < history[0]["loss"] - 0.2
+    assert history[-1]["hr_at_20"] > 2 * 20 / clicks.n_items
+
+    data = modelzoo.by_raw_id(ratings.load("sample", "modelzoo"))
+    model = modelzoo.MF(data.n_users, data.n_items)
+    model.compile(optimizers.adam(0.01, 1), "mse", steps_per_execution=8)
+    run = results.Run("m", {"output_dir": str(tmp_path)}, results.describe(data))
+    history, _ = training.fit(
+        model, mf.batch_of(data.train), len(data.train), run, 512, 4,
+        evaluate=lambda: mf.evaluate(model, data.test), reshuffle=False,
+    )  # fmt: skip
+    assert history[-1]["rmse"] < history[0]["rmse"] - 0.1
