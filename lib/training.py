@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+import statistics
 import time
 from pathlib import Path
 
@@ -18,6 +19,16 @@ def set_seed(seed):
     tf.random.set_seed(seed)
     if hasattr(tf.config.experimental, "enable_op_determinism"):  # TensorFlow 2.9
         tf.config.experimental.enable_op_determinism()
+
+
+def milliseconds(function, repeats=5):
+    """Median time of a call that returns tensors; its first call is not counted."""
+    times = []
+    for _ in range(repeats + 1):
+        started = time.perf_counter()
+        tf.nest.map_structure(lambda value: value.numpy(), function())
+        times.append(1000 * (time.perf_counter() - started))
+    return statistics.median(times[1:])
 
 
 def fit(

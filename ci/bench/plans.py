@@ -49,9 +49,68 @@ def _stamp_groups():
     return groups
 
 
+def _mf(label, kind, batch_size, precision="float32", rounds=None, **options):
+    row = {
+        "label": label,
+        "script": "mf_ours.py",
+        "options": {"kind": kind, **options},
+        "shown": {"batch_size": batch_size, "precision": precision, "kind": kind},
+    }
+    return {**row, "rounds": rounds} if rounds else row
+
+
+def _peer(label, script, rounds=None, **options):
+    row = {
+        "label": label,
+        "script": script,
+        "options": options,
+        "shown": {"batch_size": 1, "precision": "float32", "kind": "peer"},
+        "peer": True,
+    }
+    return {**row, "rounds": rounds} if rounds else row
+
+
+def _mf_groups():
+    published = [
+        _mf("ours, published settings", "published", 512),
+        _mf("naive", "naive", 512, threads=0),
+        _mf("naive, one thread", "naive", 512),
+    ]
+    tuned = {"epochs": 20, "learning_rate": 0.005, "regularization": 0.055}
+    tuned = {"latent_dim": 32, "batch_size": 8192, **tuned}
+    sgd = {"latent_dim": 32, "epochs": 40, "learning_rate": 0.01}
+    surprise = {"n_factors": 32, "n_epochs": 40, "lr_all": 0.01, "reg_all": 0.05}
+    to_rmse = [
+        _mf("ours, tuned", "best", 8192, warm=False, **tuned),
+        _peer("Surprise SVD, defaults", "mf_surprise.py", algorithm="SVD", warm=False),
+        _peer(
+            "Surprise SVD, tuned",
+            "mf_surprise.py",
+            algorithm="SVD",
+            warm=False,
+            **surprise,
+        ),
+        _peer("compiled SGD", "mf_sgd.py", regularization=0.05, **sgd),
+    ]
+    groups = {"published": published, "time to RMSE": to_rmse}
+    for batch_size in (512, 2048, 8192, 32768):
+        rows = [_mf("floor", "floor", batch_size)]
+        rows[0]["options"]["batch_size"] = batch_size
+        for precision in ("float32", "bfloat16"):
+            row = _mf(f"ours, {precision}", "steps", batch_size, precision)
+            row["options"].update(batch_size=batch_size, matmul_dtype=precision)
+            rows.append(row)
+        groups[f"batch {batch_size}"] = rows
+    slow = _peer("Surprise SVD++", "mf_surprise.py", 1, algorithm="SVD++", warm=False)
+    groups["SVD++"] = [slow]
+    groups["100 million"] = [_mf("ours, 100 million ratings", "huge", 2**20, rounds=1)]
+    return groups
+
+
 PLANS = {
     "stamp": {
         "groups": _stamp_groups(),
         "compare": ("RecBole", "naive", "floor, float32"),
-    }
+    },
+    "mf": {"groups": _mf_groups(), "compare": ("naive", "floor")},
 }

@@ -59,9 +59,14 @@ class Worker:
     def measured(self):
         """The row with its outcome: the median round, and the slowest and fastest."""
         rates = sorted(one["done"] / one["seconds"] for one in self.rounds)
+        by_time = sorted(self.rounds, key=lambda one: one["seconds"])
+        median = by_time[len(by_time) // 2]
+        more = {k: v for k, v in median.items() if k not in ("done", "seconds")}
         return {
             "label": self.row["label"],
             **self.row["shown"],
+            **more,
+            "seconds": round(median["seconds"], 3),
             "per_second": round(statistics.median(rates), 1),
             "slowest": round(rates[0], 1),
             "fastest": round(rates[-1], 1),
@@ -74,7 +79,8 @@ def measure(group, peers, rounds):
     workers = [Worker(row, peers) for row in group]  # prepared one after the other
     for _ in range(rounds):
         for worker in workers:
-            worker.round()
+            if len(worker.rounds) < worker.row.get("rounds", rounds):
+                worker.round()
     for worker in workers:
         worker.close()
     return [worker.measured() for worker in workers]
@@ -106,10 +112,14 @@ def main():
     parser.add_argument(
         "--only", help="measure the groups whose name contains this alone"
     )
+    parser.add_argument("--data", help="folder of the ratings, where not fetched")
     options = parser.parse_args()
     plan = plans.PLANS[options.model]
     groups = [g for name, g in plan["groups"].items() if (options.only or "") in name]
     rows = []
+    if options.data:
+        for row in (row for group in groups for row in group):
+            row["options"]["data_path"] = options.data
     for number, group in enumerate(groups, 1):
         print(f"[{number}/{len(groups)}] {len(group)} workers", flush=True)
         rows += measure(group, options.peers, options.rounds)

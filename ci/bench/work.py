@@ -22,13 +22,18 @@ def serve(prepare):
 
     Args:
         prepare: ``prepare(**options) -> round``; the options are the JSON of the
-            command line. ``round() -> (units done, seconds)`` is called once to warm
-            up, then once a line.
+            command line. ``round()`` returns ``(units done, seconds)``, or these and a
+            dict of what else was measured. It is called once to warm up, then once a
+            line; with the option ``"warm": false`` only the latter.
     """
-    one_round = prepare(**json.loads(sys.argv[1]))
-    one_round()
+    options = json.loads(sys.argv[1])
+    warm = options.pop("warm", True)
+    one_round = prepare(**options)
+    if warm:
+        one_round()
     say(ready=True)
     for _ in sys.stdin:
-        done, seconds = one_round()
+        done, seconds, *more = one_round()
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
-        say(done=done, seconds=seconds, peak_mb=round(peak))
+        more = more[0] if more else {}
+        say(done=done, seconds=seconds, peak_mb=round(peak), **more)

@@ -1,0 +1,162 @@
+"""MF as this repository trains it, and the floor under it; a worker of the bench."""
+
+import time
+
+import numpy as np
+import work
+
+from lib import mf, modelzoo, optimizers, pipeline, ratings, training
+from lib.device import open as open_device
+from lib.quiet import tf
+
+
+def prepare(kind, data_path="ml-1m", test_share=0.1, **options):
+    """One of ``published``, ``naive``, ``best``, ``steps``, ``floor``, ``huge``."""
+    open_device("cpu", threads=options.pop("threads", 1))
+    training.set_seed(0)
+    if kind == "huge":
+        return epochs_of(_many_ratings(**options), mf.MF, 2**20, "float32")
+    data = ratings.load(data_path, test_share=test_share)
+    if kind == "published":  # what the published script computes, our way
+        return epochs_of(data, modelzoo.MF, 512, "float32")
+    if kind == "naive":  # its own way: fit over arrays, a call for every step
+        return naive(data)
+    if kind == "steps":
+        return epochs_of(data, mf.MF, **options)
+    if kind == "floor":
+        return floor(data, **options)
+    return best(data, **options)
+
+
+def made(data, model_class, matmul_dtype="float32", **options):
+    sizes = (data.n_users, data.n_items)
+    if model_class is mf.MF:
+        sizes += (data.global_mean,)
+    return model_class(*sizes, matmul_dtype=matmul_dtype, **options)
+
+
+def epochs_of(data, model_class, batch_size, matmul_dtype):
+    """Whole epochs inside ``fit``, many steps a call; the first one compiles."""
+    model, n = made(data, model_class, matmul_dtype), len(data.train)
+    steps = pipeline.count_steps(n, batch_size)
+    model.compile(optimizers.adam(1e-3, 1), loss="mse", steps_per_execution=steps)
+    take = mf.batch_of(data.train)
+
+    def one_round():
+        batches = pipeline.batches(take, n, batch_size, range(1), 0, steps)
+        started = time.perf_counter()
+        seen = model.fit(batches, steps_per_epoch=steps, shuffle=False, verbose=0)
+        seconds = time.perf_counter() - started
+        return steps * batch_size, seconds, {"loss": round(seen.history["loss"][0], 4)}
+
+    return one_round
+
+
+def naive(data, batch_size=512):
+    """The published script's loop: Keras' own pipeline, optimizer and single steps."""
+    model, n = made(data, modelzoo.MF), len(data.train) // 512 * 512 // 8
+    pairs = np.stack([data.train.user_idx, data.train.item_idx], axis=1)[:n]
+    adam = tf.keras.optimizers.Adam(learning_rate=1e-3)
+    model.compile(adam, loss="mse")
+
+    def one_round():
+        started = time.perf_counter()
+        model.fit(pairs, data.train.rating[:n], batch_size=batch_size, verbose=0)
+        return n, time.perf_counter() - started
+
+    return one_round
+
+
+def best(data, latent_dim, batch_size, epochs, learning_rate, regularization):
+    """A whole training from new weights: RMSE on test against training seconds."""
+    n = len(data.train)
+    steps = pipeline.count_steps(n, batch_size)
+    options = {"latent_dim": latent_dim, "regularization": regularization}
+    take = mf.batch_of(data.train)
+
+    def one_round():
+        model = made(data, mf.MF, **options)
+        optimizer = optimizers.adam(learning_rate, epochs * steps, "cosine")
+        model.compile(optimizer, loss="mse", steps_per_execution=steps)
+        curve, seconds = [], 0.0
+        for epoch in range(epochs):
+            one = range(epoch, epoch + 1)
+            batches = pipeline.batches(take, n, batch_size, one, 0, steps)
+            started = time.perf_counter()
+            model.fit(batches, steps_per_epoch=steps, shuffle=False, verbose=0)
+            seconds += time.perf_counter() - started
+            rmse = mf.evaluate(model, data.test)["rmse"]
+            curve.append([round(seconds, 3), round(rmse, 4)])
+        found = {"rmse": curve[-1][1], "curve": curve}
+        return epochs * steps * batch_size, seconds, found
+
+    return one_round
+
+
+def floor(data, batch_size, latent_dim=32, steps=50):
+    """What no step of dense Adam can do without, in one compiled loop.
+
+    It looks up both rows of every rating, sums rows of that size into two tables of
+    gradients, and takes one pass of Adam over both tables.
+    """
+    shapes = [(n, latent_dim + 1) for n in (data.n_users, data.n_items)]
+    tables = [[tf.Variable(tf.zeros(shape)) for _ in range(3)] for shape in shapes]
+    index = [
+        tf.constant(part[:batch_size])
+        for part in (data.train.user_idx, data.train.item_idx)
+    ]
+
+    @tf.function
+    def loop():
+        for _ in tf.range(steps):
+            for (weight, moment, velocity), rows, (n, _) in zip(tables, index, shapes):
+                looked_up = tf.gather(weight, rows)
+                tf.raw_ops.ResourceApplyAdam(
+                    var=weight.handle,
+                    m=moment.handle,
+                    v=velocity.handle,
+                    beta1_power=0.9,
+                    beta2_power=0.999,
+                    lr=1e-3,
+                    beta1=0.9,
+                    beta2=0.999,
+                    epsilon=1e-7,
+                    grad=tf.math.unsorted_segment_sum(looked_up, rows, n),
+                )
+
+    def one_round():
+        started = time.perf_counter()
+        loop()
+        return steps * batch_size, time.perf_counter() - started
+
+    return one_round
+
+
+def _many_ratings(n_ratings=100_000_000, n_users=1_000_000, n_items=100_000):
+    """Synthetic ratings: biases of users and items, and noise."""
+    rng = np.random.default_rng(0)
+    user = rng.integers(0, n_users, n_ratings, dtype=np.int32)
+    item = rng.integers(0, n_items, n_ratings, dtype=np.int32)
+    rating = rng.standard_normal(n_ratings, dtype=np.float32)
+    rating *= 0.5
+    for index, n in ((user, n_users), (item, n_items)):
+        bias = rng.normal(0, 0.5, n).astype(np.float32)
+        for first in range(0, n_ratings, 2**24):  # no copy of the whole
+            part = slice(first, first + 2**24)
+            rating[part] += bias[index[part]]
+    none = np.empty(0, np.int64)
+    train = ratings.Part(user, item, rating, none)
+    return SyntheticRatings(train, n_users, n_items)
+
+
+class SyntheticRatings:
+    """As much of ``lib.ratings.Ratings`` as training asks for."""
+
+    global_mean = 0.0
+
+    def __init__(self, train, n_users, n_items):
+        self.train, self.n_users, self.n_items = train, n_users, n_items
+
+
+if __name__ == "__main__":
+    work.serve(prepare)
