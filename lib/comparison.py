@@ -4,7 +4,9 @@ import json
 
 import pandas as pd
 
-NOT_ASKED = ("seed", "output_dir")  # what two runs of one setting may differ in
+from lib import sources
+
+NOT_ASKED = ("seed", "output_dir", "label")  # runs of one setting may differ in them
 
 
 def table(records):
@@ -46,6 +48,41 @@ def by_question(records, model):
     return groups
 
 
+def settings(group):
+    """Records that differ in nothing but the seed, together.
+
+    Args:
+        group: records that answer one question.
+
+    Returns:
+        ``{label: records}``. The label is the parameter of that name, where it is set;
+        else model, variant, epochs, precision, and the parameters in which the group's
+        settings differ.
+    """
+    alike = {}
+    for record in group:
+        asked = {k: v for k, v in record["parameters"].items() if k not in NOT_ASKED}
+        key = json.dumps([asked, record["model"], record["device"]], sort_keys=True)
+        alike.setdefault(key, []).append(record)
+    chosen = [same[0]["parameters"] for same in alike.values()]
+    differ = [
+        name
+        for name in chosen[0]
+        if name not in (*NOT_ASKED, "epochs", "variant")
+        and len({str(parameters.get(name)) for parameters in chosen}) > 1
+    ]
+    found = {}
+    for same, parameters in zip(alike.values(), chosen):
+        first = same[0]
+        words = [first["model"], first["variant"], f"{parameters['epochs']} ep."]
+        words += [(first["device"] or {}).get("matmul_dtype")]
+        words += [f"{name}={parameters.get(name)}" for name in differ]
+        label = " ".join(word for word in words if word)
+        given = parameters.get("label") or label
+        found[label if given in found else given] = same
+    return found
+
+
 def compare(group, metric, published):
     """What a group of ``by_question`` reached, beside baselines and the literature.
 
@@ -55,34 +92,20 @@ def compare(group, metric, published):
         published: the table ``results/published.csv``.
 
     Returns:
-        ``(values, ours)``: name -> number, and the names that are runs of ours. Runs
-        that differ in the seed alone are one entry, their mean; so are baselines.
+        ``(values, ours)``: name -> list of numbers, one a seed; and the names that are
+        runs of ours.
     """
-    alike = {}
-    for record in group:
-        asked = {k: v for k, v in record["parameters"].items() if k not in NOT_ASKED}
-        key = json.dumps([asked, record["model"], record["device"]], sort_keys=True)
-        alike.setdefault(key, []).append(record)
-    settings = [same[0]["parameters"] for same in alike.values()]
-    differ = [
-        name
-        for name in settings[0]
-        if name not in (*NOT_ASKED, "epochs", "variant")
-        and len({str(setting.get(name)) for setting in settings}) > 1
-    ]
-    values, beside = {}, {}
-    for same, setting in zip(alike.values(), settings):
-        words = [same[0]["model"], same[0]["variant"] or "", f"{setting['epochs']} ep."]
-        words += [(same[0]["device"] or {}).get("matmul_dtype", "")]
-        words += [f"{name}={setting.get(name)}" for name in differ]
-        label = " ".join(word for word in words if word)
-        values[label] = sum(record["metrics"][metric] for record in same) / len(same)
+    values = {
+        label: [record["metrics"][metric] for record in same]
+        for label, same in settings(group).items()
+    }
     ours = list(values)
+    beside = {}
     for record in group:
         for name, found in record["baselines"].items():
             if metric in found:
                 beside.setdefault(name, []).append(found[metric])
-    values.update({name: sum(found) / len(found) for name, found in beside.items()})
+    values.update(beside)
     first = group[0]
     known = published[
         (published["metric"] == metric) & (published["data"] == first["data"]["name"])
@@ -90,5 +113,14 @@ def compare(group, metric, published):
     for column in ("split", "test_share"):  # empty where it does not apply
         asked = first["parameters"].get(column)
         known = known[known[column].isna() | (known[column] == asked)]
-    values.update(zip(known["model"], known["value"]))
+    values.update({row["model"]: [row["value"]] for _, row in known.iterrows()})
     return values, ours
+
+
+def benches(folder):
+    """What ``ci/bench.sh`` left below a folder: ``{"stamp": ..., "mf": ...}``."""
+    found = {}
+    for path in sorted(sources.resolve(folder).rglob("bench/*.json")):
+        bench = json.loads(path.read_text(encoding="utf-8"))
+        found[bench["bench"]] = {**bench, "rows": pd.DataFrame(bench["rows"])}
+    return found

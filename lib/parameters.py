@@ -29,6 +29,7 @@ RULES = {
     "movielens_path": _TEXT,
     "records": _TEXT,
     "output_dir": _TEXT,
+    "label": _ANY,
     "device": _one_of(*DEVICES),
     "precision_mode": _one_of(*PRECISION_MODES),
     "variant": _one_of("paper", "stmp", "normalized"),

@@ -1,6 +1,7 @@
 """Figures that more than one notebook draws; colours differ in lightness too."""
 
 import matplotlib.pyplot as plt
+import numpy as np
 from matplotlib.ticker import MaxNLocator
 
 DARK, MID, LIGHT = "#17365d", "#d9741e", "#b9c4d0"
@@ -34,7 +35,8 @@ def ranking(values, form, ours=(), xlabel=""):
     """Horizontal bars, best at the top; ours dark, what they are compared with light.
 
     Args:
-        values: name -> number.
+        values: name -> number, or numbers: their mean, with a line from the lowest to
+            the highest.
         form: a format for the number at each bar's end, for example ``"{:.3f}"``.
         ours: the names to be drawn dark.
         xlabel: what the numbers are, with unit.
@@ -44,9 +46,11 @@ def ranking(values, form, ours=(), xlabel=""):
     """
     fig, ax = plt.subplots(figsize=(6.4, 0.6 + 0.34 * len(values)))
     names = list(values)[::-1]
-    numbers = [values[name] for name in names]
+    found = [np.atleast_1d(values[name]) for name in names]
+    numbers = [each.mean() for each in found]
+    spread = [[m - each.min(), each.max() - m] for m, each in zip(numbers, found)]
     colors = [DARK if name in ours else LIGHT for name in names]
-    bars = ax.barh(names, numbers, color=colors)
+    bars = ax.barh(names, numbers, color=colors, xerr=np.transpose(spread), ecolor=MID)
     ax.bar_label(bars, [form.format(number) for number in numbers], padding=3)
     ax.margins(x=0.12)
     ax.grid(axis="y", visible=False)

@@ -53,7 +53,8 @@ class Run:
     def __init__(self, notebook, parameters, data):
         self.started = time.time()
         self.notebook, self.parameters, self.data = notebook, parameters, data
-        what = {k: v for k, v in parameters.items() if k != "output_dir"}
+        silent = ("output_dir", "label")  # they change nothing that is computed
+        what = {k: v for k, v in parameters.items() if k not in silent}
         text = json.dumps([notebook, what, data], sort_keys=True)
         digest = hashlib.sha256(text.encode()).hexdigest()[:8]
         labels = [notebook, what.get("variant"), Path(data["name"]).name, digest]

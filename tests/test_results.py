@@ -88,8 +88,20 @@ def test_only_runs_that_differ_in_the_seed_alone_are_averaged(tmp_path):
         written(tmp_path, metrics=metrics, seed=seed, embed_dim=dim, epochs=1)
     ((_, group),) = comparison.by_question(results.load(tmp_path), "stamp").items()
     values, ours = comparison.compare(group, "hr_at_20", published.assign(value=[]))
-    by_dim = {label[-2:]: values[label] for label in ours}
-    assert by_dim == pytest.approx({"=8": 0.3, "32": 0.9})
+    by_dim = {label[-2:]: sorted(values[label]) for label in ours}
+    assert by_dim == {"=8": [0.2, 0.4], "32": [0.9]}
+
+
+def test_a_label_names_a_setting_and_never_hides_another(tmp_path):
+    for dim in (8, 32):
+        written(tmp_path, label="mine", latent_dim=dim, epochs=1)
+    labels = list(comparison.settings(results.load(tmp_path)))
+    assert "mine" in labels
+    assert len(labels) == 2
+
+
+def test_a_label_is_no_part_of_what_was_run(tmp_path):
+    assert written(tmp_path, label="a")[0].name == written(tmp_path)[0].name
 
 
 def test_the_table_has_one_row_a_record(tmp_path):
