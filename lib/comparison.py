@@ -6,7 +6,8 @@ import pandas as pd
 
 from lib import sources
 
-NOT_ASKED = ("seed", "output_dir", "label")  # runs of one setting may differ in them
+# Runs of one setting may differ in these: they change nothing that is trained.
+NOT_ASKED = ("seed", "output_dir", "label", "with_baselines", "with_ablation")
 
 
 def table(records):
