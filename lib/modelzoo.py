@@ -7,6 +7,9 @@ STAMP: ``sessions.load(..., protocol="modelzoo")``, windows of 8 clicks, loss
 
 MF: ``by_raw_id(ratings.load(..., split="modelzoo"))``, loss "mse", rate 0.001, 100
 epochs of batches of 512 with ``reshuffle=False``.
+
+Both take ``fixes``, names of oddities to leave out, one by one or together; what is odd
+in the data (order, split, numbers) is switched where the data are loaded.
 """
 
 from dataclasses import replace
@@ -30,6 +33,10 @@ class STAMP(stamp.STAMP):
     without ``+ m_s``; the outcome is the softmax of the scores; the embedding, ``W0``
     to ``W3`` and ``b`` pay ``1e-4`` times the sum of their squares at every step.
 
+    Fixes: ``"mask"`` leaves padding out of the mean and the attention; items are then
+    numbered from 1, see ``from_one``. ``"m_s"`` adds ``+ m_s`` to ``m_a``. ``"logits"``
+    returns scores, for a loss that takes them.
+
     Keras' "sparse_categorical_crossentropy" sees in a compiled graph that probabilities
     come from a softmax and goes back to its input, so ``fit`` trains on the exact
     cross-entropy. Where it is given nothing but numbers, outside a graph, it computes
@@ -42,14 +49,17 @@ class STAMP(stamp.STAMP):
         float32 ``(batch, n_items)``, probabilities; column ``j`` is item ``j``.
     """
 
-    first_item = 0
     # A weight's name for get_weights and set_weights -> the attribute that holds it.
     names = {name: name.lower() for name in ("embedding", "W0", "W1", "W2", "W3", "b")}
     names.update({"ffn_s/kernel": "kernel_s", "ffn_s/bias": "bias_s"})
     names.update({"ffn_t/kernel": "kernel_t", "ffn_t/bias": "bias_t"})
 
-    def __init__(self, n_items, embed_dim=100, matmul_dtype="float32", seed=0):
+    def __init__(
+        self, n_items, embed_dim=100, fixes=(), matmul_dtype="float32", seed=0
+    ):
         super().__init__(n_items, embed_dim, matmul_dtype=matmul_dtype, seed=seed)
+        self.fixes = _known(fixes, ("mask", "m_s", "logits"))
+        self.first_item = 1 if "mask" in self.fixes else 0
 
     def weight(self, name, shape, number):
         starts, seed = tf.keras.initializers, 100 * self.seed + number
@@ -67,15 +77,23 @@ class STAMP(stamp.STAMP):
 
     def query(self, items, windows, training=False):
         """``h_s * h_t``, the vector that items are compared with: ``(batch, d)``."""
-        x = tf.gather(items, windows)  # (batch, maxlen, d), padding is item 0
-        m_s, m_t = tf.reduce_mean(x, 1), x[:, -1, :]  # (batch, d)
-        m_a = tf.reduce_sum(self.attend(x, 1.0, m_s, m_t) * x, 1)
+        if "mask" in self.fixes:
+            x, real = self.look_up(items, windows)
+            m_s = tf.reduce_sum(x, 1) / tf.reduce_sum(real, 1)  # (batch, d)
+        else:
+            x, real = tf.gather(items, windows), 1.0  # padding is item 0
+            m_s = tf.reduce_mean(x, 1)
+        m_t = x[:, -1, :]  # (batch, d)
+        m_a = tf.reduce_sum(self.attend(x, real, m_s, m_t) * x, 1)
+        if "m_s" in self.fixes:
+            m_a += m_s
         h_s = tf.tanh(tf.matmul(m_a, self.kernel_s) + self.bias_s)
         h_t = tf.tanh(tf.matmul(m_t, self.kernel_t) + self.bias_t)
         return h_s * h_t
 
     def call(self, windows, training=False):
-        return tf.nn.softmax(super().call(windows, training))
+        scores = super().call(windows, training)
+        return scores if "logits" in self.fixes else tf.nn.softmax(scores)
 
 
 def clipped_cross_entropy(targets, probabilities):
@@ -105,14 +123,25 @@ class MF(mf.MF):
     the sum of their squares at every step: all rows, not those of the batch alone; for
     the biases this is a constant in the loss. Predictions are not clipped to the scale.
 
-    Arguments, inputs and outcome are those of ``mf.MF``.
+    Fixes: ``"biases"`` predicts ``mean_u + b_u + b_i + <p_u, q_i>`` with the user means
+    that the data come with, as the port means to; ``"penalty"`` lets the ratings of the
+    batch pay, as in ``mf.MF``, with ``regularization`` for each.
+
+    Args:
+        n_users, n_items, latent_dim, regularization, matmul_dtype, seed: see ``mf.MF``.
+        fixes: names of oddities to leave out.
+        user_mean: float32 ``(n_users,)``, for ``"biases"``.
     """
 
     names = {name: name for name in ("p", "q", "user_bias", "item_bias")}
 
-    def __init__(self, n_users, n_items, latent_dim=32, matmul_dtype="float32", seed=0):
-        options = {"matmul_dtype": matmul_dtype, "seed": seed}
+    def __init__(
+        self, n_users, n_items, latent_dim=32, fixes=(), user_mean=None, **options
+    ):
         super().__init__(n_users, n_items, 0.0, latent_dim, **options)
+        self.fixes = _known(fixes, ("biases", "penalty"))
+        if "biases" in self.fixes:
+            self.user_mean = tf.constant(user_mean, tf.float32)[:, None]
 
     def build(self, input_shape):
         def table(name, rows, columns, number, trainable=False):
@@ -124,22 +153,53 @@ class MF(mf.MF):
 
         self.p = table("p", self.n_users, self.latent_dim, 1, trainable=True)
         self.q = table("q", self.n_items, self.latent_dim, 2, trainable=True)
-        self.user_bias = table("user_bias", self.n_users, 1, 3)
-        self.item_bias = table("item_bias", self.n_items, 1, 4)
+        trained = "biases" in self.fixes
+        self.user_bias = table("user_bias", self.n_users, 1, 3, trained)
+        self.item_bias = table("item_bias", self.n_items, 1, 4, trained)
         self.built = True
 
     def call(self, pairs):
-        p = tf.cast(tf.gather(self.p, pairs[:, 0]), self.matmul_dtype)  # (batch, dim)
-        q = tf.cast(tf.gather(self.q, pairs[:, 1]), self.matmul_dtype)
+        user, item = pairs[:, 0], pairs[:, 1]
+        rows = [tf.gather(self.p, user), tf.gather(self.q, item)]  # (batch, dim)
+        p, q = (tf.cast(row, self.matmul_dtype) for row in rows)
+        rating = tf.reduce_sum(tf.cast(p * q, tf.float32), 1, keepdims=True)
+        if "biases" in self.fixes:
+            rows += [tf.gather(self.user_bias, user), tf.gather(self.item_bias, item)]
+            rating += tf.gather(self.user_mean, user) + rows[2] + rows[3]
+        if "penalty" in self.fixes:
+            squares = tf.add_n([tf.reduce_sum(row * row, 1) for row in rows])
+            self.add_loss(self.regularization * tf.reduce_mean(squares))
+            return rating
         # Not a regularizer: Keras 3 leaves out those of weights that are not trained.
         for table in (self.p, self.q, self.user_bias, self.item_bias):
             self.add_loss(PENALTY * tf.reduce_sum(tf.square(table)))
-        return tf.reduce_sum(tf.cast(p * q, tf.float32), 1, keepdims=True)
+        return rating
 
     @tf.function
     def stars(self, pairs):
         """Ratings of pairs, not clipped to the scale: float32 ``(batch,)``."""
         return self(pairs)[:, 0]
+
+
+def _known(fixes, allowed):
+    for name in fixes:
+        if name not in allowed:
+            raise InputError(f'fix "{name}": allowed are {", ".join(allowed)}.')
+    return frozenset(fixes)
+
+
+def from_one(data):
+    """``Sessions`` of ``protocol="modelzoo"`` with items numbered from 1, 0 free."""
+
+    def renumbered(part):
+        return replace(part, items=part.items + 1)
+
+    return replace(
+        data,
+        train=renumbered(data.train),
+        test=renumbered(data.test),
+        item_ids=np.concatenate([[-1], data.item_ids]),
+    )
 
 
 def by_raw_id(data):

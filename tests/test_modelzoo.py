@@ -391,3 +391,40 @@ def test_both_train_on_the_sample(tmp_path):
         evaluate=lambda: mf.evaluate(model, data.test), reshuffle=False,
     )  # fmt: skip
     assert history[-1]["rmse"] < history[0]["rmse"] - 0.1
+
+
+def test_all_fixes_together_are_the_models_of_stamp_and_mf():
+    """What is left between the port and the paper's model has a name."""
+    fixed = modelzoo.STAMP(N_ITEMS, DIM, fixes=("mask", "m_s", "logits"))
+    paper = stamp.STAMP(N_ITEMS, DIM)
+    windows = np.array([[0, 0, 3], [0, 5, 9], [7, 7, 1]], np.int32)
+    fixed(windows), paper(windows)
+    paper.set_weights(fixed.get_weights())
+    np.testing.assert_allclose(fixed(windows), paper(windows), atol=1e-6)
+
+    mean = np.full(5, 3.5, np.float32)
+    fixed = modelzoo.MF(5, 4, 3, ("biases", "penalty"), mean, regularization=0.1)
+    paper = mf.MF(5, 4, 3.5, 3, regularization=0.1)
+    pairs = np.array([[0, 1], [4, 3], [2, 2]], np.int32)
+    fixed(pairs), paper(pairs)
+    paper.set_weights(fixed.get_weights())
+    np.testing.assert_allclose(fixed(pairs), paper(pairs), atol=1e-6)
+    np.testing.assert_allclose(sum(fixed.losses), sum(paper.losses), rtol=1e-6)
+
+
+def test_each_fix_changes_something_and_an_unknown_one_is_refused():
+    windows = np.array([[0, 5, 9]], np.int32)
+    published = np.asarray(modelzoo.STAMP(N_ITEMS, DIM)(windows))
+    for fix in ("mask", "m_s", "logits"):
+        fixed = np.asarray(modelzoo.STAMP(N_ITEMS, DIM, fixes=(fix,))(windows))
+        assert np.abs(fixed - published).max() > 1e-7
+    with pytest.raises(InputError, match='fix "mean": allowed are mask, m_s, logits'):
+        modelzoo.STAMP(N_ITEMS, DIM, fixes=("mean",))
+
+
+def test_items_numbered_from_one_are_the_same_sessions():
+    data = sessions.load("sample", protocol="modelzoo")
+    shifted = modelzoo.from_one(data)
+    assert shifted.train.items.min() == 1
+    raw = data.item_ids[data.test.items]
+    np.testing.assert_array_equal(shifted.item_ids[shifted.test.items], raw)
