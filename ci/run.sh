@@ -1,7 +1,13 @@
 #!/usr/bin/env bash
 # The main job: sets up, executes notebooks with papermill, ends with a table.
-# See "bash ci/run.sh --help".
+# See "bash ci/run.sh --help". "--stack ascend" as the first words takes Python 3.9 and
+# TensorFlow 2.6.5.
 set -euo pipefail
 called_from=$PWD
+stack=
+if [ "${1:-}" = --stack ]; then
+  stack=${2:?--stack: say which, for example --stack ascend}
+  shift 2
+fi
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 exec "$venv/bin/python" ci/run.py --called-from "$called_from" "$@"

@@ -1,33 +1,66 @@
 #!/usr/bin/env bash
-# Makes .venv with the pinned packages and the project itself. A second call only checks.
-# Sourced by run.sh and test.sh, which then use "$venv".
+# Makes the environment of a stack with the pinned packages and the project itself: .venv,
+# or with stack=ascend .venv-ascend. A second call only checks. Sourced by run.sh, test.sh
+# and bench.sh, which then use "$venv".
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-venv=$PWD/.venv
-python=${PYTHON:-python3}
 
+# The first Python 3.9 there is: python3.9, one of pyenv's, one that uv has or fetches.
+find_python39() {
+  local candidate
+  for candidate in "${PYTHON39:-}" python3.9 \
+    "${PYENV_ROOT:-$HOME/.pyenv}"/versions/3.9*/bin/python; do
+    if "$candidate" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 9))' \
+      2>/dev/null; then
+      echo "$candidate"
+      return
+    fi
+  done
+  uv python find 3.9 2>/dev/null ||
+    { uv python install --quiet 3.9 && uv python find 3.9; } 2>/dev/null
+}
+
+case ${stack:-} in
+  "")
+    venv=$PWD/.venv requirements=requirements.txt constraints=ci/constraints.txt
+    python=${PYTHON:-python3}
+    ;;
+  ascend)
+    venv=$PWD/.venv-ascend requirements=requirements-ascend.txt
+    constraints=ci/constraints-ascend.txt
+    python=$(find_python39) || {
+      echo "No Python 3.9 found, which TensorFlow 2.6.5 needs: install python3.9, or" \
+        "pyenv's or uv's, or set PYTHON39 to one." >&2
+      exit 1
+    }
+    ;;
+  *)
+    echo "--stack $stack: allowed is ascend; without it the current stack is used." >&2
+    exit 1
+    ;;
+esac
 want=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])') || {
   echo "No $python found: install Python 3.10 to 3.13, or set PYTHON to one." >&2
   exit 1
 }
-case $want in
-  3.10 | 3.11 | 3.12 | 3.13) ;;
+case ${stack:-}$want in
+  3.10 | 3.11 | 3.12 | 3.13 | ascend3.9) ;;
   *)
     echo "$python is Python $want: use 3.10 to 3.13, for example PYTHON=python3.12." >&2
     exit 1
     ;;
 esac
 # What the environment was made from; written last, so a broken set-up is made again.
-stamp="$want $PWD $(cat requirements.txt ci/constraints.txt | cksum)"
+stamp="$want $PWD $(cat "$requirements" "$constraints" | cksum)"
 if [ "$(cat "$venv/made-from" 2>/dev/null || true)" != "$stamp" ]; then
-  echo "Setting up .venv (Python $want): a few minutes the first time."
+  echo "Setting up ${venv##*/} (Python $want): a few minutes the first time."
   rm -rf "$venv"
   "$python" -m venv "$venv" || {
     echo "python -m venv failed: on Debian and Ubuntu, install python3-venv." >&2
     exit 1
   }
   "$venv/bin/pip" install --quiet --disable-pip-version-check \
-    -r requirements.txt -c ci/constraints.txt
+    -r "$requirements" -c "$constraints"
   "$venv/bin/pip" install --quiet --disable-pip-version-check --no-deps -e .
   echo "$stamp" >"$venv/made-from"
 fi
