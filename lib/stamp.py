@@ -3,6 +3,7 @@
 import numpy as np
 
 from lib import metrics
+from lib.device import host
 from lib.quiet import tf
 
 EMBEDDING_STDDEV = 0.05
@@ -175,13 +176,15 @@ def batch_of(examples, maxlen):
         examples: ``lib.sessions.Examples``.
         maxlen: width of the windows.
     """
-    items = tf.constant(examples.items)
-    start, target = tf.constant(examples.start), tf.constant(examples.target)
+    with host():
+        items = tf.constant(examples.items)
+        start, target = tf.constant(examples.start), tf.constant(examples.target)
 
     def take(index):
-        stop = tf.gather(target, index)
-        window = windows(items, tf.gather(start, index), stop, maxlen)
-        return window, tf.gather(items, stop) - 1
+        with host():
+            stop = tf.gather(target, index)
+            window = windows(items, tf.gather(start, index), stop, maxlen)
+            return window, tf.gather(items, stop) - 1
 
     return take
 

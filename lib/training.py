@@ -6,7 +6,7 @@ import shutil
 import time
 from pathlib import Path
 
-from lib import pipeline, results
+from lib import device, pipeline, results
 from lib.errors import InputError
 from lib.quiet import tf
 
@@ -55,8 +55,10 @@ def fit(
         counted), and how many times the training step was traced to a graph.
 
     Raises:
-        InputError: too few examples for a batch, or the loss is not a number.
+        InputError: too few examples for a batch, the loss is not a number, or an NPU
+            was opened for another ``steps_per_execution``.
     """
+    device.check_loop(steps_per_execution(model))
     _make_variables(model, take)
     checkpoint = tf.train.Checkpoint(model=model, optimizer=model.optimizer)
     folder = run.folder / "ckpt"
