@@ -108,20 +108,14 @@ def _refuse_a_used_kernel():
 def _set(options, precision_mode, settings):
     """Sets every option; returns notes on names that this release does not have."""
     notes = []
-    name = "precision_mode"
-    if precision_mode in NEWER_MODES:
-        if precision_mode not in _OF_FIRST_OPTION:
-            name = "precision_mode_v2"  # never both: the card refuses two
-        try:
-            setattr(options, name, precision_mode)
-        except (ValueError, TypeError):
-            older = NEWER_MODES[precision_mode]
+    if precision_mode not in NEWER_MODES or not _set_newer(options, precision_mode):
+        older = NEWER_MODES.get(precision_mode, precision_mode)
+        settings = [("", "precision_mode", older), *settings]
+        if older != precision_mode:
             notes.append(
-                f'this npu_device has no {name}="{precision_mode}": set '
-                f'precision_mode="{older}", the same by its older name'
+                f'this npu_device does not know "{precision_mode}": '
+                f'precision_mode="{older}" is set, the same by its older name'
             )
-            name, precision_mode = "precision_mode", older
-    settings = [("", name, precision_mode), *settings]
     for group, name, value in settings:
         try:
             setattr(getattr(options, group) if group else options, name, value)
@@ -131,6 +125,18 @@ def _set(options, precision_mode, settings):
                 f"({_line(error)}): its release and lib/ascend.py do not agree."
             ) from None
     return notes
+
+
+def _set_newer(options, precision_mode):
+    """Sets a name of later releases; False where this one does not have it."""
+    first = precision_mode in _OF_FIRST_OPTION  # never both: the card refuses two
+    try:
+        setattr(
+            options, "precision_mode" if first else "precision_mode_v2", precision_mode
+        )
+    except (ValueError, TypeError):
+        return False
+    return True
 
 
 def _line(error):
