@@ -24,11 +24,12 @@ NEWER_MODES = {  # names of later releases, and what they are called in every re
 _OF_FIRST_OPTION = ("allow_mix_precision_fp16",)  # the others are precision_mode_v2
 TENSORFLOW = "2.6.5"  # the one that npu_device supports
 INSTALL = (
-    "on a host with an Ascend card, source /usr/local/Ascend/cann/set_env.sh (before "
-    "CANN 9: /usr/local/Ascend/ascend-toolkit/set_env.sh and "
-    "/usr/local/Ascend/tfplugin/set_env.sh), and install CANN's own npu_device (it is "
-    f"not on PyPI) beside TensorFlow {TENSORFLOW} on Python 3.9"
+    "on a host with an Ascend card, source CANN's set_env.sh (/usr/local/Ascend/cann, "
+    "before CANN 9 /usr/local/Ascend/ascend-toolkit, before CANN 8 that of "
+    "/usr/local/Ascend/tfplugin too) and put the npu_device of the same CANN, which is "
+    f"not on PyPI, on PYTHONPATH, beside TensorFlow {TENSORFLOW} on Python 3.9"
 )
+_failure = None  # of this kernel's first try to open: options reach the card only once
 
 
 class Unavailable(Exception):
@@ -52,11 +53,14 @@ def open(number, precision_mode, settings, steps_per_execution):
         InputError: tensors were made in this kernel already, or an option that every
             release has was refused.
     """
+    global _failure
     if precision_mode == "mixed_bfloat16":
         raise Unavailable("an Ascend 910 has no bfloat16; use allow_mix_precision")
     imported_before = "npu_device" in sys.modules
     if not imported_before and importlib.util.find_spec("npu_device") is None:
         raise Unavailable(f"npu_device is not installed; {INSTALL}")
+    if _failure:
+        raise Unavailable(_failure)
     from lib.quiet import tf
 
     _refuse_a_used_kernel()
@@ -74,10 +78,11 @@ def open(number, precision_mode, settings, steps_per_execution):
     try:
         handle = npu.open(number).as_default()
     except Exception as error:
-        raise Unavailable(
+        _failure = (
             f"npu_device.open failed ({_line(error)}); look at ASCEND_DEVICE_ID, and "
-            "whether another process computes on that card"
-        ) from None
+            "whether another process computes on that card, then restart the kernel"
+        )
+        raise Unavailable(_failure) from None
     if tf.__version__ != TENSORFLOW:
         notes.append(f"npu_device supports TensorFlow {TENSORFLOW}")
     return "Ascend " + handle.name().rpartition("device:")[2], notes

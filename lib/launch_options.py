@@ -12,7 +12,7 @@ from lib import sources
 from lib.errors import InputError
 
 MIXED_MODES = ("allow_mix_precision", "allow_mix_precision_fp16", "mixed_float16")
-_MOST_STEP_ITEMS = 100  # that a dump_step may list
+DUMP_STEP = 'up to 100 steps or ranges of steps joined by "|", as in "0|5-7|10"'
 _MIX_LISTS = ("black-list", "white-list", "gray-list")
 _FUSION_SECTIONS = ("Switch", "Priority", "ExceptionalPassOfO1Level")
 _FUSION_GROUPS = ("GraphFusion", "UBFusion")
@@ -132,9 +132,6 @@ class LaunchOptions:
 
 
 NAMES = tuple(field.name for field in fields(LaunchOptions))
-DUMP_STEP = (
-    f'up to {_MOST_STEP_ITEMS} steps or ranges, rising, joined by "|", as in "0|5-7|10"'
-)
 
 
 def of(parameters):
@@ -143,17 +140,13 @@ def of(parameters):
 
 
 def is_dump_step(text):
-    """Whether ``text`` lists steps as a card reads them: ``"0|5-7|10"``."""
+    """Whether ``text`` lists steps as a card reads them, see ``DUMP_STEP``."""
     items = text.split("|")
-    if len(items) > _MOST_STEP_ITEMS:
-        return False
-    for item in items:
-        ends = [int(end) for end in item.split("-") if re.fullmatch("[0-9]+", end)]
-        if len(ends) != item.count("-") + 1 or len(ends) > 2:
-            return False
-        if len(ends) == 2 and ends[0] >= ends[1]:
-            return False
-    return True
+    ranges = [re.fullmatch("([0-9]+)(?:-([0-9]+))?", item) for item in items]
+    return len(items) <= 100 and all(
+        found and (found[2] is None or int(found[1]) < int(found[2]))
+        for found in ranges
+    )
 
 
 def check_mixlist(text, where):
@@ -170,7 +163,7 @@ def check_mixlist(text, where):
     Raises:
         InputError: the text is not as said; the sentence begins with ``where``.
     """
-    lists = _json_object(text, where)
+    lists = _parse(text, where)
     _only(lists, _MIX_LISTS, where)
     added, removed = {}, {}
     for name, changes in lists.items():
@@ -208,12 +201,12 @@ def check_fusion_switch(text, where):
         InputError: the text is neither; the sentence begins with ``where``.
     """
     if text.lstrip().startswith("{"):
-        sections = _json_object(text, where)
+        sections = _parse(text, where)
         _only(sections, _FUSION_SECTIONS, where)
         groups = sections.get("Switch")
         _only(groups, _FUSION_GROUPS, f"{where}: Switch")
         for name, switches in groups.items():
-            _only(switches, switches, f"{where}: {name}")
+            _only(switches, None, f"{where}: {name}")
             for fusion, value in switches.items():
                 _check_switch(fusion, value, where)
         return
@@ -260,7 +253,7 @@ def _read(name, path):
     return text
 
 
-def _json_object(text, where):
+def _parse(text, where):
     def unique(pairs):
         keys = [key for key, _ in pairs]
         for key in keys:
@@ -269,21 +262,20 @@ def _json_object(text, where):
         return dict(pairs)
 
     try:
-        found = json.loads(text, object_pairs_hook=unique)
+        return json.loads(text, object_pairs_hook=unique)
     except json.JSONDecodeError as error:
         raise InputError(
             f"{where}: not JSON ({error.msg} in line {error.lineno}); comments and "
             "trailing commas are not allowed."
         ) from None
-    return found
 
 
 def _only(found, allowed, where):
-    """Raises InputError unless ``found`` is an object with none but allowed keys."""
+    """Raises InputError unless ``found`` is an object, with allowed keys if any."""
     if not isinstance(found, dict):
         raise InputError(f"{where}: expected an object in braces, found {found!r}.")
     for key in found:
-        if key not in allowed:
+        if allowed and key not in allowed:
             raise InputError(f'{where}: "{key}": allowed are {", ".join(allowed)}.')
 
 

@@ -23,7 +23,7 @@ def open(device_id=None):
         device_id = int(os.environ.get("ASCEND_DEVICE_ID", "0"))
     workers = _workers()
     if _handle is not None:
-        if _handle.device_id is not device_id:
+        if _handle.device_id != device_id:  # also "0" after 0
             raise RuntimeError(f"Failed create npu instance on device {device_id}")
         calls.append(("open again", device_id))
         return _handle
