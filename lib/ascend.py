@@ -5,7 +5,8 @@ only then tensors and models. ``open`` below is that order. Afterwards:
 
 - ``with tf.device(...)`` does nothing; only ``lib.device.host`` reaches the host;
 - what an option says cannot be changed before the kernel restarts;
-- a compiled loop takes as many steps as ``NPU_LOOP_SIZE`` said at the import.
+- a compiled loop takes as many steps as ``NPU_LOOP_SIZE`` said at the import, or
+  ``set_loop_size`` since.
 """
 
 import importlib.util
@@ -73,7 +74,7 @@ def open(number, precision_mode, settings, steps_per_execution):
             f"npu_device does not import ({_line(error)}); {INSTALL}"
         ) from None
     if imported_before:
-        npu.set_npu_loop_size(steps_per_execution)
+        set_loop_size(steps_per_execution)
     notes = _set(npu.global_options(), precision_mode, settings)
     try:
         handle = npu.open(number).as_default()
@@ -86,6 +87,13 @@ def open(number, precision_mode, settings, steps_per_execution):
     if tf.__version__ != TENSORFLOW:
         notes.append(f"npu_device supports TensorFlow {TENSORFLOW}")
     return "Ascend " + handle.name().rpartition("device:")[2], notes
+
+
+def set_loop_size(steps):
+    """Sets how many steps the next call of a compiled loop takes."""
+    import npu_device
+
+    npu_device.set_npu_loop_size(steps)
 
 
 def loss_scaled(optimizer):

@@ -111,8 +111,8 @@ def open(
         precision_mode: a name from the table or one of the newer ones.
         threads: that one operation may use on the CPU; 0 leaves it to TensorFlow. Small
             steps run faster on one: waking a second thread costs more than it does.
-        steps_per_execution: of the models that will be compiled. An NPU must know
-            before it is opened; other devices do not ask.
+        steps_per_execution: of the models that will be compiled. An NPU wants to know
+            before it is opened, see ``set_loop_size``; other devices do not ask.
         **launch: fields of ``lib.launch_options.LaunchOptions``. They are checked on
             every device and in force on an NPU.
 
@@ -173,20 +173,15 @@ def open(
     return _processor(device, precision_mode, threads, notes)
 
 
-def check_loop(steps):
-    """Checks that an open NPU was told how many steps a call of a model takes.
+def set_loop_size(steps):
+    """Tells an open NPU how many steps the next call of a model takes.
 
     With another number it would take too many steps, or wait for ever.
-
-    Raises:
-        InputError: it was told another number.
+    ``training.fit`` does it; who calls ``model.fit`` with ``steps_per_execution`` calls
+    it before. Other devices do not ask.
     """
-    told = _npu[0]["steps_per_execution"] if _npu else steps
-    if told != steps:
-        raise InputError(
-            f"steps_per_execution={steps}: the NPU was opened for {told}; give the "
-            "same number to device.open and to compile, and restart the kernel."
-        )
+    if _npu is not None:
+        ascend.set_loop_size(steps)
 
 
 def host():

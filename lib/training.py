@@ -55,10 +55,9 @@ def fit(
         counted), and how many times the training step was traced to a graph.
 
     Raises:
-        InputError: too few examples for a batch, the loss is not a number, or an NPU
-            was opened for another ``steps_per_execution``.
+        InputError: too few examples for a batch, or the loss is not a number.
     """
-    device.check_loop(steps_per_execution(model))
+    device.set_loop_size(steps_per_execution(model))
     _make_variables(model, take)
     checkpoint = tf.train.Checkpoint(model=model, optimizer=model.optimizer)
     folder = run.folder / "ckpt"

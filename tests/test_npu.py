@@ -60,7 +60,7 @@ from lib.quiet import tf
 import npu_device
 training.set_seed(0)
 
-def train(model, data, take, loss, evaluate, steps_per_execution=4):
+def train(model, data, take, loss, evaluate, steps_per_execution):
     run = results.Run("npu", {"output_dir": os.environ["OUTPUT"]}, {"name": loss[0]})
     model.compile(
         optimizer=opened.scaled(optimizers.adam(0.01, 24, "cosine")),
@@ -88,8 +88,11 @@ answer(
     device=opened.record(),
     same=same,
     other=other,
-    wrong_loop=sentence_of(train, *of_stamp, steps_per_execution=3),
-    histories=[train(*of_stamp), train(*of_mf)],
+    histories=[train(*of_stamp, 4), train(*of_mf, 5)],
+    untold=(
+        npu_device.set_npu_loop_size(3),
+        sentence_of(second.fit, kind=npu_device.ContractBroken),
+    ),
     scales=type(first.optimizer).__name__,
     calls=npu_device.calls,
     broken=npu_device.broken,
@@ -129,6 +132,7 @@ def test_calls_come_in_the_order_of_the_contract(trained):
     calls = [tuple(call) for call in found["calls"]]
     scale = ("NpuLossScaleOptimizer", "Adam")
     profile = calls.pop(7)
+    untold = [("set_npu_loop_size", 3), ("fit", 5)]  # what the case does wrong at last
     assert profile[:2] == ("option", "profiling_config.profiling_options")
     assert json.loads(profile[2])["output"] == str(folder / "profile")
     assert calls == [
@@ -145,10 +149,14 @@ def test_calls_come_in_the_order_of_the_contract(trained):
         ("opened", 0),
         ("as_default",),
         scale,
+        ("set_npu_loop_size", 4),
+        ("fit", 4),
         scale,
-        scale,
+        ("set_npu_loop_size", 5),
+        ("fit", 5),
+        *untold,
     ]
-    assert found["broken"] == []
+    assert found["broken"] == ["fit takes 5 steps a call, the loop size is 3"]
     assert found["number"] == "0"
 
 
@@ -175,12 +183,6 @@ def test_both_models_train_on_it(trained):
         assert [row["epoch"] for row in history] == [1, 2, 3]
         assert history[-1]["loss"] < history[0]["loss"]
     assert trained[1]["scales"] == "NpuLossScaleOptimizer"
-
-
-def test_a_loop_that_the_card_was_not_told_of_is_refused(trained):
-    assert trained[1]["wrong_loop"].startswith(
-        "steps_per_execution=3: the NPU was opened for 4"
-    )
 
 
 def test_an_older_release_gets_the_older_name_and_float32_no_scale(tmp_path):

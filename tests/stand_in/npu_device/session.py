@@ -9,11 +9,12 @@ from pathlib import Path
 import tensorflow as tf
 from tensorflow.python.eager import context
 
-from npu_device.contract import broken, calls
+from npu_device.contract import broken, calls, fail
 from npu_device.options import global_options
 
 _MIXED = ("allow_mix_precision", "allow_mix_precision_fp16", "mixed_float16")
 _handle = None
+_loop_size = int(os.environ.get("NPU_LOOP_SIZE", "1"))  # read once, at the import
 
 
 def open(device_id=None):
@@ -45,6 +46,8 @@ def set_npu_loop_size(loop_size):
     """Steps of the next call of a loop; what is not above 0 changes nothing."""
     if type(loop_size) is not int:
         raise TypeError(f"loop_size must be int, got {type(loop_size)}")
+    global _loop_size
+    _loop_size = loop_size if loop_size > 0 else _loop_size
     calls.append(("set_npu_loop_size", loop_size))
 
 
@@ -65,12 +68,29 @@ class NpuDeviceHandle:
     def as_default(self):
         calls.append(("as_default",))
         tf.device = _inert_device
+        if not hasattr(tf.keras.Model.fit, "checks_loop"):
+            tf.keras.Model.fit = _checked(tf.keras.Model.fit)
         return self
 
 
 def _inert_device(name):
     calls.append(("tf.device", str(name)))
     return nullcontext()
+
+
+def _checked(fit):
+    """``Model.fit``, refused where a card would take another number of steps a call."""
+
+    def checked(self, *args, **kwargs):
+        steps = getattr(self, "steps_per_execution", None)  # Keras 3
+        steps = int(self._steps_per_execution if steps is None else steps)
+        calls.append(("fit", steps))
+        if steps not in (1, _loop_size):
+            fail(f"fit takes {steps} steps a call, the loop size is {_loop_size}")
+        return fit(self, *args, **kwargs)
+
+    checked.checks_loop = True
+    return checked
 
 
 def _workers():
