@@ -1,6 +1,7 @@
 """Which device runs, and in which precision."""
 
 import os
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 
 from lib import ascend, processors
@@ -184,15 +185,17 @@ def set_loop_size(steps):
         ascend.set_loop_size(steps)
 
 
+@contextmanager
 def host():
-    """Where tensors are made on the host: ``with host(): ...``.
+    """Where tensors are made on the host: ``with host(): ...``, or ``@host()``.
 
     On an NPU ``tf.device`` does nothing, so tables that only the input pipeline reads
     would be made on the card.
     """
     from tensorflow.python.eager import context
 
-    return context.device("CPU:0")
+    with context.device("CPU:0"):
+        yield
 
 
 def logical_id():

@@ -169,6 +169,7 @@ def windows(items, start, stop, maxlen):
     return tf.where(position >= tf.expand_dims(start, 1), clicks, 0)
 
 
+@host()
 def batch_of(examples, maxlen):
     """Returns ``take(index) -> (windows, target columns)`` for a batch of examples.
 
@@ -176,15 +177,14 @@ def batch_of(examples, maxlen):
         examples: ``lib.sessions.Examples``.
         maxlen: width of the windows.
     """
-    with host():
-        items = tf.constant(examples.items)
-        start, target = tf.constant(examples.start), tf.constant(examples.target)
+    items = tf.constant(examples.items)
+    start, target = tf.constant(examples.start), tf.constant(examples.target)
 
+    @host()
     def take(index):
-        with host():
-            stop = tf.gather(target, index)
-            window = windows(items, tf.gather(start, index), stop, maxlen)
-            return window, tf.gather(items, stop) - 1
+        stop = tf.gather(target, index)
+        window = windows(items, tf.gather(start, index), stop, maxlen)
+        return window, tf.gather(items, stop) - 1
 
     return take
 
