@@ -86,11 +86,11 @@ class MF(tf.keras.Model):
         return tf.clip_by_value(self(pairs)[:, 0], LOWEST, HIGHEST)
 
 
-@host()
 def batch_of(part):
     """Returns ``take(index) -> (pairs, ratings)`` for a batch of ``ratings.Part``."""
-    pairs = tf.constant(np.stack([part.user_idx, part.item_idx], axis=1))
-    rating = tf.constant(part.rating[:, None])
+    with host():
+        pairs = tf.constant(np.stack([part.user_idx, part.item_idx], axis=1))
+        rating = tf.constant(part.rating[:, None])
 
     @host()
     def take(index):

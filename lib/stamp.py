@@ -169,7 +169,6 @@ def windows(items, start, stop, maxlen):
     return tf.where(position >= tf.expand_dims(start, 1), clicks, 0)
 
 
-@host()
 def batch_of(examples, maxlen):
     """Returns ``take(index) -> (windows, target columns)`` for a batch of examples.
 
@@ -177,8 +176,9 @@ def batch_of(examples, maxlen):
         examples: ``lib.sessions.Examples``.
         maxlen: width of the windows.
     """
-    items = tf.constant(examples.items)
-    start, target = tf.constant(examples.start), tf.constant(examples.target)
+    with host():
+        items = tf.constant(examples.items)
+        start, target = tf.constant(examples.start), tf.constant(examples.target)
 
     @host()
     def take(index):
