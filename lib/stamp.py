@@ -220,7 +220,7 @@ def recommend(model, session, maxlen, k=10):
     """
     session = np.asarray(session, np.int32)
     window = windows(session, np.array([0], np.int32), [len(session)], maxlen)
-    scores = model.predict_on_batch(window)[0]
+    scores = model(window).numpy()[0]
     best = np.argpartition(-scores, k)[:k]
     best = best[np.argsort(-scores[best], kind="stable")]
     return best + 1, scores[best]
