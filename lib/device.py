@@ -1,11 +1,12 @@
 """Which device runs, and in which precision."""
 
 import os
-import platform
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
+from lib import ascend, processors
 from lib.errors import InputError
+from lib.launch_options import NAMES, LaunchOptions
 
 DEVICES = ("auto", "npu", "gpu", "cpu")
 PRECISION_MODES = (
@@ -13,9 +14,11 @@ PRECISION_MODES = (
     "allow_fp32_to_fp16",
     "must_keep_origin_dtype",
     "force_fp16",
+    "force_fp32",
     "mixed_bfloat16",
+    *ascend.NEWER_MODES,
 )
-_BF16_FLAGS = {"amx_bf16", "avx512_bf16"}  # CPUs that multiply bfloat16 in hardware
+_npu = None  # (what was asked for, the Device), once an NPU is open in this kernel
 
 
 @dataclass(frozen=True)
@@ -23,12 +26,13 @@ class Device:
     """What a run computes on; goes into its record.
 
     Attributes:
-        kind: ``"gpu"`` or ``"cpu"``.
+        kind: ``"npu"``, ``"gpu"`` or ``"cpu"``.
         name: of the processor, as it calls itself.
         precision_mode: what was asked for.
         matmul_dtype: what the large matrix products really use. Weights, loss and
             metrics are float32 always.
         note: why, in a few words.
+        notes: why no better device was chosen, and which options are not in force.
     """
 
     kind: str
@@ -36,98 +40,162 @@ class Device:
     precision_mode: str
     matmul_dtype: str
     note: str
+    notes: tuple = ()
+
+    @property
+    def cast_dtype(self):
+        """The type to which a model itself casts the inputs of its large products.
+
+        An NPU lowers float32 products by itself, as ``precision_mode`` tells it; a
+        graph with casts of its own would lower them twice.
+        """
+        return "float32" if self.kind == "npu" else self.matmul_dtype
 
     def record(self):
         """The same as a dict, for ``result.json``."""
-        return asdict(self)
+        return {**asdict(self), "notes": list(self.notes)}
 
     def scaled(self, optimizer):
-        """Wraps an optimizer in Keras' dynamic loss scale where float16 needs it.
+        """Wraps an optimizer in a dynamic loss scale where float16 needs it.
 
         A gradient of the full-catalogue softmax is far below the smallest float16;
-        bfloat16 and float32 reach it as it is.
+        bfloat16 and float32 reach it as it is. On an NPU it is the vendor's scale,
+        which sees overflow there; elsewhere it is Keras' own.
         """
         if self.matmul_dtype != "float16":
             return optimizer
+        if self.kind == "npu":
+            return ascend.loss_scaled(optimizer)
         from lib.quiet import tf
 
         return tf.keras.mixed_precision.LossScaleOptimizer(optimizer)
 
 
-def open(device="auto", precision_mode="allow_mix_precision", threads=0):
+def open(
+    device="auto",
+    precision_mode="allow_mix_precision",
+    threads=0,
+    steps_per_execution=1,
+    **launch,
+):
     """Chooses the device and the precision; safe to call again.
 
-    ==========================  ===========================================  =========
-    ``precision_mode``          CPU with bfloat16 instructions (AMX,         other CPUs
-                                AVX512-BF16); GPU from Ampere on             and GPUs
-    ==========================  ===========================================  =========
-    ``must_keep_origin_dtype``  float32                                      float32
-    ``allow_fp32_to_fp16``      matrix products in bfloat16                  float32
-    ``allow_mix_precision``     matrix products in bfloat16                  float32
-    ``force_fp16``              matrix products in float16, loss scaled      the same
-    ``mixed_bfloat16``          matrix products in bfloat16                  the same
-    ==========================  ===========================================  =========
+    ==========================  ======================  ======================  =======
+    ``precision_mode``          Ascend 910              CPU with bfloat16       other
+                                                        instructions (AMX,      CPU or
+                                                        AVX512-BF16); GPU from  GPU
+                                                        Ampere on
+    ==========================  ======================  ======================  =======
+    ``must_keep_origin_dtype``  float32                 float32                 float32
+    ``allow_fp32_to_fp16``      products in float16     products in bfloat16    float32
+    ``allow_mix_precision``     what its lists say, in  products in bfloat16    float32
+                                float16
+    ``force_fp32``              products take float16,  products in bfloat16    float32
+                                the rest is float32
+    ``force_fp16``              all it can in float16   products in float16     as left
+    ``mixed_bfloat16``          not there               products in bfloat16    as left
+    ==========================  ======================  ======================  =======
 
-    ``mixed_bfloat16`` is for comparing results: without the instructions it is slow.
+    Float16 trains with a scaled loss. ``mixed_bfloat16`` is for comparing results:
+    without the instructions it is slow. Later releases of ``npu_device`` have new names
+    for the same: ``mixed_float16`` and ``allow_mix_precision_fp16`` for
+    ``allow_mix_precision``, ``fp16`` for ``force_fp16``, ``origin`` for
+    ``must_keep_origin_dtype``, ``cube_fp16in_fp32out`` for ``force_fp32``; where a
+    release does not have one, the older name is set.
+
+    Everything is checked before a device is touched. Once an NPU is open, a second call
+    with the same arguments returns the same ``Device`` and does nothing.
 
     Args:
-        device: ``"auto"`` (a GPU where TensorFlow sees one, else the CPU), ``"gpu"`` or
-            ``"cpu"``.
-        precision_mode: one of the four names that the Ascend launch scripts use, or
-            ``"mixed_bfloat16"``.
+        device: ``"auto"`` (an NPU where one opens, else a GPU where TensorFlow sees
+            one, else the CPU), or one of the three.
+        precision_mode: a name from the table or one of the newer ones.
         threads: that one operation may use on the CPU; 0 leaves it to TensorFlow. Small
             steps run faster on one: waking a second thread costs more than it does.
+        steps_per_execution: of the models that will be compiled. An NPU wants to know
+            before it is opened, see ``set_loop_size``; other devices do not ask.
+        **launch: fields of ``lib.launch_options.LaunchOptions``. They are checked on
+            every device and in force on an NPU.
 
     Returns:
         A ``Device``.
 
     Raises:
-        InputError: an unknown name, a device that is not there, or another number of
-            threads than this kernel computes with already.
+        InputError: an unknown name or option, options that exclude each other, a file
+            that is not as it must be, a device that is not there, another number of
+            threads than this kernel computes with already, or other arguments than
+            those that the NPU of this kernel was opened with.
     """
-    if device not in DEVICES:
-        raise InputError(f'device="{device}": allowed are {", ".join(DEVICES)}.')
-    if precision_mode not in PRECISION_MODES:
+    global _npu
+    for name, value, allowed in (
+        ("device", device, DEVICES),
+        ("precision_mode", precision_mode, PRECISION_MODES),
+    ):
+        if value not in allowed:
+            raise InputError(f'{name}="{value}": allowed are {", ".join(allowed)}.')
+    for name in launch:
+        if name not in NAMES:
+            raise InputError(f"{name}: no launch option; there are {', '.join(NAMES)}.")
+    if type(steps_per_execution) is not int or steps_per_execution < 1:
         raise InputError(
-            f'precision_mode="{precision_mode}": allowed are '
-            f"{', '.join(PRECISION_MODES)}."
+            f"steps_per_execution={steps_per_execution!r}: give a whole number, 1 or "
+            "more."
         )
-    if device == "npu":
-        raise InputError(
-            'device="npu": this version runs on CPU and GPU; use "auto", "gpu" or '
-            '"cpu".'
-        )
-    from lib.quiet import tf
-
-    _set_threads(tf, threads)
-    gpus = tf.config.list_physical_devices("GPU")
-    if device == "gpu" and not gpus:
-        raise InputError(
-            'device="gpu": TensorFlow sees no GPU here; install tensorflow[and-cuda] '
-            'and a driver, or use "cpu".'
-        )
-    if device != "cpu" and gpus:
-        details = tf.config.experimental.get_device_details(gpus[0])
-        name = details.get("device_name", gpus[0].name)
-        has_bf16 = details.get("compute_capability", (0, 0)) >= (8, 0)
-        kind = "gpu"
-    else:
-        if gpus:
-            _hide_gpus(tf)
-        name, flags = _cpu()
-        has_bf16 = bool(_BF16_FLAGS & flags)
-        kind = "cpu"
-    matmul_dtype, note = "float32", "as asked"
-    if precision_mode == "force_fp16":
-        matmul_dtype = "float16"
-    elif precision_mode == "mixed_bfloat16":
-        matmul_dtype = "bfloat16"
-    elif precision_mode != "must_keep_origin_dtype":
-        if has_bf16:
-            matmul_dtype = "bfloat16"
+    options = LaunchOptions(**launch)
+    number = logical_id()
+    wish = {
+        "device": device,
+        "precision_mode": precision_mode,
+        "steps_per_execution": steps_per_execution,
+        "ASCEND_DEVICE_ID": number,
+        **asdict(options),
+    }
+    if _npu is not None:
+        _refuse_another_wish(wish)
+        return _npu[1]
+    settings = options.settings(precision_mode)
+    notes = []
+    if device in ("auto", "npu"):
+        try:
+            name, notes = ascend.open(
+                number, precision_mode, settings, steps_per_execution
+            )
+        except ascend.Unavailable as reason:
+            if device == "npu":
+                raise InputError(f'device="npu": {reason}; or use "auto".') from None
+            notes.append(f"no NPU: {str(reason).partition(';')[0]}")
         else:
-            note = f"this {kind} has no bfloat16 instructions"
-    return Device(kind, name, precision_mode, matmul_dtype, note)
+            if threads:
+                notes.append(f"threads={threads}: not applicable on an NPU")
+            opened = _card(name, precision_mode, notes)
+            _npu = wish, opened
+            return opened
+    notes += [f"{name}: not applicable without an NPU" for name in options.asked_for()]
+    return _processor(device, precision_mode, threads, notes)
+
+
+def set_loop_size(steps):
+    """Tells an open NPU how many steps the next call of a model takes.
+
+    With another number it would take too many steps, or wait for ever.
+    ``training.fit`` does it; who calls ``model.fit`` with ``steps_per_execution`` calls
+    it before. Other devices do not ask.
+    """
+    if _npu is not None:
+        ascend.set_loop_size(steps)
+
+
+@contextmanager
+def host():
+    """Where tensors are made on the host: ``with host(): ...``, or ``@host()``.
+
+    On an NPU ``tf.device`` does nothing, so tables that only the input pipeline reads
+    would be made on the card.
+    """
+    from tensorflow.python.eager import context
+
+    with context.device("CPU:0"):
+        yield
 
 
 def logical_id():
@@ -142,34 +210,37 @@ def logical_id():
     return int(text)
 
 
-def _set_threads(tf, threads):
-    if not threads or threads == tf.config.threading.get_intra_op_parallelism_threads():
-        return
-    try:
-        tf.config.threading.set_intra_op_parallelism_threads(threads)
-    except RuntimeError:
-        raise InputError(
-            f"threads={threads}: this kernel computes already with another number; "
-            "restart the kernel."
-        ) from None
+def _refuse_another_wish(wish):
+    for name, value in wish.items():
+        first = _npu[0][name]
+        if value != first:
+            raise InputError(
+                f"{name}={value!r}: this kernel computes on an NPU that was opened "
+                f"with {first!r}; restart the kernel."
+            )
 
 
-def _hide_gpus(tf):
-    try:
-        tf.config.set_visible_devices([], "GPU")
-    except RuntimeError:
-        raise InputError(
-            'device="cpu": this kernel uses the GPU already; restart the kernel.'
-        ) from None
+def _card(name, precision_mode, notes):
+    precision = ascend.NEWER_MODES.get(precision_mode, precision_mode)
+    matmul_dtype, note = "float16", "the card lowers float32 products by itself"
+    if precision == "must_keep_origin_dtype":
+        matmul_dtype, note = "float32", "as asked"
+    return Device("npu", name, precision_mode, matmul_dtype, note, tuple(notes))
 
 
-def _cpu():
-    """The processor's name and its instruction set flags (Linux; elsewhere none)."""
-    info = Path("/proc/cpuinfo")
-    fields = {}
-    if info.exists():
-        for line in info.read_text().splitlines():
-            key, _, value = line.partition(":")
-            fields.setdefault(key.strip(), value.strip())
-    name = fields.get("model name") or platform.processor() or platform.machine()
-    return name, set(fields.get("flags", "").split())
+def _processor(device, precision_mode, threads, notes):
+    kind, name, has_bf16 = processors.choose(device, threads)
+    if device == "auto" and kind == "cpu":
+        notes.append("no GPU: TensorFlow sees none")
+    precision = ascend.NEWER_MODES.get(precision_mode, precision_mode)
+    matmul_dtype, note = "float32", "as asked"
+    if precision == "force_fp16":
+        matmul_dtype = "float16"
+    elif precision == "mixed_bfloat16":
+        matmul_dtype = "bfloat16"
+    elif precision != "must_keep_origin_dtype":
+        if has_bf16:
+            matmul_dtype = "bfloat16"
+        else:
+            note = f"this {kind} has no bfloat16 instructions"
+    return Device(kind, name, precision_mode, matmul_dtype, note, tuple(notes))

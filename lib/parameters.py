@@ -9,6 +9,7 @@ import math
 
 from lib.device import DEVICES, PRECISION_MODES
 from lib.errors import InputError
+from lib.launch_options import DUMP_STEP, is_dump_step
 from lib.ratings import SPLITS
 
 
@@ -32,6 +33,17 @@ RULES = {
     "label": _ANY,
     "device": _one_of(*DEVICES),
     "precision_mode": _one_of(*PRECISION_MODES),
+    "over_dump": _ANY,
+    "over_dump_path": _TEXT,
+    "data_dump_flag": _ANY,
+    "data_dump_step": (is_dump_step, DUMP_STEP),
+    "data_dump_path": _TEXT,
+    "profiling": _ANY,
+    "profiling_dump_path": _TEXT,
+    "use_mixlist": _ANY,
+    "mixlist_file": _TEXT,
+    "fusion_off_flag": _ANY,
+    "fusion_off_file": _TEXT,
     "variant": _one_of("paper", "stmp", "normalized"),
     "order": _one_of("timeframe", "file"),
     "protocol": _one_of("srgnn", "modelzoo"),
@@ -66,7 +78,8 @@ def check(namespace, **narrower):
 
     Args:
         namespace: the notebook's ``globals()``. Its parameters are the names that the
-            parameters cell gives a type, as in ``epochs: int = 2``.
+            parameters cell gives a type, as in ``epochs: int = 2``. A whole number
+            given for a float or a text is made one, there too.
         narrower: allowed values of a parameter in this notebook, where they are fewer
             than its rule allows, for example ``variant=("paper", "stmp")``.
 
@@ -86,8 +99,8 @@ def check(namespace, **narrower):
     values = {}
     for name, kind in types.items():
         value = namespace[name]
-        if kind is float and type(value) is int:
-            value = float(value)
+        if kind in (float, str) and type(value) is int:
+            value = kind(value)  # papermill reads -p data_dump_step 10 as a number
         if type(value) is not kind:
             raise InputError(
                 f"{name}={value!r}: expected {kind.__name__}, found "
@@ -101,7 +114,7 @@ def check(namespace, **narrower):
             allowed, meaning = _one_of(*narrower[name])
         if not allowed(value):
             raise InputError(f"{name}={value!r}: allowed is {meaning}.")
-        values[name] = value
+        values[name] = namespace[name] = value
     return values
 
 

@@ -34,7 +34,7 @@ KEYS = {
     "baselines": dict,  # baseline's name -> metrics
     "timing": dict,  # seconds, examples/s, MB, date: what differs from run to run
 }
-_PACKAGES = ("tensorflow", "keras", "numpy", "pandas")
+_PACKAGES = ("tensorflow", "keras", "npu_device", "numpy", "pandas")
 
 
 class Run:

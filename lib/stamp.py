@@ -3,6 +3,7 @@
 import numpy as np
 
 from lib import metrics
+from lib.device import host
 from lib.quiet import tf
 
 EMBEDDING_STDDEV = 0.05
@@ -178,9 +179,11 @@ def batch_of(examples, maxlen, first_item=STAMP.first_item):
         maxlen: width of the windows.
         first_item: the item of column 0; 0 for ``protocol="modelzoo"``.
     """
-    items = tf.constant(examples.items)
-    start, target = tf.constant(examples.start), tf.constant(examples.target)
+    with host():
+        items = tf.constant(examples.items)
+        start, target = tf.constant(examples.start), tf.constant(examples.target)
 
+    @host()
     def take(index):
         stop = tf.gather(target, index)
         window = windows(items, tf.gather(start, index), stop, maxlen)
@@ -220,7 +223,7 @@ def recommend(model, session, maxlen, k=10):
     """
     session = np.asarray(session, np.int32)
     window = windows(session, np.array([0], np.int32), [len(session)], maxlen)
-    scores = model.predict_on_batch(window)[0]
+    scores = model(window).numpy()[0]
     best = np.argpartition(-scores, k)[:k]
     best = best[np.argsort(-scores[best], kind="stable")]
     return best + model.first_item, scores[best]

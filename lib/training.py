@@ -7,7 +7,7 @@ import statistics
 import time
 from pathlib import Path
 
-from lib import pipeline, results
+from lib import device, pipeline, results
 from lib.errors import InputError
 from lib.quiet import tf
 
@@ -69,6 +69,7 @@ def fit(
     Raises:
         InputError: too few examples for a batch, or the loss is not a number.
     """
+    device.set_loop_size(steps_per_execution(model))
     _make_variables(model, take)
     checkpoint = tf.train.Checkpoint(model=model, optimizer=model.optimizer)
     folder = run.folder / "ckpt"

@@ -1,11 +1,13 @@
 """A device is what it says; a wrong wish ends in one sentence."""
 
+import importlib.util
+import json
 import subprocess
 import sys
 
 import pytest
 
-from lib import device
+from lib import device, processors
 from lib.errors import InputError
 
 
@@ -25,20 +27,28 @@ def test_the_cpu_can_always_be_opened_again_and_again():
         ("allow_fp32_to_fp16", set(), "float32"),
         ("force_fp16", set(), "float16"),
         ("mixed_bfloat16", set(), "bfloat16"),
+        ("force_fp32", {"amx_bf16"}, "bfloat16"),
+        ("mixed_float16", {"amx_bf16"}, "bfloat16"),
+        ("mixed_float16", set(), "float32"),
+        ("allow_mix_precision_fp16", {"amx_bf16"}, "bfloat16"),
+        ("cube_fp16in_fp32out", set(), "float32"),
+        ("origin", {"amx_bf16"}, "float32"),
+        ("fp16", set(), "float16"),
     ],
 )
 def test_precision_in_force_follows_the_table(monkeypatch, mode, flags, dtype):
-    monkeypatch.setattr(device, "_cpu", lambda: ("some processor", flags))
+    monkeypatch.setattr(processors, "_cpu", lambda: ("some processor", flags))
     opened = device.open("cpu", mode)
     assert opened.matmul_dtype == dtype
     assert opened.precision_mode == mode
+    assert opened.cast_dtype == dtype
     if mode.startswith("allow") and dtype == "float32":
         assert opened.note == "this cpu has no bfloat16 instructions"
 
 
 def test_threads_are_set_before_the_first_operation_and_not_after():
     code = """
-from lib import device
+from lib import device, processors
 from lib.errors import InputError
 device.open("cpu", threads=1)
 device.open("cpu", threads=1)
@@ -68,15 +78,51 @@ def test_only_float16_gets_a_loss_scale():
     ("options", "sentence"),
     [
         ({"device": "tpu"}, 'device="tpu": allowed are auto, npu, gpu, cpu'),
-        ({"device": "npu"}, 'device="npu": this version runs on CPU and GPU'),
+        ({"device": "npu"}, 'device="npu": npu_device is not installed; on a host'),
         ({"precision_mode": "fp8"}, 'precision_mode="fp8": allowed are allow_mix'),
+        ({"steps_per_execution": 0}, "steps_per_execution=0: give a whole number"),
+        ({"auto_tune": True}, "auto_tune: no launch option; there are over_dump,"),
+        (
+            {"device": "npu", "data_dump_flag": True, "over_dump": True},
+            "data_dump_flag and over_dump are both True",
+        ),
+        (
+            {"fusion_off_flag": True, "fusion_off_file": "/no/file"},
+            "fusion_off_file: /no/file cannot be read",
+        ),
     ],
 )
 def test_what_cannot_be_opened_is_said_in_one_sentence(options, sentence):
+    if options == {"device": "npu"} and importlib.util.find_spec("npu_device"):
+        pytest.skip("this machine has npu_device")
     with pytest.raises(InputError) as caught:
         device.open(**options)
     assert str(caught.value).startswith(sentence)
     assert "\n" not in str(caught.value)
+
+
+def test_every_step_down_from_an_npu_has_its_reason():
+    if importlib.util.find_spec("npu_device"):
+        pytest.skip("this machine has npu_device")
+    opened = device.open("auto")
+    assert opened.notes[0] == "no NPU: npu_device is not installed"
+    if opened.kind == "cpu":
+        assert opened.notes[1] == "no GPU: TensorFlow sees none"
+    assert device.open("cpu").notes == ()
+
+
+def test_options_of_an_npu_are_checked_and_reported_elsewhere(tmp_path):
+    options = {"profiling": True, "profiling_dump_path": str(tmp_path)}
+    opened = device.open("cpu", **options)
+    assert opened.notes == ("profiling: not applicable without an NPU",)
+    assert json.loads(json.dumps(opened.record())) == opened.record()
+
+
+def test_what_is_made_on_the_host_is_on_the_cpu():
+    from lib.quiet import tf
+
+    with device.host():
+        assert tf.constant(1).device.endswith("CPU:0")
 
 
 def test_a_gpu_that_is_not_there_is_an_error():

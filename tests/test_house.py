@@ -20,6 +20,7 @@ WITHOUT_TENSORFLOW = (
     "baselines",
 )
 WITHOUT_TENSORFLOW += ("parameters", "results", "comparison", "plots")
+WITHOUT_TENSORFLOW += ("device", "ascend", "launch_options", "processors")
 
 
 def imports_of(path):

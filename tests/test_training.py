@@ -29,7 +29,7 @@ def train(folder, cut_after=None, epochs=3, precision_mode="must_keep_origin_dty
     training.set_seed(0)
     run = results.Run("test", {"output_dir": str(folder)}, results.describe(data))
     model = stamp.STAMP(
-        data.n_items, 16, scale=8.0, dropout=0.1, matmul_dtype=device.matmul_dtype
+        data.n_items, 16, scale=8.0, dropout=0.1, matmul_dtype=device.cast_dtype
     )
     steps = pipeline.count_steps(len(data.train), 512)
     model.compile(

@@ -1,0 +1,3 @@
+from npu_device.train import optimizer
+
+__all__ = ["optimizer"]
