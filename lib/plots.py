@@ -48,7 +48,10 @@ def ranking(values, form, ours=(), xlabel=""):
     names = list(values)[::-1]
     found = [np.atleast_1d(values[name]) for name in names]
     numbers = [each.mean() for each in found]
-    spread = [[m - each.min(), each.max() - m] for m, each in zip(numbers, found)]
+    spread = [
+        [m - min(each.min(), m), max(each.max(), m) - m]
+        for m, each in zip(numbers, found)
+    ]
     colors = [DARK if name in ours else LIGHT for name in names]
     bars = ax.barh(names, numbers, color=colors, xerr=np.transpose(spread), ecolor=MID)
     ax.bar_label(bars, [form.format(number) for number in numbers], padding=3)
