@@ -38,6 +38,8 @@ def main():
         with ProcessPoolExecutor(options.jobs, get_context("spawn")) as pool:
             rows = list(pool.map(execute, *zip(*jobs)))
     show(rows)
+    if options.record:
+        keep(rows)
     failures = [row for row in rows if row["failure"]]
     for row in failures:
         print(f"\nFAILED {row['name']}: {row['failure']}\n  see {row['copy']}")
@@ -74,6 +76,11 @@ def parse(arguments):
         "--again",
         action="store_true",
         help="repeat the runs of a params file with lists that have a record already",
+    )
+    parser.add_argument(
+        "--record",
+        action="store_true",
+        help="keep the records and the executed notebooks in results/ too",
     )
     parser.add_argument("--called-from", default=".", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
@@ -221,6 +228,16 @@ def record_of(notebook):
         if line.endswith("result.json")
     ]
     return Path(printed[-1]) if printed else None
+
+
+def keep(rows):
+    """Copies what the runs left to ``results/<name of the run>``."""
+    for row in rows:
+        if row["record"]:
+            folder = ROOT / "results" / row["name"]
+            folder.mkdir(exist_ok=True)
+            shutil.copy2(row["record"], folder / "result.json")
+            shutil.copy2(row["copy"], folder / "notebook.ipynb")
 
 
 def show(rows):
