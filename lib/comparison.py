@@ -94,7 +94,7 @@ def compare(group, metric, published):
 
     Returns:
         ``(values, ours)``: name -> list of numbers, one a seed; and the names that are
-        runs of ours.
+        runs of ours. Published figures stand beside runs on the test part alone.
     """
     values = {
         label: [record["metrics"][metric] for record in same]
@@ -109,7 +109,9 @@ def compare(group, metric, published):
     values.update(beside)
     first = group[0]
     known = published[
-        (published["metric"] == metric) & (published["data"] == first["data"]["name"])
+        (published["metric"] == metric)
+        & (published["data"] == first["data"]["name"])
+        & (first["parameters"].get("evaluate_on", "test") == "test")
     ]
     for column in ("split", "test_share"):  # empty where it does not apply
         asked = first["parameters"].get(column)

@@ -111,3 +111,16 @@ def test_the_table_has_one_row_a_record(tmp_path):
     assert sorted(table["seed"]) == [0, 1, 2]
     assert table["hr_at_20"].tolist() == [0.5] * 3
     assert table["batch_size"].tolist() == [8] * 3
+
+
+def test_published_figures_stand_beside_runs_on_the_test_part_alone(tmp_path):
+    published = pd.DataFrame(
+        [["SR-GNN", "toy", None, None, "hr_at_20", 0.5]],
+        columns=["model", "data", "split", "test_share", "metric", "value"],
+    )
+    for part in ("test", "validation"):
+        written(tmp_path, epochs=1, evaluate_on=part)
+    questions = comparison.by_question(results.load(tmp_path), "stamp")
+    for question, group in questions.items():
+        values, _ = comparison.compare(group, "hr_at_20", published)
+        assert ("SR-GNN" in values) == question.endswith("test")
