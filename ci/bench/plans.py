@@ -49,7 +49,7 @@ def _stamp_groups():
     return groups
 
 
-def _mf(label, kind, batch_size, precision="float32", rounds=None, **options):
+def _mf(label, kind, batch_size, precision="float32", rounds=None, /, **options):
     row = {
         "label": label,
         "script": "mf_ours.py",
@@ -103,7 +103,9 @@ def _mf_groups():
         groups[f"batch {batch_size}"] = rows
     slow = _peer("Surprise SVD++", "mf_surprise.py", 1, algorithm="SVD++", warm=False)
     groups["SVD++"] = [slow]
-    groups["100 million"] = [_mf("ours, 100 million ratings", "huge", 2**20, rounds=1)]
+    groups["100 million"] = [
+        _mf("ours, 100 million ratings", "huge", 2**20, "float32", 1)
+    ]
     return groups
 
 
