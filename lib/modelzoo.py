@@ -3,7 +3,7 @@
 Run as published, with ``optimizers.adam`` and ``training.fit``:
 
 STAMP: ``sessions.load(..., protocol="modelzoo")``, windows of 8 clicks, loss
-"sparse_categorical_crossentropy", rate 0.005, 30 epochs of 50 batches of 128.
+``model.cross_entropy``, rate 0.005, 30 epochs of 50 batches of 128.
 
 MF: ``by_raw_id(ratings.load(..., split="modelzoo"))``, loss "mse", rate 0.001, 100
 epochs of batches of 512 with ``reshuffle=False``.
@@ -16,7 +16,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from lib import mf, stamp
+from lib import mf, softmax, stamp
 from lib.errors import InputError
 from lib.quiet import tf
 
@@ -37,9 +37,9 @@ class STAMP(stamp.STAMP):
     numbered from 1, see ``from_one``. ``"m_s"`` adds ``+ m_s`` to ``m_a``. ``"logits"``
     returns scores, for a loss that takes them.
 
-    Keras' "sparse_categorical_crossentropy" sees in a compiled graph that probabilities
-    come from a softmax and goes back to its input, so ``fit`` trains on the exact
-    cross-entropy. Where it is given nothing but numbers, outside a graph, it computes
+    The loss, Keras' sparse categorical cross-entropy, sees in a compiled graph that
+    probabilities come from a softmax and goes back to its input, so ``fit`` trains on
+    the exact cross-entropy. Given nothing but numbers, outside a graph, it computes
     ``clipped_cross_entropy``. The two are equal until a probability is below 1e-7.
 
     Inputs:
@@ -75,13 +75,13 @@ class STAMP(stamp.STAMP):
             name=name, shape=shape, initializer=start, regularizer=penalty
         )
 
-    def query(self, items, windows, training=False):
+    def query(self, windows, training=False):
         """``h_s * h_t``, the vector that items are compared with: ``(batch, d)``."""
         if "mask" in self.fixes:
-            x, real = self.look_up(items, windows)
+            x, real = self.look_up(windows)
             m_s = tf.reduce_sum(x, 1) / tf.reduce_sum(real, 1)  # (batch, d)
         else:
-            x, real = tf.gather(items, windows), 1.0  # padding is item 0
+            x, real = tf.gather(self.embedding, windows), 1.0  # padding is item 0
             m_s = tf.reduce_mean(x, 1)
         m_t = x[:, -1, :]  # (batch, d)
         m_a = tf.reduce_sum(self.attend(x, real, m_s, m_t) * x, 1)
@@ -92,8 +92,14 @@ class STAMP(stamp.STAMP):
         return h_s * h_t
 
     def call(self, windows, training=False):
-        scores = super().call(windows, training)
+        scores = self.scores(self.query(windows, training))
         return scores if "logits" in self.fixes else tf.nn.softmax(scores)
+
+    def cross_entropy(self, targets, outcome):
+        """The training loss of what ``call`` returns: ``(batch,)``."""
+        if "logits" in self.fixes:
+            return softmax.cross_entropy(targets, outcome)
+        return tf.keras.losses.sparse_categorical_crossentropy(targets, outcome)
 
 
 def clipped_cross_entropy(targets, probabilities):

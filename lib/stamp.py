@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from lib import metrics
+from lib import metrics, softmax
 from lib.device import host
 from lib.quiet import tf
 
@@ -45,7 +45,8 @@ class STAMP(tf.keras.Model):
 
     Returns:
         float32 ``(batch, n_items)``, unnormalised scores; column ``j`` is item
-        ``j + 1``.
+        ``j + 1``. In training, the queries ``(batch, d)`` alone: the loss,
+        ``compile(loss=model.cross_entropy)``, multiplies them with the items itself.
     """
 
     first_item = 1  # the item of column 0
@@ -100,10 +101,13 @@ class STAMP(tf.keras.Model):
         items = tf.convert_to_tensor(self.embedding)
         return tf.math.l2_normalize(items, axis=1) if self.scale else items
 
-    def look_up(self, items, windows):
+    def look_up(self, windows):
         """The clicks' vectors, 0 for padding: ``(batch, maxlen, d)``; and the mask."""
         real = tf.cast(windows > 0, tf.float32)[:, :, None]
-        return tf.gather(items, tf.maximum(windows - 1, 0)) * real, real
+        x = tf.gather(self.embedding, tf.maximum(windows - 1, 0))
+        if self.scale:
+            x = tf.math.l2_normalize(x, axis=2)
+        return x * real, real
 
     def drop(self, x):
         """Sets a share of the entries to 0 and scales the rest up to keep the mean."""
@@ -118,9 +122,9 @@ class STAMP(tf.keras.Model):
         hidden = tf.sigmoid(tf.matmul(x, self.w1) + of_window[:, None, :])
         return tf.matmul(hidden, self.w0) * real
 
-    def query(self, items, windows, training=False):
+    def query(self, windows, training=False):
         """``h_s * h_t``, the vector that items are compared with: ``(batch, d)``."""
-        x, real = self.look_up(items, windows)
+        x, real = self.look_up(windows)
         if training and self.dropout:
             x = self.drop(x)
         m_s = tf.reduce_sum(x, 1) / tf.reduce_sum(real, 1)  # (batch, d)
@@ -134,11 +138,21 @@ class STAMP(tf.keras.Model):
             return self.scale * tf.math.l2_normalize(h_s * h_t, axis=1)
         return h_s * h_t
 
-    def call(self, windows, training=False):
-        items = self.items()
-        query = tf.cast(self.query(items, windows, training), self.matmul_dtype)
-        items = tf.cast(items, self.matmul_dtype)
+    def scores(self, query):
+        """A query against every item: ``(batch, n_items)``."""
+        query = tf.cast(query, self.matmul_dtype)
+        items = tf.cast(self.items(), self.matmul_dtype)
         return tf.cast(tf.matmul(query, items, transpose_b=True), tf.float32)
+
+    def call(self, windows, training=False):
+        query = self.query(windows, training)
+        return query if training else self.scores(query)
+
+    def cross_entropy(self, targets, query):
+        """The training loss of queries, see ``softmax``: ``(batch,)``."""
+        return softmax.cross_entropy_of_product(
+            targets, query, self.items(), self.matmul_dtype
+        )
 
     @tf.function
     def ranks(self, windows, targets):

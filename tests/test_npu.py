@@ -51,7 +51,7 @@ def run(code, **environment):
 
 
 TRAIN = """
-from lib import mf, optimizers, ratings, results, sessions, softmax, stamp, training
+from lib import mf, optimizers, ratings, results, sessions, stamp, training
 options = json.loads(os.environ["OPTIONS"])
 opened = device.open(**options)
 same = device.open(**options) is opened
@@ -77,7 +77,7 @@ first = stamp.STAMP(clicks.n_items, 16, matmul_dtype=opened.cast_dtype)
 stars = ratings.load("sample")
 second = mf.MF(stars.n_users, stars.n_items, stars.global_mean)
 of_stamp = (
-    first, clicks, stamp.batch_of(clicks.train, 10), ("a", softmax.cross_entropy),
+    first, clicks, stamp.batch_of(clicks.train, 10), ("a", first.cross_entropy),
     lambda model: stamp.evaluate(model, clicks.test, 10),
 )
 of_mf = (

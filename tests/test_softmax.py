@@ -76,3 +76,67 @@ def test_targets_may_come_as_a_column():
     np.testing.assert_array_equal(
         ours(logits, targets)[0], ours(logits, targets[:, None])[0]
     )
+
+
+def product_case(batch=32, n_items=3000, dim=16, spread=1.0, seed=0):
+    rng = np.random.default_rng(seed)
+    queries = rng.normal(0, spread, (batch, dim)).astype(np.float32)
+    items = rng.normal(size=(n_items, dim)).astype(np.float32)
+    return queries, items, rng.integers(0, n_items, batch), rng.uniform(0, 2, batch)
+
+
+def of_product(queries, items, targets, upstream, dtype="float32"):
+    queries, items = tf.constant(queries), tf.constant(items)
+    with tf.GradientTape() as tape:
+        tape.watch([queries, items])
+        loss = softmax.cross_entropy_of_product(targets, queries, items, dtype)
+        total = tf.reduce_sum(loss * tf.cast(upstream, tf.float32))
+    return [loss.numpy(), *(g.numpy() for g in tape.gradient(total, [queries, items]))]
+
+
+def exact_of_product(queries, items, targets, upstream):
+    queries, items = queries.astype(np.float64), items.astype(np.float64)
+    loss, gradient = exact(queries @ items.T, targets)
+    gradient *= upstream[:, None]
+    return [loss, gradient @ items, gradient.T @ queries]
+
+
+@pytest.mark.parametrize("spread", [0.01, 1.0, 10.0])
+def test_the_fused_product_has_the_loss_and_gradients_of_the_definition(spread):
+    case = product_case(spread=spread)
+    found, expected = of_product(*case), exact_of_product(*case)
+    np.testing.assert_allclose(found[0], expected[0], rtol=1e-6, atol=3e-6)
+    for ours, theirs in zip(found[1:], expected[1:]):
+        assert np.abs(ours - theirs).max() < 1e-5 * np.abs(theirs).max()
+
+
+def test_a_target_drawn_twice_gets_both_gradients():
+    queries, items, _, upstream = product_case(batch=6, n_items=5)
+    case = queries, items, np.array([1, 1, 1, 4, 4, 0]), upstream
+    for ours, theirs in zip(of_product(*case), exact_of_product(*case)):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("dtype", "step"), [("bfloat16", 2**-8), ("float16", 2**-11)])
+def test_reduced_precision_rounds_inputs_of_products_and_nothing_else(dtype, step):
+    """Each input is off by at most ``step`` of itself, and products add up in float32
+    or, on some processors, in chunks that are rounded once more.
+    """
+    queries, items, targets, upstream = product_case(dim=8)
+    found = of_product(queries, items, targets, upstream, dtype)
+    expected = exact_of_product(queries, items, targets, upstream)
+    logits = np.abs(queries) @ np.abs(items).T  # bounds the sum of all terms
+    assert 0 < np.abs(found[0] - expected[0]).max() < 6 * step * logits.max()
+    for ours, theirs in zip(found[1:], expected[1:]):
+        assert np.abs(ours - theirs).max() < 6 * step * logits.max()
+
+
+def test_large_products_overflow_nothing():
+    items = np.array([[0.0], [1.0], [-1.0]], np.float32)
+    for size, target, loss, slope in ((500, 2, 1000, 2), (1e30, 1, 0, 0)):
+        query = np.array([[size]], np.float32)
+        found = of_product(query, items, [target], np.ones(1))
+        np.testing.assert_allclose(found[0], [loss])
+        np.testing.assert_allclose(found[1], [[slope]])
+        expected = [[0], [slope * size / 2], [-slope * size / 2]]
+        np.testing.assert_allclose(found[2], expected)

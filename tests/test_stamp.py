@@ -71,13 +71,13 @@ def test_batch_order_never_changes_a_score(model):
 
 
 def test_the_mean_of_a_one_click_session_is_its_item(model):
-    x, real = model.look_up(model.items(), padded([17], 5))
+    x, real = model.look_up(padded([17], 5))
     m_s = tf.reduce_sum(x, 1) / tf.reduce_sum(real, 1)
     np.testing.assert_array_equal(m_s[0], np.asarray(model.embedding)[16])
 
 
 def test_padding_gets_no_attention_and_clicks_do(model):
-    x, real = model.look_up(model.items(), padded([3, 8], 6))
+    x, real = model.look_up(padded([3, 8], 6))
     weights = model.attend(x, real, x[:, -1], x[:, -1])
     assert np.count_nonzero(weights[0, :4]) == 0
     assert np.count_nonzero(weights[0, 4:]) == 2
@@ -115,7 +115,7 @@ def test_cosine_scores_stay_within_the_scale_and_use_vectors_of_length_one(cosin
     windows = np.random.default_rng(0).integers(1, N_ITEMS + 1, (50, 6)).astype("i4")
     scores = np.asarray(cosine(windows))
     assert 1 < np.abs(scores).max() <= 5 * (1 + 1e-6)
-    query = cosine.query(cosine.items(), windows)
+    query = cosine.query(windows)
     np.testing.assert_allclose(np.linalg.norm(query, axis=1), 5, rtol=1e-5)
     np.testing.assert_allclose(np.linalg.norm(cosine.items(), axis=1), 1, rtol=1e-5)
 

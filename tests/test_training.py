@@ -10,7 +10,6 @@ from lib import (
     ratings,
     results,
     sessions,
-    softmax,
     stamp,
     training,
 )
@@ -34,7 +33,7 @@ def train(folder, cut_after=None, epochs=3, precision_mode="must_keep_origin_dty
     steps = pipeline.count_steps(len(data.train), 512)
     model.compile(
         optimizer=device.scaled(optimizers.adam(0.01, 3 * steps, "cosine")),
-        loss=softmax.cross_entropy,
+        loss=model.cross_entropy,
     )
     evaluations = []
 

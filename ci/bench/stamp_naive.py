@@ -19,7 +19,7 @@ class Naive(stamp.STAMP):
 
     def call(self, windows, training=False):
         items = self.items()
-        x, real = self.look_up(items, windows)
+        x, real = self.look_up(windows)
         m_s, m_t = tf.reduce_mean(x, 1), x[:, -1]
         m_a = tf.reduce_sum(self.attend(x, real, m_s, m_t) * x, 1)
         h_s = tf.tanh(tf.matmul(m_a, self.kernel_s) + self.bias_s)
