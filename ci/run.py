@@ -29,7 +29,10 @@ def main():
     os.chdir(ROOT)  # papermill writes the paths it is given into the executed copies
     executed = Path("output", "executed")
     executed.mkdir(parents=True, exist_ok=True)
-    jobs = [(*run, executed / f"{run[0]}.ipynb", options.again) for run in runs]
+    jobs = [
+        (name, notebook, parameters, executed / f"{name}.ipynb", listed, options.again)
+        for name, notebook, parameters, listed in runs
+    ]
     if options.jobs == 1:
         rows = [execute(*job) for job in jobs]
     else:
@@ -50,7 +53,8 @@ def parse(arguments):
     parser = argparse.ArgumentParser(
         prog="bash ci/run.sh",
         description="Executes notebooks 01 to 05 on the embedded sample, or one "
-        "notebook with a params file.",
+        "notebook with a params file. --stack ascend, as the first words, takes Python "
+        "3.9 and TensorFlow 2.6.5.",
     )
     parser.add_argument(
         "--params",
@@ -92,7 +96,7 @@ def parse(arguments):
 
 
 def plan(options):
-    """Returns the runs as ``(name, notebook, parameters)``, all checked."""
+    """Returns the runs as ``expand`` yields them, all checked."""
     overrides = {}
     for text in options.set:
         key, equals, value = text.partition("=")
@@ -139,12 +143,15 @@ def plan(options):
 
 
 def expand(name, notebook, parameters):
-    """One run for every combination of the values that stand in lists."""
+    """One run for every combination of the values that stand in lists.
+
+    Yields ``(name, notebook, parameters, whether there is a list)``.
+    """
     lists = {key: v for key, v in parameters.items() if isinstance(v, list)}
     for values in itertools.product(*lists.values()):
         chosen = dict(zip(lists, values))
         label = "-".join([name, *(f"{key}={value}" for key, value in chosen.items())])
-        yield label, notebook, {**parameters, **chosen}
+        yield label, notebook, {**parameters, **chosen}, bool(lists)
 
 
 def names(paths):
@@ -165,7 +172,7 @@ def check(name, notebook, parameters, overrides):
     return name, notebook, parameters
 
 
-def execute(name, notebook, parameters, copy, again=True):
+def execute(name, notebook, parameters, copy, listed=False, again=True):
     """Executes one notebook; the copy is kept whatever happens.
 
     One of many runs of a params file is left out when it has a record already.
@@ -173,7 +180,7 @@ def execute(name, notebook, parameters, copy, again=True):
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     started = time.time()
     row = {"name": name, "copy": copy, "failure": None, "record": None, "metrics": {}}
-    if "=" in name and not again and (record := finished(copy, parameters)):
+    if listed and not again and (record := finished(copy, parameters)):
         print(f"\n{name}: has a record already", flush=True)
         return {**row, "record": record, "seconds": 0, "metrics": metrics_of(record)}
     print(f"\n{name}", flush=True)
@@ -184,7 +191,7 @@ def execute(name, notebook, parameters, copy, again=True):
             parameters=parameters,
             kernel_name="python3",
             cwd=str(NOTEBOOKS),
-            progress_bar="=" not in name,
+            progress_bar=not listed,
             extra_arguments=[
                 "--log-level=ERROR"
             ],  # the kernel's notes on its transport

@@ -242,5 +242,5 @@ def _processor(device, precision_mode, threads, notes):
         if has_bf16:
             matmul_dtype = "bfloat16"
         else:
-            note = f"this {kind} has no bfloat16 instructions"
+            note = f"this {kind} has no bfloat16 instructions that TensorFlow uses"
     return Device(kind, name, precision_mode, matmul_dtype, note, tuple(notes))

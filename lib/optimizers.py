@@ -3,6 +3,22 @@
 from lib.quiet import tf
 
 
+def apply_adam(weight, moment, velocity, gradient, step, rate, beta_1, beta_2, epsilon):
+    """One pass of Adam over a ``tf.Variable`` and its two moments, in place."""
+    tf.raw_ops.ResourceApplyAdam(
+        var=weight.handle,
+        m=moment.handle,
+        v=velocity.handle,
+        beta1_power=tf.pow(beta_1, step),
+        beta2_power=tf.pow(beta_2, step),
+        lr=tf.cast(rate, tf.float32),
+        beta1=beta_1,
+        beta2=beta_2,
+        epsilon=epsilon,
+        grad=tf.convert_to_tensor(gradient),
+    )
+
+
 class Adam(tf.keras.optimizers.Adam):
     """Adam (Kingma and Ba 2015), one fused pass over each weight on every stack.
 
@@ -14,19 +30,10 @@ class Adam(tf.keras.optimizers.Adam):
 
     def update_step(self, gradient, variable, learning_rate):
         index = self._get_variable_index(variable)
+        moments = (self._momentums[index].value, self._velocities[index].value)
         step = tf.cast(self.iterations + 1, tf.float32)
-        tf.raw_ops.ResourceApplyAdam(
-            var=variable.handle,
-            m=self._momentums[index].value.handle,
-            v=self._velocities[index].value.handle,
-            beta1_power=tf.pow(self.beta_1, step),
-            beta2_power=tf.pow(self.beta_2, step),
-            lr=tf.cast(learning_rate, tf.float32),
-            beta1=self.beta_1,
-            beta2=self.beta_2,
-            epsilon=self.epsilon,
-            grad=tf.convert_to_tensor(gradient),
-        )
+        constants = (self.beta_1, self.beta_2, self.epsilon)
+        apply_adam(variable, *moments, gradient, step, learning_rate, *constants)
 
     def _resource_apply_sparse_duplicate_indices(self, grad, handle, indices, **kwargs):
         dense = tf.math.unsorted_segment_sum(grad, indices, handle.shape[0])

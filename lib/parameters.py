@@ -56,7 +56,6 @@ RULES = {
     "steps_per_execution": _at_least(0),
     "threads": _at_least(0),
     "learning_rate": (lambda value: 0 < value < math.inf, "above 0"),
-    "train_days": _at_least(0),
     "schedule": _one_of("constant", "cosine"),
     "dropout": (lambda value: 0 <= value < 1, "from 0 to below 1"),
     "scale": (lambda value: 0 < value < math.inf, "above 0"),

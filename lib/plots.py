@@ -31,8 +31,11 @@ def label(metric):
     return metric.upper().replace("_AT_", "@") + unit
 
 
-def ranking(values, form, ours=(), xlabel=""):
+def ranking(values, form, ours=(), xlabel="", bars=True):
     """Horizontal bars, best at the top; ours dark, what they are compared with light.
+
+    With ``bars=False`` points instead, on an axis that need not start at 0: for numbers
+    whose differences are small beside themselves.
 
     Args:
         values: name -> number, or numbers: their mean, with a line from the lowest to
@@ -53,8 +56,16 @@ def ranking(values, form, ours=(), xlabel=""):
         for m, each in zip(numbers, found)
     ]
     colors = [DARK if name in ours else LIGHT for name in names]
-    bars = ax.barh(names, numbers, color=colors, xerr=np.transpose(spread), ecolor=MID)
-    ax.bar_label(bars, [form.format(number) for number in numbers], padding=3)
+    spread = np.transpose(spread)
+    if bars:
+        drawn = ax.barh(names, numbers, color=colors, xerr=spread, ecolor=MID)
+        ax.bar_label(drawn, [form.format(number) for number in numbers], padding=3)
+    else:
+        ax.errorbar(numbers, names, xerr=spread, ls="", ecolor=MID, capsize=3)
+        ax.scatter(numbers, names, c=colors, edgecolors=DARK, zorder=3)
+        for row, (number, high) in enumerate(zip(numbers, numbers + spread[1])):
+            place = {"xytext": (7, 0), "textcoords": "offset points", "va": "center"}
+            ax.annotate(form.format(number), (high, row), **place)
     ax.margins(x=0.12)
     ax.grid(axis="y", visible=False)
     ax.set_xlabel(xlabel)

@@ -107,11 +107,6 @@ class Sessions:
             "items": self.n_items,
         }
 
-    def recent(self, days):
-        """The same data with the last ``days`` days of the training part alone."""
-        late = self.train.days > self.train.days.max() - np.timedelta64(days, "D")
-        return replace(self, train=_select(self.train, late))
-
     def validation(self, days=TEST_DAYS):
         """The same data with the end of the training part in the place of the test.
 

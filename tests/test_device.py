@@ -9,6 +9,9 @@ import pytest
 
 from lib import device, processors
 from lib.errors import InputError
+from lib.quiet import tf
+
+TENSORFLOW_26 = tf.__version__.startswith("2.6.")
 
 
 def test_the_cpu_can_always_be_opened_again_and_again():
@@ -39,11 +42,13 @@ def test_the_cpu_can_always_be_opened_again_and_again():
 def test_precision_in_force_follows_the_table(monkeypatch, mode, flags, dtype):
     monkeypatch.setattr(processors, "_cpu", lambda: ("some processor", flags))
     opened = device.open("cpu", mode)
+    if TENSORFLOW_26 and dtype == "bfloat16" and mode != "mixed_bfloat16":
+        dtype = "float32"  # there it would be slower, so only its own name gives it
     assert opened.matmul_dtype == dtype
     assert opened.precision_mode == mode
     assert opened.cast_dtype == dtype
     if mode.startswith("allow") and dtype == "float32":
-        assert opened.note == "this cpu has no bfloat16 instructions"
+        assert opened.note.startswith("this cpu has no bfloat16 instructions")
 
 
 def test_threads_are_set_before_the_first_operation_and_not_after():

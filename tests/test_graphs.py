@@ -8,7 +8,7 @@ import itertools
 
 import pytest
 
-from lib import mf, optimizers, pipeline, ratings, sessions, softmax, stamp
+from lib import mf, modelzoo, optimizers, pipeline, ratings, sessions, stamp
 from lib.device import Device
 from lib.quiet import tf
 
@@ -71,11 +71,22 @@ def complaints(function, iterates=False):
 
 def stamp_case(data, **options):
     model = stamp.STAMP(data.n_items, 16, **options)
-    return model, stamp.batch_of(data.train, 10), len(data.train), softmax.cross_entropy
+    return model, stamp.batch_of(data.train, 10), len(data.train), model.cross_entropy
 
 
 def mf_case(data, **options):
     model = mf.MF(data.n_users, data.n_items, data.global_mean, **options)
+    return model, mf.batch_of(data.train), len(data.train), "mse"
+
+
+def published_stamp(data):
+    model = modelzoo.STAMP(data.n_items, 16)
+    take = stamp.batch_of(data.train, 8)
+    return model, take, len(data.train), "sparse_categorical_crossentropy"
+
+
+def published_mf(data):
+    model = modelzoo.MF(data.n_users, data.n_items)
     return model, mf.batch_of(data.train), len(data.train), "mse"
 
 
@@ -87,6 +98,8 @@ CASES = {
     ),
     "MF": lambda: mf_case(ratings.load("sample")),
     "MF without bias": lambda: mf_case(ratings.load("sample"), use_bias=False),
+    "STAMP as published": lambda: published_stamp(sessions.load("sample")),
+    "MF as published": lambda: published_mf(ratings.load("sample")),
 }
 
 

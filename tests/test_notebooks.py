@@ -1,6 +1,7 @@
 """Notebooks keep the house rules, run headless, and refuse what they do not know."""
 
 import builtins
+import importlib.util
 import itertools
 import json
 import re
@@ -225,3 +226,32 @@ def test_an_unknown_parameter_ends_plain_papermill_too(tmp_path):
         papermill.PapermillExecutionError, match='unknown parameter "epoch"'
     ):
         execute("04_mf", tmp_path, {"epoch": 3})
+
+
+def test_lists_in_a_params_file_are_runs_and_none_is_done_twice(tmp_path):
+    values = {"notebook": "02_preprocess", "seed": [0, 1], "output_dir": str(tmp_path)}
+    path = tmp_path / "grid_of_two.yaml"
+    path.write_text(yaml.safe_dump(values))
+    command = ("--params", str(path), "--jobs", "2")
+    first = run_job(*command)
+    assert first.returncode == 0, first.stderr
+    records = results.load(tmp_path)
+    assert [record["seed"] for record in records] in ([0, 1], [1, 0])
+    assert run_job(*command).stdout.count("has a record already") == 2
+    other = run_job(*command, "--set", "test_share=0.3")
+    assert "has a record already" not in other.stdout
+    assert len(results.load(tmp_path)) == 4
+
+
+def test_a_kept_run_is_its_record_and_its_notebook(tmp_path, monkeypatch):
+    spec = importlib.util.spec_from_file_location("run", ROOT / "ci" / "run.py")
+    run = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(run)
+    monkeypatch.setattr(run, "ROOT", tmp_path)
+    (tmp_path / "results").mkdir()
+    for name in ("result.json", "copy.ipynb"):
+        (tmp_path / name).write_text(name)
+    made = {"name": "a", "record": tmp_path / "result.json"}
+    run.keep([{**made, "copy": tmp_path / "copy.ipynb"}, {"name": "b", "record": None}])
+    kept = sorted((tmp_path / "results").rglob("*.*"))
+    assert [path.read_text() for path in kept] == ["copy.ipynb", "result.json"]

@@ -54,7 +54,7 @@ def epochs_of(data, model_class, batch_size, matmul_dtype):
 
 def naive(data, batch_size=512):
     """The published script's loop: Keras' own pipeline, optimizer and single steps."""
-    model, n = made(data, modelzoo.MF), len(data.train) // 512 * 512 // 8
+    model, n = made(data, modelzoo.MF), len(data.train) // 4096 * 512
     pairs = np.stack([data.train.user_idx, data.train.item_idx], axis=1)[:n]
     adam = tf.keras.optimizers.Adam(learning_rate=1e-3)
     model.compile(adam, loss="mse")
@@ -111,17 +111,10 @@ def floor(data, batch_size, latent_dim=32, steps=50):
         for _ in tf.range(steps):
             for (weight, moment, velocity), rows, (n, _) in zip(tables, index, shapes):
                 looked_up = tf.gather(weight, rows)
-                tf.raw_ops.ResourceApplyAdam(
-                    var=weight.handle,
-                    m=moment.handle,
-                    v=velocity.handle,
-                    beta1_power=0.9,
-                    beta2_power=0.999,
-                    lr=1e-3,
-                    beta1=0.9,
-                    beta2=0.999,
-                    epsilon=1e-7,
-                    grad=tf.math.unsorted_segment_sum(looked_up, rows, n),
+                gradient = tf.math.unsorted_segment_sum(looked_up, rows, n)
+                constants = (1e-3, 0.9, 0.999, 1e-7)
+                optimizers.apply_adam(
+                    weight, moment, velocity, gradient, 1.0, *constants
                 )
 
     def one_round():

@@ -9,7 +9,7 @@ import clicks
 import numpy as np
 import work
 
-from lib import optimizers, softmax, stamp, training
+from lib import optimizers, stamp, training
 from lib.quiet import tf
 
 DIM, MAXLEN = 100, 19
@@ -39,7 +39,7 @@ def timed(work, units):
 
 def in_fit(model, optimizer, take, n_examples, batch_size, steps):
     """Steps inside ``fit``, as every run takes them; its first step not counted."""
-    model.compile(optimizer=optimizer, loss=softmax.cross_entropy)
+    model.compile(optimizer=optimizer, loss=model.cross_entropy)
 
     def one_round():
         with tempfile.TemporaryDirectory() as folder:
@@ -64,8 +64,8 @@ def raw(model, optimizer, take, n_examples, batch_size, steps):
     @tf.function
     def step(windows, targets):
         with tf.GradientTape() as tape:
-            loss = softmax.cross_entropy(targets, model(windows, training=True))
-            loss = tf.reduce_mean(loss)
+            query = model(windows, training=True)
+            loss = tf.reduce_mean(model.cross_entropy(targets, query))
         optimizer.apply_gradients(zip(tape.gradient(loss, weights), weights))
         return loss
 
@@ -91,18 +91,8 @@ def floor(batch_size, matmul_dtype):
     dz, gradient = tf.cast(tf.nn.softmax(z), matmul_dtype), tf.random.normal(table)
 
     def adam():
-        tf.raw_ops.ResourceApplyAdam(
-            var=items.handle,
-            m=moment.handle,
-            v=velocity.handle,
-            beta1_power=0.9,
-            beta2_power=0.999,
-            lr=1e-3,
-            beta1=0.9,
-            beta2=0.999,
-            epsilon=1e-7,
-            grad=gradient,
-        )
+        constants = (1e-3, 0.9, 0.999, 1e-7)
+        optimizers.apply_adam(items, moment, velocity, gradient, 1.0, *constants)
         return 0
 
     operations = (
