@@ -116,7 +116,10 @@ def plan(options):
         notebook = NOTEBOOKS / f"{parameters.pop('notebook')}.ipynb"
         if not notebook.is_file():
             sys.exit(f"{path}: there is no notebook {notebook.name}")
-        runs = [(path.stem, notebook, parameters)]
+        runs = [
+            (f"{path.stem}{title and '-'}{title}", notebook, {**parameters, **changes})
+            for title, changes in parameters.pop("vary", {"": {}}).items()
+        ]
     else:
         wanted = options.only.split(",") if options.only else MAIN_JOB
         runs = []

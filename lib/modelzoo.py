@@ -2,14 +2,14 @@
 
 Run as published, with ``optimizers.adam`` and ``training.fit``:
 
-STAMP: ``sessions.load(..., protocol="modelzoo")``, windows of 8 clicks, loss
+STAMP: ``sessions.load(..., "file", "modelzoo")``, windows of 8 clicks, loss
 ``model.cross_entropy``, rate 0.005, 30 epochs of 50 batches of 128.
 
 MF: ``by_raw_id(ratings.load(..., split="modelzoo"))``, loss "mse", rate 0.001, 100
 epochs of batches of 512 with ``reshuffle=False``.
 
-Both take ``fixes``, names of oddities to leave out, one by one or together; what is odd
-in the data (order, split, numbers) is switched where the data are loaded.
+Both take ``fixes``, names of oddities to leave out, as in ``"mask, m_s"``; what is odd in
+the data (order, split) is switched where they are loaded.
 """
 
 from dataclasses import replace
@@ -19,9 +19,12 @@ import numpy as np
 from lib import mf, softmax, stamp
 from lib.errors import InputError
 from lib.quiet import tf
+from lib.ratings import means
 
 PENALTY = 1e-4  # on the sum of squares of a whole table, at every step
 START = 0.05  # half-width of the uniform, standard deviation of the normal start
+STAMP_FIXES = ("mask", "m_s", "logits")
+MF_FIXES = ("biases", "means", "penalty")
 CLIP = 1e-7  # Keras keeps probabilities this far from 0 and 1
 
 
@@ -34,8 +37,8 @@ class STAMP(stamp.STAMP):
     to ``W3`` and ``b`` pay ``1e-4`` times the sum of their squares at every step.
 
     Fixes: ``"mask"`` leaves padding out of the mean and the attention; items are then
-    numbered from 1, see ``from_one``. ``"m_s"`` adds ``+ m_s`` to ``m_a``. ``"logits"``
-    returns scores, for a loss that takes them.
+    numbered from 1, see ``first_item``. ``"m_s"`` adds ``+ m_s`` to ``m_a``.
+    ``"logits"`` returns scores, for a loss that takes them.
 
     The loss, Keras' sparse categorical cross-entropy, sees in a compiled graph that
     probabilities come from a softmax and goes back to its input, so ``fit`` trains on
@@ -55,10 +58,10 @@ class STAMP(stamp.STAMP):
     names.update({"ffn_t/kernel": "kernel_t", "ffn_t/bias": "bias_t"})
 
     def __init__(
-        self, n_items, embed_dim=100, fixes=(), matmul_dtype="float32", seed=0
+        self, n_items, embed_dim=100, fixes="", matmul_dtype="float32", seed=0
     ):
         super().__init__(n_items, embed_dim, matmul_dtype=matmul_dtype, seed=seed)
-        self.fixes = _known(fixes, ("mask", "m_s", "logits"))
+        self.fixes = _known(fixes, STAMP_FIXES)
         self.first_item = 1 if "mask" in self.fixes else 0
 
     def weight(self, name, shape, number):
@@ -129,9 +132,10 @@ class MF(mf.MF):
     the sum of their squares at every step: all rows, not those of the batch alone; for
     the biases this is a constant in the loss. Predictions are not clipped to the scale.
 
-    Fixes: ``"biases"`` predicts ``mean_u + b_u + b_i + <p_u, q_i>`` with the user means
-    that the data come with, as the port means to; ``"penalty"`` lets the ratings of the
-    batch pay, as in ``mf.MF``, with ``regularization`` for each.
+    Fixes: ``"biases"`` predicts ``mean_u + b_u + b_i + <p_u, q_i>``, as the port means
+    to; ``"means"`` takes the user means from the training part, see ``by_raw_id``;
+    ``"penalty"`` lets the ratings of the batch pay, as in ``mf.MF``, with
+    ``regularization`` for each.
 
     Args:
         n_users, n_items, latent_dim, regularization, matmul_dtype, seed: see ``mf.MF``.
@@ -142,10 +146,10 @@ class MF(mf.MF):
     names = {name: name for name in ("p", "q", "user_bias", "item_bias")}
 
     def __init__(
-        self, n_users, n_items, latent_dim=32, fixes=(), user_mean=None, **options
+        self, n_users, n_items, latent_dim=32, fixes="", user_mean=None, **options
     ):
         super().__init__(n_users, n_items, 0.0, latent_dim, **options)
-        self.fixes = _known(fixes, ("biases", "penalty"))
+        self.fixes = _known(fixes, MF_FIXES)
         if "biases" in self.fixes:
             self.user_mean = tf.constant(user_mean, tf.float32)[:, None]
 
@@ -188,35 +192,24 @@ class MF(mf.MF):
 
 
 def _known(fixes, allowed):
-    for name in fixes:
+    names = fixes.replace(",", " ").split()
+    for name in names:
         if name not in allowed:
             raise InputError(f'fix "{name}": allowed are {", ".join(allowed)}.')
-    return frozenset(fixes)
+    return frozenset(names)
 
 
-def from_one(data):
-    """``Sessions`` of ``protocol="modelzoo"`` with items numbered from 1, 0 free."""
-
-    def renumbered(part):
-        return replace(part, items=part.items + 1)
-
-    return replace(
-        data,
-        train=renumbered(data.train),
-        test=renumbered(data.test),
-        item_ids=np.concatenate([[-1], data.item_ids]),
-    )
-
-
-def by_raw_id(data):
+def by_raw_id(data, fixes=""):
     """``Ratings`` with users and items numbered by their raw ids, as in the port.
 
     ``n_users`` and ``n_items`` become the highest id + 1. A number that nobody has gets
-    the global mean as its user mean, and its row in a table costs a penalty only.
+    the global mean as its user mean, and its row in a table costs a penalty only. The
+    fix ``"means"`` takes user means over the training part alone.
     """
     users, items = data.user_ids, data.item_ids
     user_mean = np.full(users.max() + 1, data.global_mean, np.float32)
-    user_mean[users] = data.user_mean
+    own = "means" in _known(fixes, MF_FIXES)
+    user_mean[users] = means(data.train, data.n_users)[1] if own else data.user_mean
 
     def renumbered(part):
         user_idx = users[part.user_idx].astype(np.int32)

@@ -88,7 +88,7 @@ class Ratings:
         fit, held_out = _split(
             self.train, self.split, self.test_share, self.seed + 1, self.name
         )
-        mean, user_mean = _means(fit, self.n_users)
+        mean, user_mean = means(fit, self.n_users)
         return replace(
             self, train=fit, test=held_out, global_mean=mean, user_mean=user_mean
         )
@@ -131,9 +131,9 @@ def prepare(table, name, sha256, split="random", test_share=0.2, seed=0):
     if split != "modelzoo":  # a total order: nothing depends on the order of the file
         rows = rows.take(np.lexsort((rows.item_idx, rows.timestamp, rows.user_idx)))
     train, test = _split(rows, split, test_share, seed, name)
-    mean, user_mean = _means(train, len(user_ids))
+    mean, user_mean = means(train, len(user_ids))
     if split == "modelzoo":
-        _, user_mean = _means(rows, len(user_ids))
+        _, user_mean = means(rows, len(user_ids))
     return Ratings(
         train, test, user_ids, item_ids, mean, user_mean,
         split, test_share, seed, name, sha256,
@@ -176,7 +176,8 @@ def _split(rows, split, test_share, seed, name):
     return rows.take(train), rows.take(test)
 
 
-def _means(rows, n_users):
+def means(rows, n_users):
+    """The mean rating and that of each user, the former where there is none."""
     mean = float(rows.rating.mean(dtype=np.float64))
     count = np.bincount(rows.user_idx, minlength=n_users)
     total = np.bincount(rows.user_idx, rows.rating, minlength=n_users)

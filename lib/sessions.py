@@ -107,6 +107,20 @@ class Sessions:
             "items": self.n_items,
         }
 
+    def numbered_from(self, first):
+        """The same sessions with item numbers from ``first``, 0 or 1."""
+        shift = first - (len(self.item_ids) - self.n_items)
+        if not shift:
+            return self
+        parts = [replace(p, items=p.items + shift) for p in (self.train, self.test)]
+        ids = self.item_ids[-self.n_items :]
+        return replace(
+            self,
+            train=parts[0],
+            test=parts[1],
+            item_ids=np.concatenate([[-1] * first, ids]).astype(np.int64),
+        )
+
     def validation(self, days=TEST_DAYS):
         """The same data with the end of the training part in the place of the test.
 
@@ -146,8 +160,8 @@ def load(data_path, order="timeframe", protocol="srgnn"):
             KDD 2018 paper did.
         protocol: ``"srgnn"`` (Wu et al. 2019: items of the training part only) or
             ``"modelzoo"`` (the published Ascend port: one label per item of the whole
-            file, from 0; the split day itself is its validation part; in-session order
-            is the file's whatever ``order`` says).
+            file, from 0; the split day itself is its validation part). The port's
+            in-session order is ``order="file"``.
 
     Returns:
         A ``Sessions``.
@@ -182,7 +196,7 @@ def prepare(clicks, name, sha256, order="timeframe", protocol="srgnn"):
         train, _, test = split_by_day(clicks, by="click")
         parts = []
         for rows in (train, test):
-            rows = drop_short_sessions(rows.sort_values("session", kind="stable"))
+            rows = drop_short_sessions(sort_clicks(rows, order))
             parts.append(expand(rows, np.searchsorted(item_ids, rows["item"])))
         part, test_part = parts
     if not len(part) or not len(test_part):

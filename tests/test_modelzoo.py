@@ -321,7 +321,7 @@ def test_an_unknown_name_or_a_wrong_shape_is_refused(name, shape, message):
 
 
 def test_evaluation_ranks_items_that_are_numbered_from_0():
-    data = sessions.load("sample", protocol="modelzoo")
+    data = sessions.load("sample", "file", "modelzoo")
     model = modelzoo.STAMP(data.n_items, 8)
     take = stamp.batch_of(data.train, MAXLEN, model.first_item)
     windows, targets = take(np.arange(500))
@@ -368,9 +368,17 @@ def test_raw_ids_number_the_tables_and_change_nothing_else():
     np.testing.assert_array_equal(raw.user_mean[data.user_ids], data.user_mean)
 
 
+def test_the_fix_of_the_means_leaves_the_test_ratings_out():
+    data = ratings.load("sample", "modelzoo")
+    fixed = modelzoo.by_raw_id(data, "means").user_mean[data.user_ids]
+    assert np.abs(fixed - data.user_mean).max() > 0.01
+    user, mine = data.train.user_idx[0], data.train.user_idx == data.train.user_idx[0]
+    np.testing.assert_allclose(fixed[user], data.train.rating[mine].mean(), rtol=1e-6)
+
+
 def test_both_train_on_the_sample(tmp_path):
     training.set_seed(0)
-    clicks = sessions.load("sample", protocol="modelzoo")
+    clicks = sessions.load("sample", "file", "modelzoo")
     model = modelzoo.STAMP(clicks.n_items, 16)
     model.compile(optimizers.adam(0.005, 1), KERAS_LOSS)
     take = stamp.batch_of(clicks.train, MAXLEN, model.first_item)
@@ -395,7 +403,7 @@ def test_both_train_on_the_sample(tmp_path):
 
 def test_all_fixes_together_are_the_models_of_stamp_and_mf():
     """What is left between the port and the paper's model has a name."""
-    fixed = modelzoo.STAMP(N_ITEMS, DIM, fixes=("mask", "m_s", "logits"))
+    fixed = modelzoo.STAMP(N_ITEMS, DIM, fixes="mask, m_s, logits")
     paper = stamp.STAMP(N_ITEMS, DIM)
     windows = np.array([[0, 0, 3], [0, 5, 9], [7, 7, 1]], np.int32)
     fixed(windows), paper(windows)
@@ -403,7 +411,7 @@ def test_all_fixes_together_are_the_models_of_stamp_and_mf():
     np.testing.assert_allclose(fixed(windows), paper(windows), atol=1e-6)
 
     mean = np.full(5, 3.5, np.float32)
-    fixed = modelzoo.MF(5, 4, 3, ("biases", "penalty"), mean, regularization=0.1)
+    fixed = modelzoo.MF(5, 4, 3, "biases penalty", mean, regularization=0.1)
     paper = mf.MF(5, 4, 3.5, 3, regularization=0.1)
     pairs = np.array([[0, 1], [4, 3], [2, 2]], np.int32)
     fixed(pairs), paper(pairs)
@@ -416,15 +424,7 @@ def test_each_fix_changes_something_and_an_unknown_one_is_refused():
     windows = np.array([[0, 5, 9]], np.int32)
     published = np.asarray(modelzoo.STAMP(N_ITEMS, DIM)(windows))
     for fix in ("mask", "m_s", "logits"):
-        fixed = np.asarray(modelzoo.STAMP(N_ITEMS, DIM, fixes=(fix,))(windows))
+        fixed = np.asarray(modelzoo.STAMP(N_ITEMS, DIM, fixes=fix)(windows))
         assert np.abs(fixed - published).max() > 1e-7
     with pytest.raises(InputError, match='fix "mean": allowed are mask, m_s, logits'):
-        modelzoo.STAMP(N_ITEMS, DIM, fixes=("mean",))
-
-
-def test_items_numbered_from_one_are_the_same_sessions():
-    data = sessions.load("sample", protocol="modelzoo")
-    shifted = modelzoo.from_one(data)
-    assert shifted.train.items.min() == 1
-    raw = data.item_ids[data.test.items]
-    np.testing.assert_array_equal(shifted.item_ids[shifted.test.items], raw)
+        modelzoo.STAMP(N_ITEMS, DIM, fixes="mean")

@@ -179,7 +179,7 @@ def test_srgnn_gives_every_prefix_of_every_session_once_with_its_next_item(
 @settings(max_examples=60)
 @given(clicks=logs())
 def test_modelzoo_gives_what_the_published_steps_give(clicks):
-    data = prepare(clicks, protocol="modelzoo")
+    data = prepare(clicks, order="file", protocol="modelzoo")
     train, test, ids = literal_modelzoo(clicks)
     assert data.item_ids.tolist() == ids
     labels = np.arange(len(ids))
@@ -194,7 +194,7 @@ def test_modelzoo_drops_rare_items_even_where_no_session_has_one_click(
     clicks = [Click(0, 17, at, 0) for at in range(4)] + [Click(0, 5, 4, 0)]
     clicks += [Click(1, 17, 0, LAST_DAY), Click(1, 17, 1, LAST_DAY)]
     clicks += [Click(2, 17, 0, 0)] * one_click_sessions
-    assert prepare(clicks, protocol="modelzoo").item_ids.tolist() == [17]
+    assert prepare(clicks, order="file", protocol="modelzoo").item_ids.tolist() == [17]
 
 
 @given(clicks=logs())
@@ -208,7 +208,7 @@ def test_srgnn_numbers_items_from_1_without_a_gap(clicks):
 
 @given(clicks=logs())
 def test_modelzoo_numbers_items_from_0_without_a_gap(clicks):
-    data = prepare(clicks, protocol="modelzoo")
+    data = prepare(clicks, order="file", protocol="modelzoo")
     assert len(data.item_ids) == data.n_items
     assert (np.diff(data.item_ids) > 0).all()
     kept = without_rare_items(without_short_sessions(clicks))
@@ -440,3 +440,24 @@ def test_real_diginetica_gives_the_published_counts(real_data):
         "test_examples": 60_858,
         "items": 43_097,
     }
+
+
+@pytest.mark.parametrize("protocol", sessions.PROTOCOLS)
+def test_renumbered_items_are_the_same_sessions(protocol):
+    data = sessions.load("sample", protocol=protocol)
+    for first in (0, 1):
+        other = data.numbered_from(first)
+        assert other.train.items.min() == first
+        assert len(other.item_ids) == data.n_items + first
+        for part, same in ((data.train, other.train), (data.test, other.test)):
+            raw = data.item_ids[part.items]
+            np.testing.assert_array_equal(other.item_ids[same.items], raw)
+            np.testing.assert_array_equal(same.target, part.target)
+
+
+def test_the_published_protocol_takes_either_order():
+    by_time = sessions.load("sample", "timeframe", "modelzoo")
+    by_file = sessions.load("sample", "file", "modelzoo")
+    assert by_time.counts() == by_file.counts()
+    np.testing.assert_array_equal(by_time.train.offsets, by_file.train.offsets)
+    assert (by_time.train.items != by_file.train.items).any()
