@@ -27,7 +27,7 @@ def main():
     options = parse(sys.argv[1:])
     runs = plan(options)
     os.chdir(ROOT)  # papermill writes the paths it is given into the executed copies
-    executed = Path("output", "executed")
+    executed = Path(options.executed)
     executed.mkdir(parents=True, exist_ok=True)
     jobs = [
         (name, notebook, parameters, executed / f"{name}.ipynb", listed, options.again)
@@ -86,6 +86,7 @@ def parse(arguments):
         action="store_true",
         help="keep the records and the executed notebooks in results/ too",
     )
+    parser.add_argument("--executed", default="output/executed", help=argparse.SUPPRESS)
     parser.add_argument("--called-from", default=".", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.params and options.only:

@@ -47,7 +47,8 @@ def open(number, precision_mode, settings, steps_per_execution):
         steps_per_execution: of the models that will be compiled.
 
     Returns:
-        ``(name, notes)``: what the card is called, and what was not set as asked.
+        ``(name, notes, team)``: what the card is called, what was not set as asked,
+        and ``(workers, rank)`` as ``$RANK_SIZE`` and ``$RANK_ID`` say.
 
     Raises:
         Unavailable: no package, no card, or no such precision.
@@ -86,7 +87,8 @@ def open(number, precision_mode, settings, steps_per_execution):
         raise Unavailable(_failure) from None
     if tf.__version__ != TENSORFLOW:
         notes.append(f"npu_device supports TensorFlow {TENSORFLOW}")
-    return "Ascend " + handle.name().rpartition("device:")[2], notes
+    team = handle.workers_num, handle.worker_id
+    return "Ascend " + handle.name().rpartition("device:")[2], notes, team
 
 
 def set_loop_size(steps):
@@ -105,6 +107,20 @@ def loss_scaled(optimizer):
     from npu_device.train.optimizer import NpuLossScaleOptimizer
 
     return NpuLossScaleOptimizer(optimizer)
+
+
+def reduced(optimizer):
+    """Lets an optimizer average gradients over all cards before it applies them."""
+    from npu_device import distribute
+
+    return distribute.npu_distributed_keras_optimizer_wrapper(optimizer)
+
+
+def broadcast(variables):
+    """Gives all cards the first one's variables."""
+    from npu_device import distribute
+
+    distribute.broadcast(list(variables), root_rank=0)
 
 
 def _refuse_a_used_kernel():

@@ -4,7 +4,7 @@ import os
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 
-from lib import ascend, processors
+from lib import ascend, processors, workers
 from lib.errors import InputError
 from lib.launch_options import NAMES, LaunchOptions
 
@@ -33,6 +33,7 @@ class Device:
             metrics are float32 always.
         note: why, in a few words.
         notes: why no better device was chosen, and which options are not in force.
+        workers, rank: how many processes train together, and which this is.
     """
 
     kind: str
@@ -41,6 +42,8 @@ class Device:
     matmul_dtype: str
     note: str
     notes: tuple = ()
+    workers: int = 1
+    rank: int = 0
 
     @property
     def cast_dtype(self):
@@ -62,13 +65,22 @@ class Device:
         bfloat16 and float32 reach it as it is. On an NPU it is the vendor's scale,
         which sees overflow there; elsewhere it is Keras' own.
         """
-        if self.matmul_dtype != "float16":
-            return optimizer
-        if self.kind == "npu":
-            return ascend.loss_scaled(optimizer)
-        from lib.quiet import tf
+        if self.matmul_dtype == "float16":
+            if self.kind == "npu":
+                optimizer = ascend.loss_scaled(optimizer)
+            elif self.workers > 1:
+                raise InputError(
+                    f'precision_mode="{self.precision_mode}": without NPUs, several '
+                    'workers do not train in float16; use "allow_mix_precision".'
+                )
+            else:
+                from lib.quiet import tf
 
-        return tf.keras.mixed_precision.LossScaleOptimizer(optimizer)
+                optimizer = tf.keras.mixed_precision.LossScaleOptimizer(optimizer)
+        if self.kind == "npu" and self.workers > 1:
+            # Around the scale: averaged over the cards, then searched for overflow.
+            optimizer = ascend.reduced(optimizer)
+        return optimizer
 
 
 def open(
@@ -157,7 +169,7 @@ def open(
     notes = []
     if device in ("auto", "npu"):
         try:
-            name, notes = ascend.open(
+            name, notes, team = ascend.open(
                 number, precision_mode, settings, steps_per_execution
             )
         except ascend.Unavailable as reason:
@@ -167,7 +179,7 @@ def open(
         else:
             if threads:
                 notes.append(f"threads={threads}: not applicable on an NPU")
-            opened = _card(name, precision_mode, notes)
+            opened = _card(name, precision_mode, notes, team)
             _npu = wish, opened
             return opened
     notes += [f"{name}: not applicable without an NPU" for name in options.asked_for()]
@@ -220,15 +232,19 @@ def _refuse_another_wish(wish):
             )
 
 
-def _card(name, precision_mode, notes):
+def _card(name, precision_mode, notes, team):
     precision = ascend.NEWER_MODES.get(precision_mode, precision_mode)
     matmul_dtype, note = "float16", "the card lowers float32 products by itself"
     if precision == "must_keep_origin_dtype":
         matmul_dtype, note = "float32", "as asked"
-    return Device("npu", name, precision_mode, matmul_dtype, note, tuple(notes))
+    if team[0] > 1:
+        workers.join(*team, "hccl")
+    return Device("npu", name, precision_mode, matmul_dtype, note, tuple(notes), *team)
 
 
 def _processor(device, precision_mode, threads, notes):
+    from lib import collectives
+
     kind, name, has_bf16 = processors.choose(device, threads)
     if device == "auto" and kind == "cpu":
         notes.append("no GPU: TensorFlow sees none")
@@ -243,4 +259,14 @@ def _processor(device, precision_mode, threads, notes):
             matmul_dtype = "bfloat16"
         else:
             note = f"this {kind} has no bfloat16 instructions that TensorFlow uses"
-    return Device(kind, name, precision_mode, matmul_dtype, note, tuple(notes))
+    team = collectives.join()
+    return Device(
+        kind,
+        name,
+        precision_mode,
+        matmul_dtype,
+        note,
+        tuple(notes),
+        team.size,
+        team.rank,
+    )

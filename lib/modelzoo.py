@@ -8,8 +8,8 @@ STAMP: ``sessions.load(..., "file", "modelzoo")``, windows of 8 clicks, loss
 MF: ``by_raw_id(ratings.load(..., split="modelzoo"))``, loss "mse", rate 0.001, 100
 epochs of batches of 512 with ``reshuffle=False``.
 
-Both take ``fixes``, names of oddities to leave out, as in ``"mask, m_s"``; what is odd in
-the data (order, split) is switched where they are loaded.
+Both take ``fixes``, names of oddities to leave out, as in ``"mask, m_s"``; what is odd
+in the data (order, split) is switched where they are loaded.
 """
 
 from dataclasses import replace

@@ -11,6 +11,7 @@ from lib.device import DEVICES, PRECISION_MODES
 from lib.errors import InputError
 from lib.launch_options import DUMP_STEP, is_dump_step
 from lib.ratings import SPLITS
+from lib.workers import RATE_SCALINGS
 
 
 def _one_of(*allowed):
@@ -57,6 +58,7 @@ RULES = {
     "steps_per_execution": _at_least(0),
     "threads": _at_least(0),
     "learning_rate": (lambda value: 0 < value < math.inf, "above 0"),
+    "rate_scaling": _one_of(*RATE_SCALINGS),
     "schedule": _one_of("constant", "cosine"),
     "dropout": (lambda value: 0 <= value < 1, "from 0 to below 1"),
     "scale": (lambda value: 0 < value < math.inf, "above 0"),

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 
+from lib import workers
 from lib.errors import InputError
 from lib.quiet import tf
 
@@ -35,6 +36,10 @@ def batches(
 ):
     """A dataset of batches; no example is ever touched on its own.
 
+    With several workers, the dataset holds this one's share of every batch: example
+    ``i`` of an order goes to worker ``i`` modulo their number, so together they see
+    the batches that one worker alone would have seen.
+
     Each epoch has an order of its own that depends on ``(seed, epoch)`` alone, so a run
     that resumes at epoch ``k`` sees what an unbroken one would have seen.
 
@@ -49,21 +54,30 @@ def batches(
             after the other as before.
     """
 
+    team = workers.current()
+    if team.size > 1 and not static:
+        raise InputError(
+            f"static=False: {team.size} workers cannot share the last partial batch; "
+            "set static=True."
+        )
+    share = team.share(batch_size)
+    n_own = len(range(team.rank, n_examples, team.size))
+
     def orders():
         for number in epochs:
             order = np.arange(n_examples, dtype=np.int32)  # half of a permutation(n)
             drawn = number if reshuffle else 0
             np.random.default_rng([seed, drawn]).shuffle(order)
-            yield order
+            yield order[team.rank :: team.size]
 
     def epoch(order):
         def batch(step):
-            first = tf.cast(step, tf.int32) * batch_size
+            first = tf.cast(step, tf.int32) * share
             if static:
-                return take(tf.slice(order, [first], [batch_size]))
-            return take(order[first : first + batch_size])
+                return take(tf.slice(order, [first], [share]))
+            return take(order[first : first + share])
 
         return tf.data.Dataset.range(steps).map(batch)
 
-    shuffled = tf.data.Dataset.from_generator(orders, tf.int32, [n_examples])
+    shuffled = tf.data.Dataset.from_generator(orders, tf.int32, [n_own])
     return shuffled.flat_map(epoch).prefetch(4)

@@ -11,7 +11,7 @@ from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
 
-from lib import sources
+from lib import sources, workers
 from lib.device import logical_id
 from lib.errors import InputError
 
@@ -44,6 +44,10 @@ class Run:
     parameters and the data, so runs that differ never share a folder, and the same run
     repeated finds its own.
 
+    Where several workers train together, each has its folder, and the first one's
+    (``chief_folder``; its number is in ``$CHIEF_DEVICE_ID``, 0 where unset) takes the
+    checkpoints and the record.
+
     Args:
         notebook: name without ending, ``"03_stamp"``.
         parameters: what ``lib.parameters.check`` returned.
@@ -55,13 +59,18 @@ class Run:
         self.notebook, self.parameters, self.data = notebook, parameters, data
         silent = ("output_dir", "label")  # they change nothing that is computed
         what = {k: v for k, v in parameters.items() if k not in silent}
+        team = workers.current()
+        if team.size > 1:
+            what["workers"] = team.size
         text = json.dumps([notebook, what, data], sort_keys=True)
         digest = hashlib.sha256(text.encode()).hexdigest()[:8]
         labels = [notebook, what.get("variant"), Path(data["name"]).name, digest]
         self.name = "-".join(label for label in labels if label)
         self.device_id = logical_id()
-        self.folder = sources.resolve(parameters["output_dir"]) / str(self.device_id)
-        self.folder /= self.name
+        output = sources.resolve(parameters["output_dir"])
+        self.folder = output / str(self.device_id) / self.name
+        first = os.environ.get("CHIEF_DEVICE_ID", "0") if team.rank else self.device_id
+        self.chief_folder = output / str(first) / self.name
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -81,6 +90,8 @@ class Run:
         timing=None,
     ):
         """Writes ``result.json`` and returns its path; nothing is left half-written.
+
+        Of several workers the first writes it; the others return where it will be.
 
         Args:
             metrics: the outcome, name -> number.
@@ -114,8 +125,9 @@ class Run:
             },
         }
         check(record, self.folder)
-        path = self.folder / "result.json"
-        write_text(path, json.dumps(record, indent=1, allow_nan=False) + "\n")
+        path = self.chief_folder / "result.json"
+        if workers.current().rank == 0:
+            write_text(path, json.dumps(record, indent=1, allow_nan=False) + "\n")
         return path
 
 

@@ -112,14 +112,11 @@ class Sessions:
         shift = first - (len(self.item_ids) - self.n_items)
         if not shift:
             return self
-        parts = [replace(p, items=p.items + shift) for p in (self.train, self.test)]
-        ids = self.item_ids[-self.n_items :]
-        return replace(
-            self,
-            train=parts[0],
-            test=parts[1],
-            item_ids=np.concatenate([[-1] * first, ids]).astype(np.int64),
+        train, test = (
+            replace(p, items=p.items + shift) for p in (self.train, self.test)
         )
+        ids = np.array([*[-1] * first, *self.item_ids[-self.n_items :]], np.int64)
+        return replace(self, train=train, test=test, item_ids=ids)
 
     def validation(self, days=TEST_DAYS):
         """The same data with the end of the training part in the place of the test.

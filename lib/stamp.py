@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from lib import metrics, softmax
+from lib import metrics, softmax, workers
 from lib.device import host
 from lib.quiet import tf
 
@@ -86,14 +86,11 @@ class STAMP(tf.keras.Model):
             self.b = weight("b", (d,), 0)
         self.kernel_s, self.bias_s = weight("Ws", (d, d), 6), weight("bs", (d,), 0)
         self.kernel_t, self.bias_t = weight("Wt", (d, d), 7), weight("bt", (d,), 0)
-        if self.dropout:  # a weight, so that a resumed run goes on with the same masks
-            self.step = self.add_weight(
-                name="step",
-                shape=(),
-                dtype="int32",
-                initializer="zeros",
-                trainable=False,
-            )
+        if (
+            self.dropout
+        ):  # a variable, so that a resumed run goes on with the same masks
+            first = tf.VariableAggregation.ONLY_FIRST_REPLICA
+            self.step = tf.Variable(0, trainable=False, aggregation=first)
         self.built = True
 
     def items(self):
@@ -111,7 +108,8 @@ class STAMP(tf.keras.Model):
 
     def drop(self, x):
         """Sets a share of the entries to 0 and scales the rest up to keep the mean."""
-        key = tf.stack([self.seed, tf.convert_to_tensor(self.step)])
+        seed = self.seed + 2**20 * workers.current().rank
+        key = tf.stack([seed, tf.convert_to_tensor(self.step)])
         self.step.assign_add(1)
         kept = tf.random.stateless_uniform(tf.shape(x), key) >= self.dropout
         return x * tf.cast(kept, x.dtype) / (1 - self.dropout)

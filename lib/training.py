@@ -7,11 +7,12 @@ import statistics
 import time
 from pathlib import Path
 
-from lib import device, pipeline, results
+from lib import collectives, device, pipeline, results, workers
 from lib.errors import InputError
 from lib.quiet import tf
 
 LOG_EVERY = 100  # steps between two lines of the log
+PATIENCE_S = 1800  # for the first worker's evaluation
 
 
 def set_seed(seed):
@@ -54,7 +55,8 @@ def fit(
         model: a compiled Keras model.
         take, n_examples: the training examples, see ``pipeline.batches``.
         run: ``lib.results.Run``; its folder takes ``ckpt/`` and the log.
-        batch_size, epochs, seed, steps_per_epoch, static, reshuffle: see ``pipeline``.
+        batch_size, epochs, seed, steps_per_epoch, static, reshuffle: see ``pipeline``;
+            of several workers ``batch_size`` is that of all together.
         evaluate: ``evaluate() -> {metric: value}``, called after every epoch.
 
     With ``compile(steps_per_execution=N)`` Keras hears of every N-th step only, and an
@@ -69,23 +71,31 @@ def fit(
     Raises:
         InputError: too few examples for a batch, or the loss is not a number.
     """
-    device.set_loop_size(steps_per_execution(model))
+    team = workers.current()
+    own_loop = team.engine == "tensorflow"
+    group = 1 if own_loop else steps_per_execution(model)
+    device.set_loop_size(group)
     _make_variables(model, take)
     checkpoint = tf.train.Checkpoint(model=model, optimizer=model.optimizer)
-    folder = run.folder / "ckpt"
+    assert checkpoint.save_counter is not None  # made now, by all workers together
+    folder = run.chief_folder / "ckpt"
     progress = _saved_progress(folder)
-    if len(progress["history"]) == epochs and (run.folder / "result.json").exists():
-        shutil.rmtree(folder)  # that run ended: this is a new one
-        progress = _saved_progress(folder)
+    ended = len(progress["history"]) == epochs
+    ended = ended and (run.chief_folder / "result.json").exists()
+    if ended:  # that run is over: this is a new one
+        progress = _saved_progress(None)
+    elif progress["history"]:
+        latest = tf.train.latest_checkpoint(str(folder))
+        checkpoint.restore(latest).assert_existing_objects_matched()
+    collectives.synchronize(model.trainable_variables)  # all have read
+    if ended and team.rank == 0:
+        shutil.rmtree(folder)
     manager = tf.train.CheckpointManager(checkpoint, str(folder), max_to_keep=1)
-    if manager.latest_checkpoint:
-        checkpoint.restore(manager.latest_checkpoint).assert_existing_objects_matched()
     done = len(progress["history"])
     if done:
         print(f"resumed after epoch {done} of {epochs}")
     if done < epochs:
         steps = pipeline.count_steps(n_examples, batch_size, steps_per_epoch, static)
-        group = steps_per_execution(model)
         if steps < group:
             raise InputError(
                 f"steps_per_execution={group}: an epoch has {steps} steps; give that "
@@ -101,20 +111,25 @@ def fit(
             bookkeeper = _Bookkeeper(
                 progress, manager, evaluate, log_file, epochs, batch_size, group
             )
-            traced = _count_traces(model)
-            model.fit(
-                dataset,
-                initial_epoch=done,
-                epochs=epochs,
-                steps_per_epoch=steps,
-                callbacks=[bookkeeper],
-                shuffle=False,  # the dataset is
-                verbose=0,
-            )
-            progress["traced_graphs"] += len(traced)
+            if own_loop:
+                rest = range(done, epochs)
+                traced = collectives.fit(model, dataset, rest, steps, bookkeeper)
+            else:
+                counted = _count_traces(model)
+                model.fit(
+                    dataset,
+                    initial_epoch=done,
+                    epochs=epochs,
+                    steps_per_epoch=steps,
+                    callbacks=[bookkeeper],
+                    shuffle=False,  # the dataset is
+                    verbose=0,
+                )
+                traced = len(counted)
+            progress["traced_graphs"] += traced
     examples, seconds = progress["steady"]
     if not examples:  # the first step was the only one
-        examples = batch_size * steps_per_execution(model)
+        examples = batch_size * group
         seconds = progress["first_step_s"]
     timing = {
         "first_step_s": progress["first_step_s"],
@@ -123,12 +138,15 @@ def fit(
         "epoch_s": progress["epoch_s"],
         "traced_graphs": progress["traced_graphs"],
     }
+    if team.size > 1:
+        per_worker = timing["examples_per_second"] / team.size
+        timing["examples_per_second_per_worker"] = round(per_worker, 1)
     return progress["history"], timing
 
 
 def _saved_progress(folder):
     """What the last checkpoint in a folder says of the run; a blank sheet if none."""
-    latest = tf.train.latest_checkpoint(str(folder))
+    latest = folder and tf.train.latest_checkpoint(str(folder))
     if latest:
         return json.loads(Path(latest + ".json").read_text(encoding="utf-8"))
     return {
@@ -216,14 +234,31 @@ class _Bookkeeper(tf.keras.callbacks.Callback):
         self.progress["steady"][1] += now - self.steady_started
         seconds = round(now - self.epoch_started, 3)
         row = {"epoch": self.epoch, "loss": float(logs["loss"])}
-        row.update(self.evaluate() if self.evaluate else {})
+        if workers.current().rank:
+            row = self._row_of_the_first_worker()
+        elif self.evaluate:
+            row.update(self.evaluate())
         self.progress["history"].append(row)
         self.progress["epoch_s"].append(seconds)
         shown = "  ".join(f"{k} {v:.4f}" for k, v in row.items() if k != "epoch")
         line = f"epoch {row['epoch']}/{self.epochs}  {shown}  {seconds:.1f} s"
         print(line, flush=True)
         print(line, file=self.log_file, flush=True)
-        self._save(row["epoch"])
+        if workers.current().rank == 0:
+            self._save(row["epoch"])
+
+    def _row_of_the_first_worker(self):
+        """What it measured: it alone evaluates, and writes that down when it saves."""
+        path = Path(self.manager.directory) / f"ckpt-{self.epoch}.json"
+        until = time.time() + PATIENCE_S
+        while not path.exists():
+            if time.time() > until:
+                raise InputError(
+                    f"{path} has not come up: workers on several hosts need an "
+                    "output_dir that all of them share."
+                )
+            time.sleep(0.1)
+        return json.loads(path.read_text(encoding="utf-8"))["history"][-1]
 
     def _save(self, number):
         """Saves the state; what belongs to a checkpoint is written before it."""

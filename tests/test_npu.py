@@ -32,8 +32,8 @@ def sentence_of(function, *args, kind=InputError, **options):
 """
 
 
-def run(code, **environment):
-    """Runs a case beside the stand-in and returns what it answers."""
+def beside_the_stand_in(*command, **environment):
+    """Runs a command beside the stand-in and returns what it prints."""
     kept = {
         name: value
         for name, value in os.environ.items()
@@ -41,13 +41,20 @@ def run(code, **environment):
     }
     kept["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(STAND_IN)])
     done = subprocess.run(
-        [sys.executable, "-c", START + code],
+        [sys.executable, *command],
         env={**kept, **environment},
         capture_output=True,
         text=True,
+        cwd=ROOT,
     )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def run(code, **environment):
+    """Runs a case beside the stand-in and returns what it answers."""
+    said = beside_the_stand_in("-c", START + code, **environment)
+    return json.loads(said.splitlines()[-1])
 
 
 TRAIN = """
@@ -325,3 +332,71 @@ answer(used=used, imported=imported, unknown=unknown, closed=closed, typed=typed
         found["wide"],
     ]
     assert found["calls"][-2:] == [["broadcast", 1, 0], ["all_reduce", "sum"]]
+
+
+CLUSTER = """
+from lib import optimizers, results, sessions, stamp, training
+opened = device.open("npu", "allow_mix_precision")
+import npu_device
+clicks = sessions.load("sample")
+model = stamp.STAMP(clicks.n_items, 16)
+model.compile(opened.scaled(optimizers.adam(0.01, 1)), loss=model.cross_entropy)
+run = results.Run("n", {"output_dir": os.environ["OUTPUT"]}, results.describe(clicks))
+history, timing = training.fit(
+    model, stamp.batch_of(clicks.train, 10), len(clicks.train), run, 128, 1,
+    steps_per_epoch=3,
+)
+answer(record=opened.record(), calls=npu_device.calls, timing=timing)
+"""
+
+
+def test_cards_that_train_together_share_variables_and_gradients(tmp_path):
+    found = run(
+        CLUSTER,
+        OUTPUT=str(tmp_path),
+        RANK_SIZE="8",
+        RANK_ID="0",
+        RANK_TABLE_FILE=str(tmp_path / "table.json"),
+    )
+    assert (found["record"]["workers"], found["record"]["rank"]) == (8, 0)
+    kinds = [call[0] for call in found["calls"]]
+    wrapper = kinds.index("npu_distributed_keras_optimizer_wrapper")
+    # Around the loss scale; then all cards start from one card's variables.
+    assert kinds[wrapper - 1] == "NpuLossScaleOptimizer"
+    assert wrapper < kinds.index("broadcast") < kinds.index("fit")
+    assert ["broadcast", 10, 0] in found["calls"]
+    assert ["all_reduce", "mean"] in found["calls"]
+    assert "broken" not in kinds
+    per_worker = found["timing"]["examples_per_second"] / 8
+    assert found["timing"]["examples_per_second_per_worker"] == pytest.approx(
+        per_worker, abs=0.1
+    )
+
+
+@pytest.mark.parametrize(
+    ("number", "quick"), [("03", "with_baselines=false"), ("04", "with_ablation=false")]
+)
+def test_the_notebooks_run_on_it_headless(tmp_path, number, quick):
+    calls = tmp_path / "calls.json"
+    beside_the_stand_in(
+        "ci/run.py", "--only", number, "--executed", str(tmp_path / "executed"),
+        *("--set", "device=npu", "--set", "epochs=2", "--set", quick),
+        *("--set", f"output_dir={tmp_path}"),
+        STAND_IN_CALLS=str(calls), ASCEND_DEVICE_ID="5",
+    )  # fmt: skip
+    calls = [tuple(json.loads(line)) for line in calls.read_text().splitlines()]
+    (loop_size,) = {call[1] for call in calls if call[0] == "fit"}
+    assert calls == [
+        ("import", str(loop_size)),
+        ("option", "precision_mode", "allow_mix_precision"),
+        ("open", 5),
+        ("opened", 5),
+        ("as_default",),
+        ("NpuLossScaleOptimizer", "Adam"),
+        ("set_npu_loop_size", loop_size),
+        ("fit", loop_size),
+    ]
+    (record,) = tmp_path.glob("5/*/result.json")
+    record = json.loads(record.read_text())
+    assert record["device"]["kind"] == "npu"
+    assert len(record["history"]) == 2

@@ -8,7 +8,8 @@ Settings of the stand-in, from the environment:
 
 - ``STAND_IN_RELEASE=2022``: a release without the newer names of precision modes;
 - ``STAND_IN_IMPORT=text``: the import fails, as it does without CANN;
-- ``STAND_IN_CARD=text``: the card cannot be opened.
+- ``STAND_IN_CARD=text``: the card cannot be opened;
+- ``STAND_IN_CALLS=file``: calls are written there too, one JSON list a line.
 """
 
 import os

@@ -1,0 +1,149 @@
+"""The rank table of NPUs that train together: which card has which rank.
+
+The format is HCCL's, version 1.0, for the Ascend 910: JSON without comments, all values
+text. On one server 1, 2, 4 or 8 cards work together; cards 0 to 3 and 4 to 7 are rings
+of their own, and 2 or 4 cards stay in one.
+"""
+
+import ipaddress
+import json
+from pathlib import Path
+
+from lib.errors import InputError
+
+RING = 4  # cards 0-3 and 4-7
+TABLE_KEYS = ("status", "version", "server_count", "server_list")
+DEVICE_KEYS = ("device_id", "device_ip", "rank_id")
+
+
+def check_devices(devices):
+    """Refuses cards of one server that cannot train together.
+
+    Args:
+        devices: their numbers.
+
+    Raises:
+        InputError: not 1, 2, 4 or 8 of them, or 2 or 4 from both rings.
+    """
+    shown = ", ".join(map(str, devices))
+    if len(set(devices)) != len(devices) or not set(devices) <= set(range(2 * RING)):
+        raise InputError(f"devices {shown}: give different numbers from 0 to 7.")
+    if len(devices) not in (1, 2, 4, 8):
+        raise InputError(
+            f"devices {shown}: {len(devices)} of them; an Ascend 910 server trains on "
+            "1, 2, 4 or 8."
+        )
+    if len(devices) <= RING and len({number // RING for number in devices}) > 1:
+        raise InputError(
+            f"devices {shown}: 2 or 4 of them stay in one ring, 0-3 or 4-7."
+        )
+
+
+def make(devices, addresses, server="127.0.0.1"):
+    """The table of one server.
+
+    Args:
+        devices: numbers of its cards, in the order of their ranks.
+        addresses: card -> IP address of its network port, see ``addresses_of``.
+        server: a name of the server, its address by custom.
+    """
+    check_devices(devices)
+    missing = [number for number in devices if number not in addresses]
+    if missing:
+        raise InputError(
+            f"device {missing[0]} has no network address: add a line "
+            f"address_{missing[0]}=<IP> to the file of addresses, as "
+            f'"hccn_tool -i {missing[0]} -ip -g" shows it.'
+        )
+    rows = [
+        {"device_id": str(number), "device_ip": addresses[number], "rank_id": str(rank)}
+        for rank, number in enumerate(devices)
+    ]
+    table = {
+        "status": "completed",
+        "version": "1.0",
+        "server_count": "1",
+        "server_list": [{"server_id": server, "device": rows}],
+    }
+    check(table, "the rank table")
+    return table
+
+
+def addresses_of(path):
+    """Reads ``address_<card>=<IP>`` lines, as in ``/etc/hccn.conf``: card -> IP."""
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be read ({error.strerror}); it names the cards' network "
+            "addresses, as /etc/hccn.conf does; or give a rank table with --rank-table."
+        ) from None
+    found = {}
+    for line in lines:
+        key, _, value = line.partition("=")
+        number = key.strip()[len("address_") :]
+        if key.strip().startswith("address_") and number.isdecimal():
+            found[int(number)] = value.strip()
+    return found
+
+
+def read(path):
+    """Reads and checks a rank table.
+
+    Raises:
+        InputError: no such file, no JSON, or not as HCCL wants it.
+    """
+    try:
+        table = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}).") from None
+    except ValueError as error:
+        raise InputError(
+            f"{path}: no JSON ({error}); a rank table has no comments."
+        ) from None
+    check(table, str(path))
+    return table
+
+
+def check(table, where):
+    """Refuses what HCCL would refuse, with the place of the fault."""
+
+    def fail(place, what):
+        raise InputError(f"{where}: {place} {what}.")
+
+    if not isinstance(table, dict) or not set(TABLE_KEYS) <= set(table):
+        fail("the table", f"needs the keys {', '.join(TABLE_KEYS)}")
+    for key, value in (("status", "completed"), ("version", "1.0")):
+        if table[key] != value:
+            fail(f'"{key}"', f'is {table[key]!r}; it must be "{value}"')
+    servers = table["server_list"]
+    if not isinstance(servers, list) or table["server_count"] != str(len(servers)):
+        fail('"server_count"', "must be the length of server_list, as text")
+    ranks, ips, names = [], [], []
+    for number, server in enumerate(servers):
+        place = f"server_list[{number}]"
+        if not isinstance(server, dict) or not {"server_id", "device"} <= set(server):
+            fail(place, "needs the keys server_id, device")
+        names.append(server["server_id"])
+        for k, device in enumerate(server["device"]):
+            here = f"{place}.device[{k}]"
+            if not isinstance(device, dict) or not set(DEVICE_KEYS) <= set(device):
+                fail(here, f"needs the keys {', '.join(DEVICE_KEYS)}")
+            if not all(isinstance(device[key], str) for key in DEVICE_KEYS):
+                fail(here, "has a value that is not text: write numbers in quotes")
+            for key in ("device_id", "rank_id"):
+                if not device[key].isdecimal():
+                    fail(f"{here}.{key}", f"is {device[key]!r}, not a whole number")
+            try:
+                ipaddress.ip_address(device["device_ip"])
+            except ValueError:
+                fail(f"{here}.device_ip", f"is {device['device_ip']!r}, no IP address")
+            ips.append(device["device_ip"])
+            ranks.append(int(device["rank_id"]))
+        check_devices([int(device["device_id"]) for device in server["device"]])
+    if len(set(names)) < len(names):
+        fail("server_id", "must differ from server to server")
+    if len(set(ips)) < len(ips):
+        fail("device_ip", "must differ from device to device")
+    if ranks != list(range(len(ranks))):
+        fail("rank_id", f"must count from 0 in the order of the table, not {ranks}")

@@ -1,0 +1,67 @@
+"""Who trains this model together with this process.
+
+Data parallelism: every worker holds the whole model and takes its share of each batch.
+``ci/run_distributed.sh`` starts them, one process a device, and tells them of each
+other by environment variables; ``lib.device.open`` joins them. How they average
+gradients is in ``lib.collectives``.
+"""
+
+import math
+from dataclasses import dataclass
+
+from lib.errors import InputError
+
+RATE_SCALINGS = {"none": lambda n: 1.0, "sqrt": math.sqrt, "linear": float}
+
+
+@dataclass(frozen=True)
+class Workers:
+    """This process among those that train together.
+
+    Attributes:
+        size: how many there are.
+        rank: which one this is, from 0.
+        engine: ``"hccl"``, ``"tensorflow"``, or empty where it is alone.
+    """
+
+    size: int = 1
+    rank: int = 0
+    engine: str = ""
+
+    def share(self, batch_size):
+        """This worker's part of a batch.
+
+        Raises:
+            InputError: the batch cannot be cut into equal parts.
+        """
+        if batch_size % self.size:
+            raise InputError(
+                f"batch_size={batch_size}: it is shared by {self.size} workers; give a "
+                "multiple of that."
+            )
+        return batch_size // self.size
+
+
+_joined = Workers()
+
+
+def current():
+    """The ``Workers`` that this process has joined; alone where it has joined none."""
+    return _joined
+
+
+def join(size, rank, engine):
+    """Makes this process one of ``size`` workers, for as long as it lives."""
+    global _joined
+    _joined = Workers(size, rank, engine)
+
+
+def scaled_rate(learning_rate, scaling):
+    """A learning rate for the larger batch of several workers.
+
+    Args:
+        learning_rate: for one worker.
+        scaling: ``"none"``, ``"linear"`` (times their number, Goyal et al. 2017) or
+            ``"sqrt"``.
+    """
+    return learning_rate * RATE_SCALINGS[scaling](_joined.size)

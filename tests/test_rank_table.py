@@ -1,0 +1,93 @@
+"""Rank tables: what HCCL would refuse is refused before any card starts."""
+
+import json
+from copy import deepcopy
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lib import rank_table
+from lib.errors import InputError
+
+ADDRESSES = {number: f"192.0.2.1{number}" for number in range(8)}
+
+
+@pytest.mark.parametrize("devices", [[0], [3], [0, 1], [5, 7], [4, 5, 6, 7], range(8)])
+def test_a_table_holds_every_device_once_in_the_order_of_ranks(tmp_path, devices):
+    devices = list(devices)
+    path = tmp_path / "table.json"
+    path.write_text(json.dumps(rank_table.make(devices, ADDRESSES)))
+    (server,) = rank_table.read(path)["server_list"]
+    found = [
+        (int(row["rank_id"]), int(row["device_id"]), row["device_ip"])
+        for row in server["device"]
+    ]
+    assert found == [(k, n, ADDRESSES[n]) for k, n in enumerate(devices)]
+
+
+@given(st.lists(st.integers(-1, 9), min_size=1, max_size=9))
+def test_devices_pass_exactly_where_the_card_allows_them(devices):
+    allowed = (
+        len(set(devices)) == len(devices) in (1, 2, 4, 8)
+        and all(0 <= n <= 7 for n in devices)
+        and (len(devices) == 8 or len({n // 4 for n in devices}) == 1)
+    )
+    if allowed:
+        rank_table.check_devices(devices)
+    else:
+        with pytest.raises(InputError, match="^devices "):
+            rank_table.check_devices(devices)
+
+
+def test_a_device_without_an_address_is_named():
+    with pytest.raises(InputError, match="device 3 has no network address: add a line"):
+        rank_table.make([2, 3], {2: "192.0.2.12"})
+
+
+def test_addresses_are_read_as_the_host_keeps_them(tmp_path):
+    path = tmp_path / "hccn.conf"
+    path.write_text("address_0=192.0.2.10\nnetmask_0=255.0.0.0\n\naddress_12 = ::1\n")
+    assert rank_table.addresses_of(path) == {0: "192.0.2.10", 12: "::1"}
+
+
+def with_change(change):
+    table = deepcopy(rank_table.make([0, 1], ADDRESSES))
+    change(table, table["server_list"][0], table["server_list"][0]["device"])
+    return table
+
+
+BAD = {
+    "no status": (lambda t, s, d: t.pop("status"), "the table needs the keys status"),
+    "not ready": (lambda t, s, d: t.update(status="initializing"), '"status" is'),
+    "version": (lambda t, s, d: t.update(version="1.2"), 'must be "1.0"'),
+    "count": (lambda t, s, d: t.update(server_count="2"), '"server_count" must be'),
+    "number": (lambda t, s, d: t.update(server_count=1), '"server_count" must be'),
+    "no server": (lambda t, s, d: s.pop("server_id"), r"server_list\[0\] needs the"),
+    "no ip": (lambda t, s, d: d[1].pop("device_ip"), r"device\[1\] needs the keys"),
+    "not text": (lambda t, s, d: d[1].update(rank_id=1), "not text: write numbers in"),
+    "not ip": (lambda t, s, d: d[0].update(device_ip="192.0.2"), "'192.0.2', no IP"),
+    "rank": (lambda t, s, d: d[0].update(rank_id="-1"), "rank_id is '-1', not a whole"),
+    "same ip": (lambda t, s, d: d[0].update(d[1], device_id="0"), "device_ip must dif"),
+    "ranks": (lambda t, s, d: d[1].update(rank_id="2"), r"count from 0 .* \[0, 2\]"),
+    "rings": (lambda t, s, d: d[1].update(device_id="4"), "stay in one ring"),
+    "twice": (lambda t, s, d: d[1].update(device_id="0"), "give different numbers"),
+    "servers": (
+        lambda t, s, d: t.update(server_count="2", server_list=[s, s]),
+        "server_id must differ",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_what_is_wrong_is_named_with_its_place(name):
+    change, sentence = BAD[name]
+    with pytest.raises(InputError, match=sentence):
+        rank_table.check(with_change(change), "table.json:")
+
+
+def test_a_table_with_comments_is_no_json(tmp_path):
+    path = tmp_path / "table.json"
+    path.write_text('{"status": "completed" // ready\n}')
+    with pytest.raises(InputError, match="no JSON .* a rank table has no comments"):
+        rank_table.read(path)

@@ -1,0 +1,309 @@
+"""Several workers train as one: the same batches, the same steps, the same record."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lib import mf, pipeline, ratings, workers
+from lib.errors import InputError
+from lib.quiet import tf
+
+ROOT = Path(__file__).resolve().parents[1]
+
+TRAIN = """
+import json, sys
+from types import SimpleNamespace
+
+from lib import mf, modelzoo, optimizers, ratings, sessions, stamp, training, workers
+from lib.device import open as open_device
+from lib.results import Run, describe
+
+device = open_device("cpu", "must_keep_origin_dtype")
+clicks, stars = sessions.load("sample"), ratings.load("sample")
+of_stamp = stamp.STAMP(clicks.n_items, 16)
+of_mf = mf.MF(stars.n_users, stars.n_items, stars.global_mean)
+losses = {}
+for model, data, take, loss in (
+    (of_stamp, clicks, stamp.batch_of(clicks.train, 10), of_stamp.cross_entropy),
+    (of_mf, stars, mf.batch_of(stars.train), "mse"),
+):
+    training.set_seed(0)
+    model.compile(device.scaled(optimizers.adam(0.02, 20)), loss=loss)
+    run = Run(type(model).__name__, {"output_dir": sys.argv[1]}, describe(data))
+    history, timing = training.fit(
+        model, take, len(data.train), run, 128, epochs=20, steps_per_epoch=1
+    )
+    losses[type(model).__name__] = [row["loss"] for row in history]
+print(json.dumps({"losses": losses, "rank": device.rank, "workers": device.workers}))
+"""
+
+
+def free_ports(count):
+    sockets = [socket.socket() for _ in range(count)]
+    for each in sockets:
+        each.bind(("127.0.0.1", 0))
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports
+
+
+def start(output, size, rank, ports=()):
+    env = {key: value for key, value in os.environ.items() if key != "TF_CONFIG"}
+    env.update(PYTHONPATH=str(ROOT), ASCEND_DEVICE_ID=str(rank))
+    env.update(CUDA_VISIBLE_DEVICES="-1", TF_CPP_MIN_LOG_LEVEL="2")
+    if size > 1:
+        cluster = {"worker": [f"127.0.0.1:{port}" for port in ports]}
+        task = {"type": "worker", "index": rank}
+        env["TF_CONFIG"] = json.dumps({"cluster": cluster, "task": task})
+    return subprocess.Popen(
+        [sys.executable, "-c", TRAIN, str(output)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=env,
+    )
+
+
+def answer(process):
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err[-3000:]
+    return json.loads(out.splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """What one worker says, and what each of two says."""
+    folder = tmp_path_factory.mktemp("workers")
+    ports = free_ports(2)
+    processes = [start(folder / "two", 2, rank, ports) for rank in (0, 1)]
+    two = [answer(process) for process in processes]
+    return answer(start(folder / "one", 1, 0)), two, folder
+
+
+@pytest.mark.parametrize("model", ["STAMP", "MF"])
+def test_two_workers_at_half_the_batch_follow_one(trained, model):
+    one, two, _ = trained
+    expected = one["losses"][model]
+    assert expected[-1] < expected[0] - 0.01  # they move
+    for worker in two:
+        np.testing.assert_allclose(worker["losses"][model], expected, atol=1e-4)
+
+
+def test_the_first_worker_alone_writes_checkpoints(trained):
+    _, two, folder = trained
+    assert [(w["rank"], w["workers"]) for w in two] == [(0, 2), (1, 2)]
+    assert len(list((folder / "two" / "0").glob("*/ckpt/checkpoint"))) == 2
+    assert not list((folder / "two" / "1").glob("*/ckpt"))
+    assert len(list((folder / "two" / "1").glob("*/train_1.log"))) == 2
+
+
+@pytest.fixture
+def team(monkeypatch):
+    """Lets this process believe that it is a worker."""
+
+    def be(size, rank):
+        monkeypatch.setattr(workers, "_joined", workers.Workers(size, rank, "hccl"))
+
+    return be
+
+
+def batches_of(n, batch_size, epochs, steps):
+    def take(index):
+        return index
+
+    dataset = pipeline.batches(take, n, batch_size, range(epochs), 0, steps)
+    return [index.numpy() for index in dataset]
+
+
+def test_the_shares_of_all_workers_are_the_batches_of_one(team):
+    whole = batches_of(1003, 24, 3, 41)
+    shares = []
+    for rank in range(4):
+        team(4, rank)
+        shares.append(batches_of(1003, 24, 3, 41))
+    assert all(len(share) == len(whole) == 123 for share in shares)
+    for batch, *parts in zip(whole, *shares):
+        assert [len(part) for part in parts] == [6] * 4
+        assert sorted(np.concatenate(parts)) == sorted(batch)
+
+
+def test_a_batch_that_cannot_be_shared_is_refused(team):
+    team(4, 0)
+    with pytest.raises(InputError, match="batch_size=30: it is shared by 4 workers"):
+        batches_of(100, 30, 1, 1)
+    with pytest.raises(InputError, match="set static=True"):
+        pipeline.batches(lambda i: i, 100, 32, range(1), 0, 1, static=False)
+
+
+@pytest.mark.parametrize(
+    ("scaling", "rate"), [("none", 0.1), ("sqrt", 0.2), ("linear", 0.4)]
+)
+def test_the_learning_rate_grows_with_the_workers(team, scaling, rate):
+    assert workers.scaled_rate(0.1, scaling) == 0.1
+    team(4, 0)
+    assert workers.scaled_rate(0.1, scaling) == pytest.approx(rate)
+
+
+def test_tensorflow_must_not_have_computed_before_workers_join(monkeypatch):
+    from lib import collectives
+
+    tf.constant(0) + 1
+    task = {"type": "worker", "index": 0}
+    config = {"cluster": {"worker": ["127.0.0.1:1", "127.0.0.1:2"]}, "task": task}
+    monkeypatch.setenv("TF_CONFIG", json.dumps(config))
+    with pytest.raises(InputError, match="names 2 workers.* restart the kernel"):
+        collectives.join()
+    for broken in ("{", '{"cluster": 3}', '{"cluster": {"worker": ["a:1", "b:1"]}}'):
+        monkeypatch.setenv("TF_CONFIG", broken)
+        with pytest.raises(InputError, match="give JSON with cluster.worker"):
+            collectives.join()
+
+
+# --- the launcher --------------------------------------------------------------------
+
+
+def launcher(*arguments, **env):
+    """Starts ``ci/run_distributed.py``; its output comes through a pipe."""
+    return subprocess.Popen(
+        [sys.executable, "ci/run_distributed.py", *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT), **env},
+    )
+
+
+def params_file(folder, **values):
+    lines = "".join(f"{key}: {value}\n" for key, value in values.items())
+    path = folder / "params.yaml"
+    path.write_text(f"notebook: 03_stamp\nwith_baselines: false\n{lines}")
+    return path
+
+
+def test_a_killed_worker_ends_the_job_and_the_next_start_resumes(tmp_path):
+    params = params_file(tmp_path, epochs=60, embed_dim=8, batch_size=1024)
+    arguments = "--devices", 2, "--engine", "tensorflow", "--params", params
+    arguments += "--set", f"output_dir={tmp_path}"
+    job = launcher(*arguments)
+    log = tmp_path / "0" / "train_0.log"
+    until = time.time() + 240
+    while not list(tmp_path.glob("0/*/ckpt/ckpt-2.index")):
+        assert job.poll() is None, job.communicate()[0]
+        assert time.time() < until, log.read_text()
+        time.sleep(0.05)
+    kernel_of(tmp_path / "1").kill()
+    said = job.communicate(timeout=120)[0]
+    assert job.returncode == 1
+    assert "FAILED: device " in said
+    assert "Start again to go on from the last checkpoint." in said
+    assert not list(tmp_path.glob("*/*/result.json"))
+    history = json.loads(next(tmp_path.glob("0/*/ckpt/ckpt-*.json")).read_text())
+    done = len(history["history"])
+    assert 2 <= done < 60
+
+    again = launcher(*arguments)
+    said = again.communicate(timeout=300)[0]
+    assert again.returncode == 0, said
+    assert "hr_at_20" in said
+    record = json.loads(next(tmp_path.glob("*/*/result.json")).read_text())
+    assert record["history"][:done] == history["history"]
+    assert len(record["history"]) == 60
+    assert record["device"]["workers"] == 2
+    assert record["timing"]["examples_per_second_per_worker"] > 0
+    copy = next(tmp_path.glob("1/executed/*.ipynb")).read_text()
+    assert f"resumed after epoch {done} of 60" in copy
+
+
+def kernel_of(folder):
+    """The process whose log file of a run is open in this folder."""
+    import psutil
+
+    for process in psutil.process_iter():
+        try:
+            files = [file.path for file in process.open_files()]
+        except psutil.Error:
+            continue
+        if any(
+            path.startswith(f"{folder}/03_stamp") and path.endswith(".log")
+            for path in files
+        ):
+            return process
+    raise AssertionError(f"nobody writes in {folder}")
+
+
+def dry_run(*arguments, **env):
+    job = launcher(*arguments, "--dry-run", **env)
+    return job.communicate(timeout=60)[0], job.returncode
+
+
+@pytest.fixture
+def addresses(tmp_path):
+    path = tmp_path / "hccn.conf"
+    lines = [f"address_{n}=192.0.2.1{n}\nnetmask_{n}=255.255.255.0" for n in range(8)]
+    path.write_text("\n".join(lines))
+    return path
+
+
+PARAMS = ("--params", "ci/params/stamp_full_1p.yaml")
+
+
+def test_a_dry_run_shows_every_npu_with_its_rank(addresses):
+    said, status = dry_run(
+        "--engine", "npu", "--devices", "4-7", "--addresses", addresses, *PARAMS
+    )
+    assert status == 0
+    lines = [line for line in said.splitlines() if not line.startswith("#")]
+    assert len(lines) == 4
+    for rank, line in enumerate(lines):
+        assert f"RANK_ID={rank} RANK_SIZE=4 RANK_TABLE_FILE=" in line
+        assert f"ASCEND_DEVICE_ID={rank + 4} CHIEF_DEVICE_ID=4" in line
+        assert f"> {ROOT}/output/{rank + 4}/train_{rank + 4}.log" in line
+
+
+def test_a_dry_run_shows_the_workers_of_the_second_host():
+    said, status = dry_run(
+        "--engine", "tensorflow", "--devices", "2", "--hosts", "a:7000,b:8000",
+        "--host", "1", *PARAMS,
+    )  # fmt: skip
+    assert status == 0
+    assert '"worker": ["a:7000", "a:7001", "b:8000", "b:8001"]' in said
+    assert '"index": 2' in said
+    assert '"index": 3' in said
+    assert '"index": 0' not in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--devices", "3-4"], "devices 3, 4: 2 or 4 of them stay in one ring"),
+        (["--devices", "3"], "3 of them; an Ascend 910 server trains on 1, 2, 4 or 8"),
+        (["--devices", "7-8"], "devices 7, 8: give different numbers from 0 to 7"),
+        (["--devices", "x"], "--devices x: give a count, or numbers as in 4-7 or 0,1"),
+        (["--devices", "2", "--addresses", "none"], "none: cannot be read"),
+        (["--devices", "2", "--rank-table", "none"], "none: cannot be read"),
+        (["--engine", "tensorflow", "--hosts", "a"], "--hosts a: write host:port"),
+    ],
+)
+def test_what_cannot_start_is_said_in_one_line(addresses, arguments, sentence):
+    defaults = ["--engine", "npu", "--addresses", addresses]
+    said, status = dry_run(*defaults, *arguments, *PARAMS)
+    assert status == 1
+    assert len(said.splitlines()) == 1
+    assert sentence in said
+
+
+def test_a_trained_model_of_several_workers_predicts_alone(team):
+    """Reading a model, on the first worker, waits for nobody."""
+    team(2, 0)
+    data = ratings.load("sample")
+    model = mf.MF(data.n_users, data.n_items, data.global_mean)
+    assert np.isfinite(mf.evaluate(model, data.test)["rmse"])
