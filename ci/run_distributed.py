@@ -173,7 +173,8 @@ def of_tensorflow(devices, hosts, options):
     else:
         addresses = [f"127.0.0.1:{port}" for port in free_ports(len(devices))]
     first = options.host * len(devices)
-    threads = str(max(os.cpu_count() // len(devices), 1))
+    share = str(max(os.cpu_count() // len(devices), 1))
+    threads = os.environ.get("TF_NUM_INTRAOP_THREADS", share)
     for k, number in enumerate(devices):
         env = {"ASCEND_DEVICE_ID": str(number), "CHIEF_DEVICE_ID": str(devices[0])}
         if len(addresses) > 1:

@@ -57,6 +57,7 @@ RULES = {
     "steps_per_epoch": _at_least(0),
     "steps_per_execution": _at_least(0),
     "threads": _at_least(0),
+    "workers": _at_least(1),
     "learning_rate": (lambda value: 0 < value < math.inf, "above 0"),
     "rate_scaling": _one_of(*RATE_SCALINGS),
     "schedule": _one_of("constant", "cosine"),

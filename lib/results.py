@@ -34,7 +34,7 @@ KEYS = {
     "baselines": dict,  # baseline's name -> metrics
     "timing": dict,  # seconds, examples/s, MB, date: what differs from run to run
 }
-_PACKAGES = ("tensorflow", "keras", "npu_device", "numpy", "pandas")
+_PACKAGES = ("tensorflow", "tensorflow-cpu", "keras", "npu_device", "numpy", "pandas")
 
 
 class Run:
@@ -197,7 +197,7 @@ def versions():
     found = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:
-            found[package] = metadata.version(package)
+            found[package.replace("-cpu", "")] = metadata.version(package)
         except metadata.PackageNotFoundError:
             continue
     return found

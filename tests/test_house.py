@@ -61,15 +61,22 @@ def test_lib_imports_from_any_folder(tmp_path):
 
 
 def test_every_pin_is_exact_and_says_what_it_is_for():
-    for line in (ROOT / "requirements.txt").read_text().splitlines():
+    lines = [
+        line
+        for stack in ("", "-ascend")
+        for line in (ROOT / f"requirements{stack}.txt").read_text().splitlines()
+    ]
+    for line in lines:
         if line and not line.startswith("#"):
             assert re.fullmatch(r"[\w.-]+==[\w.]+  # \S.{10,}", line), line
 
 
-def test_conda_users_get_the_same_pins():
-    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+@pytest.mark.parametrize("stack", ["", "-ascend"])
+def test_conda_users_get_the_same_pins(stack):
+    environment = yaml.safe_load((ROOT / f"environment{stack}.yml").read_text())
     pip = environment["dependencies"][-1]["pip"]
-    assert pip == ["-r requirements.txt", "-c ci/constraints.txt", "-e ."]
+    pins = [f"-r requirements{stack}.txt", f"-c ci/constraints{stack}.txt", "-e ."]
+    assert pip == pins
 
 
 @pytest.mark.parametrize("name", ["README.md", "README.zh-CN.md", "results/README.md"])
