@@ -94,13 +94,14 @@ def test_a_params_file_fits_its_notebook(path):
     notebook = ROOT / "notebooks" / f"{values.pop('notebook')}.ipynb"
     known = papermill.inspect_notebook(str(notebook))
     types = {name: about["inferred_type_name"] for name, about in known.items()}
-    space = {
-        "__annotations__": {name: getattr(builtins, types[name]) for name in values}
-    }
-    choices = [v if isinstance(v, list) else [v] for v in values.values()]
-    for chosen in itertools.product(*choices):
-        one_run = dict(zip(values, chosen))
-        assert parameters.check({**space, **one_run}) == one_run
+    for changes in values.pop("vary", {"": {}}).values():
+        varied = {**values, **changes}
+        types_of = {name: getattr(builtins, types[name]) for name in varied}
+        choices = [v if isinstance(v, list) else [v] for v in varied.values()]
+        for chosen in itertools.product(*choices):
+            one_run = dict(zip(varied, chosen))
+            space = {"__annotations__": types_of, **one_run}
+            assert parameters.check(space) == one_run
 
 
 # Every notebook once more, with parameters other than its defaults. Its record must
