@@ -55,12 +55,27 @@ stamp="$want $PWD $(cat "$requirements" "$constraints" | cksum)"
 if [ "$(cat "$venv/made-from" 2>/dev/null || true)" != "$stamp" ]; then
   echo "Setting up ${venv##*/} (Python $want): a few minutes the first time."
   rm -rf "$venv"
-  "$python" -m venv "$venv" || {
+  mkdir -p "$venv"
+  wanted=$venv/requirements.txt
+  cp "$requirements" "$wanted"
+  site=
+  if [ "${stack:-}" = ascend ] && [ "$(uname -m)" = aarch64 ]; then
+    # There is no wheel of TensorFlow 2.6.5 for aarch64: take the container's own.
+    "$python" -c 'import tensorflow as tf; assert tf.__version__ == "2.6.5"' || {
+      echo "$python has no TensorFlow 2.6.5, and for aarch64 none can be downloaded:" \
+        "use a container that has it, or build it." >&2
+      exit 1
+    }
+    grep -v '^tensorflow' "$requirements" >"$wanted"
+    site=--system-site-packages
+  fi
+  # shellcheck disable=SC2086  # no word where it is empty
+  "$python" -m venv $site "$venv" || {
     echo "python -m venv failed: on Debian and Ubuntu, install python3-venv." >&2
     exit 1
   }
   "$venv/bin/pip" install --quiet --disable-pip-version-check \
-    -r "$requirements" -c "$constraints"
+    -r "$wanted" -c "$constraints"
   "$venv/bin/pip" install --quiet --disable-pip-version-check --no-deps -e .
   echo "$stamp" >"$venv/made-from"
 fi

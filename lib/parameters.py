@@ -83,7 +83,7 @@ def check(namespace, **narrower):
     Args:
         namespace: the notebook's ``globals()``. Its parameters are the names that the
             parameters cell gives a type, as in ``epochs: int = 2``. A whole number
-            given for a float or a text is made one, there too.
+            given for a float or a text is made one, and 0 or 1 a bool, there too.
         narrower: allowed values of a parameter in this notebook, where they are fewer
             than its rule allows, for example ``variant=("paper", "stmp")``.
 
@@ -105,6 +105,8 @@ def check(namespace, **narrower):
         value = namespace[name]
         if kind in (float, str) and type(value) is int:
             value = kind(value)  # papermill reads -p data_dump_step 10 as a number
+        if kind is bool and type(value) is int and value in (0, 1):
+            value = bool(value)  # --static=1 of the published scripts
         if type(value) is not kind:
             raise InputError(
                 f"{name}={value!r}: expected {kind.__name__}, found "

@@ -26,13 +26,18 @@ def test_a_whole_number_is_taken_for_a_float_but_not_the_reverse():
         parameters.check(notebook(epochs=2.0))
 
 
+def test_0_and_1_are_taken_for_a_switch_as_the_published_scripts_write_it():
+    assert parameters.check(notebook(static=1))["static"] is True
+    assert parameters.check(notebook(static=0))["static"] is False
+
+
 @pytest.mark.parametrize(
     ("values", "sentence"),
     [
         ({"epochs": 0}, "epochs=0: allowed is 1 or more."),
         ({"epochs": "3"}, "epochs='3': expected int, found str"),
         ({"epochs": True}, "epochs=True: expected int, found bool"),
-        ({"static": 1}, "static=1: expected bool, found int"),
+        ({"static": 2}, "static=2: expected bool, found int"),
         ({"learning_rate": -1.0}, "learning_rate=-1.0: allowed is above 0."),
         ({"learning_rate": float("nan")}, "learning_rate=nan: allowed is above 0."),
         ({"variant": "best"}, "variant='best': allowed is one of 'paper'"),
