@@ -1,6 +1,7 @@
 """Measures the plan of a model: rounds alternate between workers, medians count.
 
-Called by bench.sh: ``run.py PYTHON_OF_THE_PEERS stamp|mf [--rounds N] [--quick]``.
+Called by bench.sh: ``run.py PYTHON_OF_THE_PEERS stamp|mf [--rounds N]``; "none" for the
+peers' Python measures the rows that need no peer.
 """
 
 import argparse
@@ -115,7 +116,13 @@ def main():
     parser.add_argument("--data", help="folder of the ratings, where not fetched")
     options = parser.parse_args()
     plan = plans.PLANS[options.model]
-    groups = [g for name, g in plan["groups"].items() if (options.only or "") in name]
+    alone = options.peers == "none"
+    groups = [
+        [row for row in group if not (alone and row.get("peer"))]
+        for name, group in plan["groups"].items()
+        if (options.only or "") in name
+    ]
+    groups = [group for group in groups if group]
     rows = []
     if options.data:
         for row in (row for group in groups for row in group):
@@ -136,7 +143,7 @@ def main():
         "git_commit": results.git_commit(),
         "rows": rows,
     }
-    path = folder / f"{options.model}.json"
+    path = folder / f"{options.model}{'-ascend' * alone}.json"
     results.write_text(path, json.dumps(bench, indent=1) + "\n")
     results.write_text(path.with_suffix(".txt"), text + "\n")
     print(results.relative(path))

@@ -43,7 +43,9 @@ def in_fit(model, optimizer, take, n_examples, batch_size, steps):
 
     def one_round():
         with tempfile.TemporaryDirectory() as folder:
-            run = SimpleNamespace(folder=Path(folder), device_id=0)
+            run = SimpleNamespace(
+                folder=Path(folder), chief_folder=Path(folder), device_id=0
+            )
             _, timing = training.fit(
                 model, take, n_examples, run, batch_size, 1, steps_per_epoch=steps + 1
             )
