@@ -17,6 +17,8 @@ import papermill
 import yaml
 from papermill.exceptions import PapermillExecutionError
 
+from lib import workers
+
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = ROOT / "notebooks"
 MAIN_JOB = ("01", "02", "03", "04", "05")
@@ -207,6 +209,8 @@ def execute(name, notebook, parameters, copy, listed=False, again=True):
     except Exception as error:  # a kernel that died, for one
         row["failure"] = f"{type(error).__name__}: {error}"
     row["seconds"] = time.time() - started
+    if workers.announced().rank:
+        row["record"] = None  # the first worker's, and perhaps not there yet
     if row["record"]:
         row["metrics"] = metrics_of(row["record"])
         shutil.copy2(copy, row["record"].parent / "notebook.ipynb")

@@ -5,44 +5,71 @@ import importlib.util
 import json
 import os
 import shlex
-import signal
 import socket
-import subprocess
 import sys
-import time
 from pathlib import Path
 
+import processes
+import run as notebooks
 import yaml
 
-from lib import rank_table
+from lib import rank_table, results, sources
 from lib.errors import InputError
-
-ROOT = Path(__file__).resolve().parents[1]
-LINES_SHOWN = 30  # of the log of a worker that failed
+from lib.sources import ROOT
 
 
 def main():
     """Starts what the command line asks for; returns the exit status."""
     options = parse(sys.argv[1:])
+    jobs = jobs_of(options)  # one after the other: a list in a params file makes many
     os.chdir(ROOT)
     try:
-        devices = devices_of(options.devices)
-        hosts = options.hosts.split(",") if options.hosts else []
-        if options.engine == "npu":
-            table = table_of(options, devices)
-            environments = of_npus(table, devices, options)
-        else:
-            environments = of_tensorflow(devices, hosts, options)
-        workers = [worker(options, number, env) for number, env in environments]
+        for name, params, output in jobs:
+            workers = workers_of(options, name, params, output)
+            if options.dry_run:
+                show(workers)
+            elif not processes.run(workers):
+                return 1
     except InputError as error:
         print(error, file=sys.stderr)
         return 1
-    if options.dry_run:
-        for name, log, command, env in workers:
-            words = [f"{key}={shlex.quote(value)}" for key, value in env.items()]
-            print(f"# {name}\n{' '.join(words)} {shlex.join(command)} > {log} 2>&1 &")
-        return 0
-    return run(workers)
+    return 0
+
+
+def jobs_of(options):
+    """``(name, parameters, output folder)`` of every run; all are checked."""
+    jobs = []
+    options.only, options.again = None, True
+    for name, notebook, parameters, _ in notebooks.plan(options):
+        if options.engine == "npu":
+            parameters["device"] = "npu"  # or an error: never eight runs on CPUs
+        output = sources.resolve(parameters.get("output_dir", "output"))
+        jobs.append((name, {"notebook": notebook.stem, **parameters}, output))
+    return jobs
+
+
+def workers_of(options, name, parameters, output):
+    """Name, log, command and environment of every worker on this host."""
+    devices = devices_of(options.devices)
+    if options.engine == "npu":
+        environments = of_npus(devices, options)
+    else:
+        environments = of_tensorflow(devices, options)
+    job = output / "jobs" / f"{name}.yaml"
+    if not options.dry_run:
+        job.parent.mkdir(parents=True, exist_ok=True)
+        results.write_text(job, yaml.safe_dump(parameters, sort_keys=False))
+    for number, env in environments:
+        folder = output / str(number)
+        command = [sys.executable, "ci/run.py", "--params", str(job)]
+        command += ["--executed", str(folder / "executed")]
+        yield f"device {number}", folder / f"train_{number}.log", command, env
+
+
+def show(workers):
+    for name, log, command, env in workers:
+        words = [f"{key}={shlex.quote(value)}" for key, value in env.items()]
+        print(f"# {name}\n{' '.join(words)} {shlex.join(command)} > {log} 2>&1 &")
 
 
 def parse(arguments):
@@ -125,18 +152,24 @@ def table_of(options, devices):
         path = Path(options.called_from, given).resolve()
         return path, rank_table.read(path)
     rank_table.check_devices(devices)
+    if len(devices) == 1:
+        return None, None  # alone: no table is read
     addresses = rank_table.addresses_of(Path(options.called_from, options.addresses))
     table = rank_table.make(devices, addresses)
-    path = ROOT / "output" / "rank_table.json"
+    name = f"rank_table_{devices[0]}-{devices[-1]}.json"
+    path = ROOT / "output" / name
     if not options.dry_run:
         path.parent.mkdir(exist_ok=True)
-        path.write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
+        results.write_text(path, json.dumps(table, indent=1) + "\n")
     return path, table
 
 
-def of_npus(table, devices, options):
+def of_npus(devices, options):
     """Yields ``(device, environment)`` for the cards of this host."""
-    path, table = table
+    path, table = table_of(options, devices)
+    if table is None:
+        yield devices[0], {"ASCEND_DEVICE_ID": str(devices[0])}
+        return
     servers = table["server_list"]
     if not 0 <= options.host < len(servers):
         raise InputError(f"--host {options.host}: {path} has {len(servers)} servers.")
@@ -150,38 +183,47 @@ def of_npus(table, devices, options):
             "all of them must start."
         )
     size = sum(len(server["device"]) for server in servers)
-    chief = servers[0]["device"][0]["device_id"]
     for number in devices:
         env = {"RANK_ID": ranks[number], "RANK_SIZE": str(size)}
-        if size > 1:
-            env["RANK_TABLE_FILE"] = str(path)
-        env.update(ASCEND_DEVICE_ID=str(number), CHIEF_DEVICE_ID=chief)
-        yield number, {**env, "JOB_ID": os.environ.get("JOB_ID", "10087")}
+        env.update(RANK_TABLE_FILE=str(path), ASCEND_DEVICE_ID=str(number))
+        env["CHIEF_DEVICE_ID"] = rank_table.chief_of(table)
+        for name, default in (("JOB_ID", "10087"), ("HCCL_CONNECT_TIMEOUT", "600")):
+            env[name] = os.environ.get(name, default)
+        yield number, env
 
 
-def of_tensorflow(devices, hosts, options):
-    """Yields ``(device, environment)`` for the processes of this host."""
+def of_tensorflow(devices, options):
+    """Yields ``(device, environment)`` for the processes of this host.
+
+    Of several hosts, devices are numbered through, so that folders differ.
+    """
+    hosts = options.hosts.split(",") if options.hosts else []
     if hosts and not 0 <= options.host < len(hosts):
         raise InputError(f"--host {options.host}: --hosts names {len(hosts)}.")
+    if len(set(devices)) < len(devices):
+        raise InputError(f"--devices {options.devices}: give different numbers.")
+    first = options.host * len(devices)
+    numbers, addresses = devices, []
+    for text in hosts:
+        host, _, port = text.rpartition(":")
+        if not host or not port.isdecimal():
+            raise InputError(f"--hosts {text}: write host:port, as in node1:20000.")
+        addresses += [f"{host}:{int(port) + k}" for k in range(len(devices))]
     if hosts:
-        addresses = []
-        for text in hosts:
-            host, _, port = text.rpartition(":")
-            if not host or not port.isdecimal():
-                raise InputError(f"--hosts {text}: write host:port, as in node1:20000.")
-            addresses += [f"{host}:{int(port) + k}" for k in range(len(devices))]
+        numbers = range(first, first + len(devices))
     else:
         addresses = [f"127.0.0.1:{port}" for port in free_ports(len(devices))]
-    first = options.host * len(devices)
     share = str(max(os.cpu_count() // len(devices), 1))
-    threads = os.environ.get("TF_NUM_INTRAOP_THREADS", share)
-    for k, number in enumerate(devices):
-        env = {"ASCEND_DEVICE_ID": str(number), "CHIEF_DEVICE_ID": str(devices[0])}
+    for k, number in enumerate(numbers):
+        env = {"ASCEND_DEVICE_ID": str(number)}
         if len(addresses) > 1:
+            env["CHIEF_DEVICE_ID"] = "0" if hosts else str(devices[0])
             task = {"type": "worker", "index": first + k}
             config = {"cluster": {"worker": addresses}, "task": task}
             env["TF_CONFIG"] = json.dumps(config)
-        yield number, {**env, "TF_NUM_INTRAOP_THREADS": threads}
+            env["CUDA_VISIBLE_DEVICES"] = str(devices[k])
+        env["TF_NUM_INTRAOP_THREADS"] = os.environ.get("TF_NUM_INTRAOP_THREADS", share)
+        yield number, env
 
 
 def free_ports(count):
@@ -192,78 +234,6 @@ def free_ports(count):
     for each in sockets:
         each.close()
     return ports
-
-
-def worker(options, number, env):
-    """Name, log, command and environment of one worker."""
-    settings = yaml.safe_load("\n".join(s.replace("=", ": ", 1) for s in options.set))
-    output = Path((settings or {}).get("output_dir", "output"))
-    folder = (ROOT / output / str(number)).resolve()
-    command = [sys.executable, "ci/run.py", "--called-from", options.called_from]
-    command += ["--params", options.params, "--executed", str(folder / "executed")]
-    for text in options.set:
-        command += ["--set", text]
-    return f"device {number}", folder / f"train_{number}.log", command, env
-
-
-def run(workers):
-    """Starts all; when one fails, ends the others and shows its log."""
-    started = []
-    for name, log, command, env in workers:
-        log.parent.mkdir(parents=True, exist_ok=True)
-        with open(log, "w", encoding="utf-8") as file:
-            process = subprocess.Popen(
-                command,
-                env={**os.environ, **env},
-                stdout=file,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,  # a group of its own, kernel included
-            )
-        started.append((name, log, process))
-        print(f"{name}: process {process.pid}, log {os.path.relpath(log, ROOT)}")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    failed = None
-    try:
-        while failed is None and any(p.poll() is None for _, _, p in started):
-            time.sleep(0.2)
-            failed = next((s for s in started if s[2].poll()), None)
-    finally:
-        for _, _, process in started:
-            end(process)
-    if failed is None:
-        failed = next((s for s in started if s[2].poll()), None)
-    if failed:
-        name, log, process = failed
-        print("\n".join(said(log)[-LINES_SHOWN:]))
-        how = f"exit status {process.returncode}"
-        if process.returncode < 0:
-            how = f"killed by {signal.Signals(-process.returncode).name}"
-        print(
-            f"\nFAILED: {name} ({how}); its log ends above, all workers were ended. "
-            "Start again to go on from the last checkpoint."
-        )
-        return 1
-    print("\n".join(said(started[0][1])))
-    return 0
-
-
-def said(log):
-    """The lines of a log, without papermill's progress bar."""
-    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
-    return [line for line in lines if line and not line.startswith("Executing:")]
-
-
-def end(process):
-    """Ends a worker and its kernel, which is in the same group."""
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        try:
-            os.killpg(process.pid, number)
-        except ProcessLookupError:
-            return
-        try:
-            process.wait(5)
-        except subprocess.TimeoutExpired:
-            continue
 
 
 if __name__ == "__main__":

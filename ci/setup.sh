@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Makes the environment of a stack with the pinned packages and the project itself: .venv,
-# or with stack=ascend .venv-ascend. A second call only checks. Sourced by run.sh, test.sh
-# and bench.sh, which then use "$venv".
+# or with stack=ascend .venv-ascend. A second call only checks. Sourced by the commands
+# of ci/, which then use "$venv".
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 

@@ -4,9 +4,6 @@ Two engines do it: the vendor's collectives between NPUs, and
 ``tf.distribute.MultiWorkerMirroredStrategy`` everywhere else.
 """
 
-import json
-import os
-
 from lib import ascend, workers
 from lib.errors import InputError
 from lib.quiet import tf
@@ -21,28 +18,24 @@ def join():
         InputError: what ``$TF_CONFIG`` says is not usable, or TensorFlow has computed
             in this process already.
     """
-    text = os.environ.get("TF_CONFIG", "{}")
-    try:
-        config = json.loads(text)
-        size = len(config.get("cluster", {}).get("worker", []))
-        rank = config["task"]["index"] if size > 1 else 0
-    except (ValueError, AttributeError, KeyError, TypeError):
-        raise InputError(
-            f"TF_CONFIG={text}: give JSON with cluster.worker, a list of host:port, "
-            "and task.type and task.index of this process."
-        ) from None
-    if size < 2 or workers.current().size > 1:
+    team = workers.announced()
+    if team.engine != "tensorflow" or workers.current().size > 1:
         return workers.current()
     try:
         strategy = tf.distribute.MultiWorkerMirroredStrategy()
     except (RuntimeError, ValueError) as error:
         raise InputError(
-            f"TF_CONFIG names {size} workers, but TensorFlow cannot join them "
+            f"TF_CONFIG names {team.size} workers, but TensorFlow cannot join them "
             f"({error}); it must be done before anything is computed: restart the "
             "kernel and call device.open first."
         ) from None
+    if strategy.num_replicas_in_sync != team.size:
+        raise InputError(
+            f"{strategy.num_replicas_in_sync} devices for {team.size} workers: show "
+            "each worker one GPU, by CUDA_VISIBLE_DEVICES."
+        )
     tf.distribute.experimental_set_strategy(strategy)
-    workers.join(size, rank, "tensorflow")
+    workers.join(team.size, team.rank, team.engine)
     return workers.current()
 
 

@@ -167,12 +167,18 @@ def open(
         return _npu[1]
     settings = options.settings(precision_mode)
     notes = []
-    if device in ("auto", "npu"):
+    team = workers.announced()
+    if device in ("auto", "npu") and team.engine != "tensorflow":
         try:
             name, notes, team = ascend.open(
                 number, precision_mode, settings, steps_per_execution
             )
         except ascend.Unavailable as reason:
+            if team.size > 1:
+                raise InputError(
+                    f"RANK_SIZE={team.size}: this process trains with others, on NPUs, "
+                    f"and {reason}."
+                ) from None
             if device == "npu":
                 raise InputError(f'device="npu": {reason}; or use "auto".') from None
             notes.append(f"no NPU: {str(reason).partition(';')[0]}")
@@ -182,6 +188,8 @@ def open(
             opened = _card(name, precision_mode, notes, team)
             _npu = wish, opened
             return opened
+    if device == "npu":
+        raise InputError('device="npu": TF_CONFIG is for CPUs and GPUs; unset it.')
     notes += [f"{name}: not applicable without an NPU" for name in options.asked_for()]
     return _processor(device, precision_mode, threads, notes)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from lib.errors import InputError
 
 RING = 4  # cards 0-3 and 4-7
+LONGEST_NAME = 64  # of a server
 TABLE_KEYS = ("status", "version", "server_count", "server_list")
 DEVICE_KEYS = ("device_id", "device_ip", "rank_id")
 
@@ -111,8 +112,11 @@ def check(table, where):
     def fail(place, what):
         raise InputError(f"{where}: {place} {what}.")
 
-    if not isinstance(table, dict) or not set(TABLE_KEYS) <= set(table):
-        fail("the table", f"needs the keys {', '.join(TABLE_KEYS)}")
+    def need(value, keys, place):
+        if not isinstance(value, dict) or not set(keys) <= set(value):
+            fail(place, f"needs the keys {', '.join(keys)}")
+
+    need(table, TABLE_KEYS, "the table")
     for key, value in (("status", "completed"), ("version", "1.0")):
         if table[key] != value:
             fail(f'"{key}"', f'is {table[key]!r}; it must be "{value}"')
@@ -122,13 +126,17 @@ def check(table, where):
     ranks, ips, names = [], [], []
     for number, server in enumerate(servers):
         place = f"server_list[{number}]"
-        if not isinstance(server, dict) or not {"server_id", "device"} <= set(server):
-            fail(place, "needs the keys server_id, device")
-        names.append(server["server_id"])
-        for k, device in enumerate(server["device"]):
+        need(server, ("server_id", "device"), place)
+        name, devices = server["server_id"], server["device"]
+        if not isinstance(name, str) or not 0 < len(name) <= LONGEST_NAME:
+            fail(
+                f"{place}.server_id", f"must be text of 1 to {LONGEST_NAME} characters"
+            )
+        if not isinstance(devices, list) or not devices:
+            fail(f"{place}.device", "must be a list of devices")
+        for k, device in enumerate(devices):
             here = f"{place}.device[{k}]"
-            if not isinstance(device, dict) or not set(DEVICE_KEYS) <= set(device):
-                fail(here, f"needs the keys {', '.join(DEVICE_KEYS)}")
+            need(device, DEVICE_KEYS, here)
             if not all(isinstance(device[key], str) for key in DEVICE_KEYS):
                 fail(here, "has a value that is not text: write numbers in quotes")
             for key in ("device_id", "rank_id"):
@@ -138,12 +146,29 @@ def check(table, where):
                 ipaddress.ip_address(device["device_ip"])
             except ValueError:
                 fail(f"{here}.device_ip", f"is {device['device_ip']!r}, no IP address")
-            ips.append(device["device_ip"])
-            ranks.append(int(device["rank_id"]))
-        check_devices([int(device["device_id"]) for device in server["device"]])
+        try:
+            check_devices([int(device["device_id"]) for device in devices])
+        except InputError as error:
+            fail(f"{place}:", str(error).rstrip("."))
+        own = sorted(int(device["rank_id"]) for device in devices)
+        if own != list(range(own[0], own[0] + len(own))):
+            fail(f"{place}: rank_id", f"must be whole numbers in a row, not {own}")
+        if len(devices) != len(servers[0]["device"]):
+            fail(f"{place}.device", "must be as many as on the first server")
+        names.append(name)
+        ranks += own
+        ips += [device["device_ip"] for device in devices]
+    if not ranks:
+        fail('"server_list"', "is empty")
     if len(set(names)) < len(names):
         fail("server_id", "must differ from server to server")
     if len(set(ips)) < len(ips):
         fail("device_ip", "must differ from device to device")
-    if ranks != list(range(len(ranks))):
-        fail("rank_id", f"must count from 0 in the order of the table, not {ranks}")
+    if sorted(ranks) != list(range(len(ranks))):
+        fail("rank_id", f"must count from 0, not {sorted(ranks)}")
+
+
+def chief_of(table):
+    """The number of the card with rank 0."""
+    devices = [device for server in table["server_list"] for device in server["device"]]
+    return next(d["device_id"] for d in devices if d["rank_id"] == "0")

@@ -87,11 +87,15 @@ def fit(
     elif progress["history"]:
         latest = tf.train.latest_checkpoint(str(folder))
         checkpoint.restore(latest).assert_existing_objects_matched()
+    done = len(progress["history"])
+    if team.rank == 0 and not ended:  # what a crash while saving left behind
+        for path in folder.glob("ckpt-*.json"):
+            if path.name != f"ckpt-{done}.json":
+                path.unlink()
     collectives.synchronize(model.trainable_variables)  # all have read
     if ended and team.rank == 0:
         shutil.rmtree(folder)
     manager = tf.train.CheckpointManager(checkpoint, str(folder), max_to_keep=1)
-    done = len(progress["history"])
     if done:
         print(f"resumed after epoch {done} of {epochs}")
     if done < epochs:
@@ -147,7 +151,7 @@ def fit(
 def _saved_progress(folder):
     """What the last checkpoint in a folder says of the run; a blank sheet if none."""
     latest = folder and tf.train.latest_checkpoint(str(folder))
-    if latest:
+    if latest and Path(latest + ".json").exists():
         return json.loads(Path(latest + ".json").read_text(encoding="utf-8"))
     return {
         "history": [],

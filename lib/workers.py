@@ -6,7 +6,9 @@ other by environment variables; ``lib.device.open`` joins them. How they average
 gradients is in ``lib.collectives``.
 """
 
+import json
 import math
+import os
 from dataclasses import dataclass
 
 from lib.errors import InputError
@@ -48,6 +50,35 @@ _joined = Workers()
 def current():
     """The ``Workers`` that this process has joined; alone where it has joined none."""
     return _joined
+
+
+def announced():
+    """The ``Workers`` that the environment names, joined or not.
+
+    ``$RANK_SIZE`` and ``$RANK_ID`` (or ``$CM_WORKER_SIZE``, which leaves the rank to
+    the cards) speak of NPUs, ``$TF_CONFIG`` of TensorFlow's own engine.
+
+    Raises:
+        InputError: what they say is not usable.
+    """
+    env = os.environ
+    for name in ("RANK_SIZE", "CM_WORKER_SIZE", "RANK_ID"):
+        if not env.get(name, "0").isdecimal():
+            raise InputError(f"{name}={env[name]}: give a whole number.")
+    size = int(env.get("RANK_SIZE", env.get("CM_WORKER_SIZE", "1")))
+    if size > 1:
+        return Workers(size, int(env.get("RANK_ID", "0")), "hccl")
+    text = env.get("TF_CONFIG", "{}")
+    try:
+        config = json.loads(text)
+        size = len(config.get("cluster", {}).get("worker", []))
+        rank = config["task"]["index"] if size > 1 else 0
+    except (ValueError, AttributeError, KeyError, TypeError):
+        raise InputError(
+            f"TF_CONFIG={text}: give JSON with cluster.worker, a list of host:port, "
+            "and task.type and task.index of this process."
+        ) from None
+    return Workers(size, rank, "tensorflow") if size > 1 else Workers()
 
 
 def join(size, rank, engine):

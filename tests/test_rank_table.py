@@ -68,8 +68,34 @@ BAD = {
     "not text": (lambda t, s, d: d[1].update(rank_id=1), "not text: write numbers in"),
     "not ip": (lambda t, s, d: d[0].update(device_ip="192.0.2"), "'192.0.2', no IP"),
     "rank": (lambda t, s, d: d[0].update(rank_id="-1"), "rank_id is '-1', not a whole"),
-    "same ip": (lambda t, s, d: d[0].update(d[1], device_id="0"), "device_ip must dif"),
-    "ranks": (lambda t, s, d: d[1].update(rank_id="2"), r"count from 0 .* \[0, 2\]"),
+    "same ip": (
+        lambda t, s, d: d[0].update(device_ip="192.0.2.11"),
+        "device_ip must dif",
+    ),
+    "gap": (lambda t, s, d: d[1].update(rank_id="2"), r"in a row, not \[0, 2\]"),
+    "ranks": (
+        lambda t, s, d: (d[0].update(rank_id="1"), d[1].update(rank_id="2")),
+        r"must count from 0, not \[1, 2\]",
+    ),
+    "list": (lambda t, s, d: s.update(device=None), "device must be a list"),
+    "name": (lambda t, s, d: s.update(server_id=[]), "server_id must be text of 1 to"),
+    "long": (lambda t, s, d: s.update(server_id="x" * 65), "text of 1 to 64"),
+    "empty": (lambda t, s, d: t.update(server_count="0", server_list=[]), "is empty"),
+    "uneven": (
+        lambda t, s, d: t.update(
+            server_count="2",
+            server_list=[
+                s,
+                {
+                    "server_id": "b",
+                    "device": [
+                        {"device_id": "0", "device_ip": "192.0.2.99", "rank_id": "2"}
+                    ],
+                },
+            ],
+        ),
+        "must be as many as on the first server",
+    ),
     "rings": (lambda t, s, d: d[1].update(device_id="4"), "stay in one ring"),
     "twice": (lambda t, s, d: d[1].update(device_id="0"), "give different numbers"),
     "servers": (
@@ -91,3 +117,10 @@ def test_a_table_with_comments_is_no_json(tmp_path):
     path.write_text('{"status": "completed" // ready\n}')
     with pytest.raises(InputError, match="no JSON .* a rank table has no comments"):
         rank_table.read(path)
+
+
+def test_ranks_may_stand_in_any_order():
+    table = rank_table.make([4, 5], ADDRESSES)
+    table["server_list"][0]["device"].reverse()
+    rank_table.check(table, "here")
+    assert rank_table.chief_of(table) == "4"

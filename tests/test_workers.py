@@ -45,14 +45,10 @@ print(json.dumps({"losses": losses, "rank": device.rank, "workers": device.worke
 """
 
 
-def free_ports(count):
-    sockets = [socket.socket() for _ in range(count)]
-    for each in sockets:
-        each.bind(("127.0.0.1", 0))
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
+def free_port():
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
 
 
 def start(output, size, rank, ports=()):
@@ -82,7 +78,7 @@ def answer(process):
 def trained(tmp_path_factory):
     """What one worker says, and what each of two says."""
     folder = tmp_path_factory.mktemp("workers")
-    ports = free_ports(2)
+    ports = [free_port(), free_port()]
     processes = [start(folder / "two", 2, rank, ports) for rank in (0, 1)]
     two = [answer(process) for process in processes]
     return answer(start(folder / "one", 1, 0)), two, folder
@@ -161,6 +157,7 @@ def test_tensorflow_must_not_have_computed_before_workers_join(monkeypatch):
     monkeypatch.setenv("TF_CONFIG", json.dumps(config))
     with pytest.raises(InputError, match="names 2 workers.* restart the kernel"):
         collectives.join()
+    monkeypatch.setattr(workers, "_joined", workers.Workers())
     for broken in ("{", '{"cluster": 3}', '{"cluster": {"worker": ["a:1", "b:1"]}}'):
         monkeypatch.setenv("TF_CONFIG", broken)
         with pytest.raises(InputError, match="give JSON with cluster.worker"):
@@ -206,6 +203,9 @@ def test_a_killed_worker_ends_the_job_and_the_next_start_resumes(tmp_path):
     assert "FAILED: device " in said
     assert "Start again to go on from the last checkpoint." in said
     assert not list(tmp_path.glob("*/*/result.json"))
+    for rank in "01":
+        with pytest.raises(AssertionError, match="nobody writes"):
+            kernel_of(tmp_path / rank)
     history = json.loads(next(tmp_path.glob("0/*/ckpt/ckpt-*.json")).read_text())
     done = len(history["history"])
     assert 2 <= done < 60
@@ -262,8 +262,9 @@ def test_a_dry_run_shows_every_npu_with_its_rank(addresses):
     )
     assert status == 0
     lines = [line for line in said.splitlines() if not line.startswith("#")]
-    assert len(lines) == 4
-    for rank, line in enumerate(lines):
+    assert len(lines) == 3 * 4  # three seeds
+    for rank, line in enumerate(lines[4:8]):
+        assert "stamp_full_1p-seed=1.yaml" in line
         assert f"RANK_ID={rank} RANK_SIZE=4 RANK_TABLE_FILE=" in line
         assert f"ASCEND_DEVICE_ID={rank + 4} CHIEF_DEVICE_ID=4" in line
         assert f"> {ROOT}/output/{rank + 4}/train_{rank + 4}.log" in line
@@ -279,11 +280,14 @@ def test_a_dry_run_shows_the_workers_of_the_second_host():
     assert '"index": 2' in said
     assert '"index": 3' in said
     assert '"index": 0' not in said
+    assert "ASCEND_DEVICE_ID=2 CHIEF_DEVICE_ID=0" in said  # folders of their own
 
 
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
+        (["--engine", "tensorflow", "--devices", "0,0"], "0,0: give different numbers"),
+        (["--set", "epoch=3"], 'unknown parameter "epoch"; 03_stamp know'),
         (["--devices", "3-4"], "devices 3, 4: 2 or 4 of them stay in one ring"),
         (["--devices", "3"], "3 of them; an Ascend 910 server trains on 1, 2, 4 or 8"),
         (["--devices", "7-8"], "devices 7, 8: give different numbers from 0 to 7"),
