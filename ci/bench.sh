@@ -18,8 +18,7 @@ elif [ "$(cat "$peers/made-from" 2>/dev/null || true)" != "$stamp" ]; then
   echo "Setting up .venv-bench with the peers: a few minutes the first time."
   rm -rf "$peers"
   "$python" -m venv "$peers"
-  "$peers/bin/pip" install --quiet --disable-pip-version-check \
-    -r ci/bench/requirements.txt
+  install "$peers" -r ci/bench/requirements.txt
   echo "$stamp" >"$peers/made-from"
 fi
 [ "$peers" = none ] || peers=$peers/bin/python

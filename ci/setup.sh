@@ -20,6 +20,19 @@ find_python39() {
     { uv python install --quiet 3.9 && uv python find 3.9; } 2>/dev/null
 }
 
+# Installs into an environment with uv, in a quarter of pip's time; where uv cannot, pip.
+install() {
+  local venv=$1
+  shift
+  if "$venv/bin/pip" install --quiet --disable-pip-version-check uv==0.13.9 &&
+    "$venv/bin/uv" pip install --quiet --compile-bytecode \
+      --python "$venv/bin/python" "$@"; then
+    return
+  fi
+  echo "uv could not install the packages; pip does it now."
+  "$venv/bin/pip" install --quiet --disable-pip-version-check "$@"
+}
+
 case ${stack:-} in
   "")
     venv=$PWD/.venv requirements=requirements.txt constraints=ci/constraints.txt
@@ -74,8 +87,7 @@ if [ "$(cat "$venv/made-from" 2>/dev/null || true)" != "$stamp" ]; then
     echo "python -m venv failed: on Debian and Ubuntu, install python3-venv." >&2
     exit 1
   }
-  "$venv/bin/pip" install --quiet --disable-pip-version-check \
-    -r "$wanted" -c "$constraints"
+  install "$venv" -r "$wanted" -c "$constraints"
   "$venv/bin/pip" install --quiet --disable-pip-version-check --no-deps -e .
   echo "$stamp" >"$venv/made-from"
 fi

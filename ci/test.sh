@@ -1,26 +1,45 @@
 #!/usr/bin/env bash
 # The test command: sets up, then lint, format, unit tests, and every notebook run again
 # with its outputs compared. Where there is a Python 3.9, the unit tests and notebooks 03
-# and 04 run on the Ascend stack before. Arguments go to pytest.
+# and 04 run on the Ascend stack at the same time. Arguments go to pytest.
 set -euo pipefail
-source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
-current=$venv
-"$current/bin/ruff" check .
-"$current/bin/ruff" format --check .
-untested=
-if find_python39 >/dev/null; then
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+logs=$(mktemp -d)
+trap 'rm -rf "$logs"; kill $(jobs -p) 2>/dev/null || true' EXIT
+
+on_the_ascend_stack() (
   stack=ascend
   source ci/setup.sh
-  echo "=== The Ascend stack: Python 3.9, TensorFlow 2.6.5 ==="
+  touch "$logs/ascend-is-set-up"
   "$venv/bin/python" -m pytest tests -p no:cacheprovider -q --durations 5 \
     -k "not test_notebooks or 03_stamp or 04_mf" "$@"
-else
-  untested="!!! NOT TESTED: the Ascend stack (TensorFlow 2.6.5). No Python 3.9 found. !!!"
-  echo "$untested"
+)
+
+source ci/setup.sh
+ascend=
+if find_python39 >/dev/null; then
+  echo "=== The Ascend stack runs beside; its output follows at the end ==="
+  on_the_ascend_stack "$@" >"$logs/ascend" 2>&1 &
+  ascend=$!
 fi
+"$venv/bin/ruff" check .
+"$venv/bin/ruff" format --check .
+# One of the tests compares both stacks.
+while [ -n "$ascend" ] && kill -0 "$ascend" 2>/dev/null &&
+  [ ! -e "$logs/ascend-is-set-up" ]; do
+  sleep 1
+done
 echo "=== The current stack ==="
 status=0
-"$current/bin/python" -m pytest tests notebooks --nbval --nbval-current-env \
-  --nbval-cell-timeout 600 --durations 10 "$@" || status=$?
-[ -z "$untested" ] || echo "$untested"
+"$venv/bin/python" -m pytest tests notebooks --nbval --nbval-current-env \
+  --nbval-cell-timeout 600 --durations 10 "$@" | tee "$logs/current" || status=$?
+if [ -n "$ascend" ]; then
+  wait "$ascend" || status=$?
+  echo "=== The Ascend stack: Python 3.9, TensorFlow 2.6.5 ==="
+  cat "$logs/ascend"
+else
+  echo "!!! NOT TESTED: the Ascend stack (TensorFlow 2.6.5). No Python 3.9 found. !!!"
+fi
+echo "=== The current stack, in one line ==="
+tail -n 1 "$logs/current"
 exit "$status"
