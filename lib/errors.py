@@ -9,3 +9,11 @@ class InputError(ValueError):
 
     def _render_traceback_(self):
         return [f"{type(self).__name__}: {self}"]
+
+
+def allow(parameter, values, allowed):
+    """Raises InputError unless every one of ``values`` is in ``allowed``."""
+    for value in values:
+        if value not in allowed:
+            listed = ", ".join(map(str, allowed))
+            raise InputError(f'{parameter}="{value}": allowed are {listed}.')

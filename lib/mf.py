@@ -4,10 +4,11 @@ import numpy as np
 
 from lib import metrics
 from lib.device import host
+from lib.errors import allow
 from lib.quiet import tf
 
 FACTOR_STDDEV = 0.01  # smaller than the published 0.05, with which the RMSE ends higher
-LOWEST, HIGHEST = 1.0, 5.0  # the scale of MovieLens, in stars
+PARTS = {"users": ("p", "user_bias"), "items": ("q", "item_bias")}  # and their weights
 
 
 class MF(tf.keras.Model):
@@ -24,6 +25,8 @@ class MF(tf.keras.Model):
         regularization: weight of the penalty per rating.
         matmul_dtype: type in which the factors are multiplied; the sum is float32.
         seed: of the initial weights.
+        scale: lowest and highest rating, in stars.
+        frozen: parts that training leaves as they are, of ``PARTS``.
 
     Inputs:
         int32 ``(batch, 2)``: user and item numbers, from 0.
@@ -42,29 +45,34 @@ class MF(tf.keras.Model):
         regularization=0.02,
         matmul_dtype="float32",
         seed=0,
+        scale=(1.0, 5.0),
+        frozen=(),
     ):
         super().__init__()
+        allow("frozen", frozen, PARTS)
+        self.scale, self.frozen = scale, frozen
         self.n_users, self.n_items, self.latent_dim = n_users, n_items, latent_dim
         self.global_mean, self.use_bias = global_mean, use_bias
         self.regularization, self.matmul_dtype = regularization, matmul_dtype
         self.seed = seed
 
     def build(self, input_shape):
-        def normal(number):
-            return tf.keras.initializers.RandomNormal(
+        def table(name, shape, number=0):
+            normal = tf.keras.initializers.RandomNormal(
                 stddev=FACTOR_STDDEV, seed=100 * self.seed + number
+            )
+            return self.add_weight(
+                name=name,
+                shape=shape,
+                initializer=normal if number else "zeros",
+                trainable=not any(name in PARTS[part] for part in self.frozen),
             )
 
         users, items, dim = self.n_users, self.n_items, self.latent_dim
-        self.p = self.add_weight(name="p", shape=(users, dim), initializer=normal(1))
-        self.q = self.add_weight(name="q", shape=(items, dim), initializer=normal(2))
+        self.p, self.q = table("p", (users, dim), 1), table("q", (items, dim), 2)
         if self.use_bias:
-            self.user_bias = self.add_weight(
-                name="user_bias", shape=(users, 1), initializer="zeros"
-            )
-            self.item_bias = self.add_weight(
-                name="item_bias", shape=(items, 1), initializer="zeros"
-            )
+            self.user_bias = table("user_bias", (users, 1))
+            self.item_bias = table("item_bias", (items, 1))
         self.built = True
 
     def call(self, pairs):
@@ -83,7 +91,7 @@ class MF(tf.keras.Model):
     @tf.function
     def stars(self, pairs):
         """Ratings of pairs, clipped to the scale: float32 ``(batch,)``."""
-        return tf.clip_by_value(self(pairs)[:, 0], LOWEST, HIGHEST)
+        return tf.clip_by_value(self(pairs)[:, 0], *self.scale)
 
 
 def batch_of(part):

@@ -4,8 +4,14 @@ import numpy as np
 
 from lib import metrics, softmax, workers
 from lib.device import host
+from lib.errors import allow
 from lib.quiet import tf
 
+PARTS = {  # of the model, and their weights
+    "items": ("embedding",),
+    "attention": ("W0", "W1", "W2", "W3", "b"),
+    "layers": ("Ws", "bs", "Wt", "bt"),
+}
 EMBEDDING_STDDEV = 0.05
 WEIGHT_STDDEV = 0.05
 
@@ -38,6 +44,7 @@ class STAMP(tf.keras.Model):
         dropout: share of the looked-up vectors' entries that a training step sets to 0.
         matmul_dtype: type of the score product's inputs; its outcome is float32.
         seed: of the initial weights and the dropout.
+        frozen: parts that training leaves as they are, of ``PARTS``.
 
     Inputs:
         int32 ``(batch, maxlen)``, item numbers, oldest first, padded with 0; at least
@@ -60,8 +67,11 @@ class STAMP(tf.keras.Model):
         dropout=0.0,
         matmul_dtype="float32",
         seed=0,
+        frozen=(),
     ):
         super().__init__()
+        allow("frozen", frozen, PARTS)
+        self.frozen = frozen
         self.n_items, self.embed_dim, self.attention = n_items, embed_dim, attention
         self.scale, self.dropout = scale, dropout
         self.matmul_dtype, self.seed = matmul_dtype, seed
@@ -73,7 +83,12 @@ class STAMP(tf.keras.Model):
             stddev=stddev, seed=100 * self.seed + number
         )
         start = normal if number else "zeros"
-        return self.add_weight(name=name, shape=shape, initializer=start)
+        return self.add_weight(
+            name=name,
+            shape=shape,
+            initializer=start,
+            trainable=not any(name in PARTS[part] for part in self.frozen),
+        )
 
     def build(self, input_shape):
         d, weight = self.embed_dim, self.weight

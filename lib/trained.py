@@ -1,0 +1,120 @@
+"""A trained model with the ids that it knows, used again without the data it saw.
+
+``keep`` writes ``model.json`` beside the checkpoints of a run: which model, its
+arguments, and the raw ids in the order of its rows. Plain JSON and TensorFlow's
+checkpoint format: nothing in a run's folder can execute code when it is loaded.
+"""
+
+import inspect
+import json
+from dataclasses import dataclass
+
+import numpy as np
+
+from lib import mf, results, sources, stamp
+from lib.errors import InputError
+from lib.quiet import tf
+
+CLASSES = {"STAMP": stamp.STAMP, "MF": mf.MF}
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A model and what its rows stand for.
+
+    Attributes:
+        model: ``stamp.STAMP`` or ``mf.MF``, with its trained weights.
+        item_ids: raw ids ``(n_items,)``, int64, float64 or str, in the order of the
+            rows of the item table.
+        user_ids: likewise for users; empty for STAMP.
+        maxlen: width of STAMP's window; 0 for MF.
+        source: what it was loaded from, for messages.
+    """
+
+    model: tf.keras.Model
+    item_ids: np.ndarray
+    user_ids: np.ndarray
+    maxlen: int
+    source: str
+
+
+def keep(run, model, item_ids, user_ids=(), maxlen=0):
+    """Writes ``model.json`` into a run's folder, where its checkpoints are.
+
+    Models of ``lib.modelzoo`` are there to be studied, not to be used: none is kept.
+
+    Args:
+        run: a ``lib.results.Run``.
+        model, item_ids, user_ids, maxlen: see ``Trained``.
+    """
+    name = type(model).__name__
+    if CLASSES.get(name) is not type(model):
+        return
+    arguments = inspect.signature(type(model)).parameters
+    kept = {
+        "class": name,
+        "arguments": {argument: getattr(model, argument) for argument in arguments},
+        "maxlen": maxlen,
+        "item_ids": np.asarray(item_ids).tolist(),
+        "user_ids": np.asarray(user_ids).tolist(),
+    }
+    results.write_text(run.chief_folder / "model.json", json.dumps(kept))
+
+
+def load(folder):
+    """Reads a model from the folder of a run; the data are not needed.
+
+    Args:
+        folder: of a finished run of notebook 03 or 04 (``output/0/03_stamp-...``); a
+            relative path starts at the repository's root.
+
+    Returns:
+        A ``Trained``.
+
+    Raises:
+        InputError: there is no model or no checkpoint in it, or they do not fit.
+    """
+    folder = sources.resolve(folder)
+    path = folder / "model.json"
+    try:
+        kept = json.loads(path.read_text(encoding="utf-8"))
+    except OSError:
+        raise InputError(
+            f"{folder} holds no model.json: give the folder of a run of notebook 03 or "
+            "04, such as output/0/03_stamp-paper-sample-..., of any variant but "
+            "modelzoo."
+        ) from None
+    except ValueError:
+        kept = None
+    model, ids = _made(kept, path)
+    latest = tf.train.latest_checkpoint(str(folder / "ckpt"))
+    if latest is None:
+        raise InputError(
+            f"{folder}/ckpt holds no checkpoint: train the model, or copy the folder "
+            "whole."
+        )
+    try:
+        restored = tf.train.Checkpoint(model=model).restore(latest)
+        restored.expect_partial().assert_existing_objects_matched()
+    except (AssertionError, ValueError, tf.errors.OpError):
+        raise InputError(
+            f"{latest} is not the checkpoint of {path}, or it is damaged: copy the "
+            "folder again, or train the model again."
+        ) from None
+    return Trained(model, *ids, kept["maxlen"], str(results.relative(folder)))
+
+
+def _made(kept, path):
+    """An untrained model from what ``keep`` wrote, and the ids of items and users."""
+    try:
+        model = CLASSES[kept["class"]](**kept["arguments"])
+        model.build(None)
+        ids = [np.asarray(kept[name]) for name in ("item_ids", "user_ids")]
+        sizes = [len(ids[0]), type(kept["maxlen"])]
+        assert sizes == [model.n_items, int]
+        assert all(array.ndim == 1 and array.dtype.kind in "iufU" for array in ids)
+    except (AssertionError, KeyError, TypeError, ValueError):
+        raise InputError(
+            f"{path} does not describe a model: copy it again, or train again."
+        ) from None
+    return model, ids

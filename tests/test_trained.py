@@ -1,0 +1,115 @@
+"""A model that was kept is the same model when it is loaded, and says whose it is."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from lib import mf, optimizers, ratings, sessions, stamp, trained, training
+from lib.errors import InputError
+from lib.results import Run, describe
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """A STAMP and an MF, trained for a few steps: ``{name: (model, data, folder)}``."""
+    folder, made = tmp_path_factory.mktemp("runs"), {}
+    clicks, stars = sessions.load("sample"), ratings.load("sample")
+    for model, data, take, loss, ids in (
+        (
+            of_stamp := stamp.STAMP(clicks.n_items, 8, scale=9.0, dropout=0.2),
+            clicks,
+            stamp.batch_of(clicks.train, 7),
+            of_stamp.cross_entropy,
+            {"item_ids": clicks.item_ids[1:], "maxlen": 7},
+        ),
+        (
+            mf.MF(stars.n_users, stars.n_items, stars.global_mean, 4, scale=(1, 5)),
+            stars,
+            mf.batch_of(stars.train),
+            "mse",
+            {"item_ids": stars.item_ids, "user_ids": stars.user_ids},
+        ),
+    ):
+        training.set_seed(0)
+        name = type(model).__name__
+        run = Run(name, {"output_dir": str(folder)}, describe(data))
+        model.compile(optimizers.adam(0.02, 3), loss=loss)
+        trained.keep(run, model, **ids)
+        training.fit(model, take, len(data.train), run, 64, 1, steps_per_epoch=3)
+        made[name] = model, data, run.folder
+    return made
+
+
+def test_a_loaded_stamp_ranks_as_the_trained_one(runs):
+    model, data, folder = runs["STAMP"]
+    loaded = trained.load(folder)
+    windows, _ = stamp.batch_of(data.test, 7)(np.arange(50))
+    np.testing.assert_array_equal(loaded.model(windows), model(windows))
+    np.testing.assert_array_equal(loaded.item_ids, data.item_ids[1:])
+    assert loaded.maxlen == 7
+
+
+def test_a_loaded_mf_predicts_as_the_trained_one(runs):
+    model, data, folder = runs["MF"]
+    loaded = trained.load(folder)
+    assert mf.evaluate(loaded.model, data.test) == mf.evaluate(model, data.test)
+    np.testing.assert_array_equal(loaded.user_ids, data.user_ids)
+    np.testing.assert_array_equal(loaded.item_ids, data.item_ids)
+
+
+def test_frozen_parts_do_not_move():
+    clicks = sessions.load("sample")
+    model = stamp.STAMP(clicks.n_items, 8, frozen=("items", "attention"))
+    model.compile(optimizers.adam(0.02, 3), loss=model.cross_entropy)
+    windows, targets = stamp.batch_of(clicks.train, 7)(np.arange(64))
+    model(windows)
+    before = [weight.numpy() for weight in model.weights]
+    model.fit(windows, targets, verbose=0)
+    moved = {
+        weight.name.split("/")[-1].split(":")[0]: not np.array_equal(old, weight)
+        for old, weight in zip(before, model.weights)
+    }
+    still = {*stamp.PARTS["items"], *stamp.PARTS["attention"]}
+    assert {name for name, it_moved in moved.items() if not it_moved} == still
+    with pytest.raises(InputError, match='frozen="head": allowed are items, attention'):
+        stamp.STAMP(10, frozen=("head",))
+
+
+@pytest.mark.parametrize(
+    ("break_it", "sentence"),
+    [
+        (lambda folder: shutil.rmtree(folder), "holds no model.json: give the folder"),
+        (lambda folder: shutil.rmtree(folder / "ckpt"), "holds no checkpoint"),
+        (lambda folder: rewrite(folder, "{"), "does not describe a model"),
+        (lambda folder: change(folder, maxlen="7"), "does not describe a model"),
+        (lambda folder: change(folder, item_ids=[1]), "does not describe a model"),
+        (lambda folder: change(folder, **{"class": "os"}), "does not describe a model"),
+        (lambda folder: widen(folder), "is not the checkpoint of"),
+    ],
+)
+def test_what_is_not_a_model_is_said_in_one_sentence(
+    runs, tmp_path, break_it, sentence
+):
+    folder = tmp_path / "run"
+    shutil.copytree(runs["STAMP"][2], folder)
+    break_it(folder)
+    with pytest.raises(InputError, match=sentence):
+        trained.load(folder)
+
+
+def rewrite(folder, text):
+    (folder / "model.json").write_text(text)
+
+
+def change(folder, **values):
+    kept = json.loads((folder / "model.json").read_text())
+    rewrite(folder, json.dumps({**kept, **values}))
+
+
+def widen(folder):
+    """As if the file came from another run, with longer vectors."""
+    kept = json.loads((folder / "model.json").read_text())
+    kept["arguments"]["embed_dim"] += 1
+    rewrite(folder, json.dumps(kept))
