@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Speed against the peers, alternating in one run: bash ci/bench.sh stamp | mf
+# Speed against the peers, alternating in one run: bash ci/bench.sh stamp | mf,
+# or the accuracy of the rating peers on every split: bash ci/bench.sh peers
 # The peers live in an environment of their own, .venv-bench. "--stack ascend" as the
 # first words measures what needs no peer on TensorFlow 2.6.5.
 set -euo pipefail

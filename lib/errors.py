@@ -15,5 +15,5 @@ def allow(parameter, values, allowed):
     """Raises InputError unless every one of ``values`` is in ``allowed``."""
     for value in values:
         if value not in allowed:
-            listed = ", ".join(map(str, allowed))
+            listed = ", ".join(f'"{each}"' for each in allowed)
             raise InputError(f'{parameter}="{value}": allowed are {listed}.')

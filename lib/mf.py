@@ -80,12 +80,13 @@ class MF(tf.keras.Model):
         p, q = tf.gather(self.p, user), tf.gather(self.q, item)  # (batch, dim)
         product = tf.cast(p, self.matmul_dtype) * tf.cast(q, self.matmul_dtype)
         rating = tf.reduce_sum(tf.cast(product, tf.float32), 1, keepdims=True)
-        penalty = tf.reduce_sum(p * p + q * q, 1, keepdims=True)
+        rows = [p, q]
         if self.use_bias:
-            b_u, b_i = tf.gather(self.user_bias, user), tf.gather(self.item_bias, item)
-            rating += b_u + b_i
-            penalty += b_u * b_u + b_i * b_i
-        self.add_loss(self.regularization * tf.reduce_mean(penalty))
+            rows += [tf.gather(self.user_bias, user), tf.gather(self.item_bias, item)]
+            rating += rows[2] + rows[3]
+        penalty = 2 * tf.add_n([tf.nn.l2_loss(row) for row in rows])  # sum of squares
+        n = tf.cast(tf.shape(pairs)[0], tf.float32)
+        self.add_loss(self.regularization * penalty / n)
         return rating + self.global_mean
 
     @tf.function
@@ -130,6 +131,37 @@ def evaluate(model, part):
     """RMSE and MAE of the clipped predictions on a ``ratings.Part``, in stars."""
     predicted = predict(model, part.user_idx, part.item_idx)
     return metrics.errors(predicted, part.rating)
+
+
+def fold_in(model, part):
+    """Sets the rows of users from their ratings alone; the items stay as they are.
+
+    With the items fixed, equation 5 is a ridge regression for each user, solved
+    exactly: with the rows ``z = (q_i, 1)`` of the ``n`` items rated,
+    ``(Z'Z + n * regularization * I) w = Z'(r - mu - b_i)`` and ``w = (p_u, b_u)``.
+
+    Args:
+        model: a trained ``MF`` that has a row for each of the users.
+        part: ``ratings.Part``; users without a rating in it keep their rows.
+    """
+    q, p = np.asarray(model.q), np.array(model.p)
+    z, left = q, part.rating - np.float32(model.global_mean)
+    if model.use_bias:
+        z = np.concatenate([q, np.ones((len(q), 1), np.float32)], axis=1)
+        left = left - np.asarray(model.item_bias)[part.item_idx, 0]
+        user_bias = np.array(model.user_bias)
+    order = np.argsort(part.user_idx, kind="stable")
+    users, first = np.unique(part.user_idx[order], return_index=True)
+    for user, rows in zip(users, np.split(order, first[1:])):
+        own = z[part.item_idx[rows]]
+        ridge = len(rows) * model.regularization * np.eye(z.shape[1], dtype=z.dtype)
+        solved = np.linalg.lstsq(own.T @ own + ridge, own.T @ left[rows], rcond=None)[0]
+        p[user] = solved[: model.latent_dim]
+        if model.use_bias:
+            user_bias[user] = solved[model.latent_dim :]
+    model.p.assign(p)
+    if model.use_bias:
+        model.user_bias.assign(user_bias)
 
 
 def recommend(model, user, seen, k=10):

@@ -69,7 +69,7 @@ class STAMP(stamp.STAMP):
         penalty = tf.keras.regularizers.l2(PENALTY)
         if name == "embedding":
             start = starts.RandomUniform(-START, START, seed=seed)
-        elif name in ("Ws", "Wt", "bs", "bt"):  # the two tanh layers
+        elif name in stamp.PARTS["layers"]:  # the two of tanh
             penalty = None
             start = starts.GlorotUniform(seed=seed) if number else "zeros"
         else:
@@ -182,7 +182,7 @@ class MF(mf.MF):
             return rating
         # Not a regularizer: Keras 3 leaves out those of weights that are not trained.
         for table in (self.p, self.q, self.user_bias, self.item_bias):
-            self.add_loss(PENALTY * tf.reduce_sum(tf.square(table)))
+            self.add_loss(2 * PENALTY * tf.nn.l2_loss(table))
         return rating
 
     @tf.function

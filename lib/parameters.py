@@ -11,6 +11,7 @@ from lib.device import DEVICES, PRECISION_MODES
 from lib.errors import InputError
 from lib.launch_options import DUMP_STEP, is_dump_step
 from lib.ratings import SPLITS
+from lib.sessions import is_day
 from lib.workers import RATE_SCALINGS
 
 
@@ -24,6 +25,7 @@ def _at_least(lowest):
 
 _ANY = (lambda value: True, "anything")
 _TEXT = (lambda value: bool(value.strip()), "not empty")
+_DAY = (lambda value: not value or is_day(value), "empty, or a day as 2016-05-24")
 
 RULES = {
     "data_path": _TEXT,
@@ -47,6 +49,15 @@ RULES = {
     "fusion_off_file": _TEXT,
     "variant": _one_of("paper", "stmp", "normalized", "biased", "modelzoo"),
     "fixes": _ANY,
+    "columns": _TEXT,
+    "rating_columns": _ANY,
+    "min_session_clicks": _at_least(2),
+    "min_item_clicks": _at_least(1),
+    "train_until": _DAY,
+    "test_from": _DAY,
+    "stamp_checkpoint": _ANY,
+    "mf_checkpoint": _ANY,
+    "frozen": _ANY,
     "order": _one_of("timeframe", "file"),
     "protocol": _one_of("srgnn", "modelzoo"),
     "split": _one_of(*SPLITS),

@@ -1,13 +1,14 @@
-"""MovieLens: raw ratings -> split -> (user, item, rating) examples."""
+"""Ratings -> split -> (user, item, rating) examples: MovieLens, or one's own table."""
 
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from lib import readers, sources
-from lib.errors import InputError
+from lib import readers, sources, tables
+from lib.errors import InputError, allow
 
 SPLITS = ("random", "per_user_last", "global_time", "modelzoo")
+STARS = (1.0, 5.0)  # the scale of MovieLens-1M
 
 
 @dataclass(frozen=True)
@@ -40,13 +41,14 @@ class Ratings:
 
     Attributes:
         train, test: the two parts.
-        user_ids, item_ids: int64, the raw id of each user and item number.
+        user_ids, item_ids: the raw id of each user and item number.
         global_mean: mean rating of the training part, in stars.
         user_mean: float32 ``(n_users,)``, mean training rating of each user (the global
             mean where there is none). Under ``split="modelzoo"`` over *all* rows, test
             included: the leak of the published port.
         split, test_share, seed: how the parts were made.
         name, sha256: the data set, for records.
+        scale: the lowest and the highest rating that there can be.
     """
 
     train: Part
@@ -60,6 +62,7 @@ class Ratings:
     seed: int
     name: str
     sha256: str
+    scale: tuple = STARS
 
     @property
     def n_users(self):
@@ -94,11 +97,12 @@ class Ratings:
         )
 
 
-def load(data_path, split="random", test_share=0.2, seed=0):
-    """Reads MovieLens-1M and splits it.
+def load(data_path, split="random", test_share=0.2, seed=0, columns=""):
+    """Reads MovieLens-1M or a table of ratings, and splits it.
 
     Args:
-        data_path: see ``lib.sources``.
+        data_path: see ``lib.sources``; or a table as ``tables.read_ratings`` takes it.
+            The scale of a table is that of its lowest and highest rating.
         split: ``"random"`` draws the test ratings evenly; ``"per_user_last"`` takes the
             last of each user by time; ``"global_time"`` the last of all by time;
             ``"modelzoo"`` the last of each user in the order of the file, as the
@@ -106,16 +110,32 @@ def load(data_path, split="random", test_share=0.2, seed=0):
         test_share: the test part's share of the ratings.
         seed: of the random split, and of the order in which ``"modelzoo"`` leaves the
             training rows.
+        columns: of a table, see ``tables.mapping``.
 
     Returns:
         A ``Ratings``. Users and items are numbered in the order of their raw ids.
 
     Raises:
-        InputError: the data cannot be found or read, or a part would be empty.
+        InputError: the data cannot be found or read, a part would be empty, or the
+            split needs a time that the table does not have.
     """
-    source = sources.find(sources.MOVIELENS, data_path)
-    table, sha256 = readers.read_ratings(source)
-    return prepare(table, source.name, sha256, split, test_share, seed)
+    if not tables.is_table(data_path):
+        source = sources.find(sources.MOVIELENS, data_path)
+        table, sha256 = readers.read_ratings(source)
+        return prepare(table, source.name, sha256, split, test_share, seed)
+    table, ids, name, sha256 = tables.read_ratings(data_path, columns)
+    if split in ("per_user_last", "global_time") and not table["timestamp"].any():
+        raise InputError(
+            f'split="{split}": {name} is read without times; say which column has '
+            'them, as in columns="time=<column>".'
+        )
+    data = prepare(table, name, sha256, split, test_share, seed)
+    return replace(
+        data,
+        user_ids=ids["user"],  # all of them have a rating
+        item_ids=ids["item"],
+        scale=(float(table["rating"].min()), float(table["rating"].max())),
+    )
 
 
 def prepare(table, name, sha256, split="random", test_share=0.2, seed=0):
@@ -142,6 +162,7 @@ def prepare(table, name, sha256, split="random", test_share=0.2, seed=0):
 
 def _split(rows, split, test_share, seed, name):
     """Returns ``(train, test)``; no choice depends on a rating's value."""
+    allow("split", [split], SPLITS)
     if not 0 < test_share < 1:
         raise InputError(f"test_share={test_share}: give a number between 0 and 1.")
     n = len(rows)
@@ -153,7 +174,7 @@ def _split(rows, split, test_share, seed, name):
     elif split == "global_time":
         order = np.lexsort((rows.item_idx, rows.user_idx, rows.timestamp))
         train, test = order[:n_train], order[n_train:]
-    elif split in ("per_user_last", "modelzoo"):
+    else:
         keys = (rows.user_idx,)
         if split == "per_user_last":
             keys = (rows.item_idx, rows.timestamp, rows.user_idx)
@@ -165,8 +186,6 @@ def _split(rows, split, test_share, seed, name):
         train, test = order[is_train], order[~is_train]
         if split == "modelzoo":
             train = rng.permutation(train)
-    else:
-        raise InputError(f'split="{split}": allowed are {", ".join(SPLITS)}.')
     if not len(train) or not len(test):
         raise InputError(
             f"{name}: test_share={test_share} of {n} ratings leaves no "

@@ -33,7 +33,7 @@ def read_views(source):
         InputError: the file is damaged, empty, or a header, column or value is wrong.
     """
     path = source.path(DIGINETICA)
-    raw = _bytes(path)
+    raw = unpacked(path)
     older = {"session_id": "sessionId", "item_id": "itemId"}
     header = [older.get(name, name) for name in _header(path, raw, ";")]
     wanted = ["sessionId", "itemId", "timeframe", "eventdate"]
@@ -69,7 +69,7 @@ def read_ratings(source):
         InputError: the file is damaged or empty, or a value is wrong or out of range.
     """
     path = source.path(MOVIELENS)
-    raw = _bytes(path)
+    raw = unpacked(path)
     if not re.match(rb"(\xef\xbb\xbf)?[0-9]+::", raw):
         first = raw[:60].split(b"\n")[0].decode("latin-1")
         raise InputError(
@@ -105,7 +105,7 @@ def read_side_file(source, file_name, columns=None):
     path = source.path(file_name)
     if path is None:
         return None
-    raw = _bytes(path)
+    raw = unpacked(path)
     if columns:
         rows = _fields(path, raw, "::", len(columns), "latin-1")
         return pd.DataFrame([row for _, row in rows], columns=columns)
@@ -133,7 +133,12 @@ _DATE = (_is_date, "a date such as 2016-05-25")
 _RATING = (re.compile(r"[ \t]*[1-5][ \t]*").fullmatch, "a whole number from 1 to 5")
 
 
-def _bytes(path):
+def unpacked(path):
+    """The bytes of a file, unpacked where its name ends in ``.gz``.
+
+    Raises:
+        InputError: it cannot be read, is damaged, or is empty.
+    """
     try:
         raw = path.read_bytes()
         if path.suffix == ".gz":

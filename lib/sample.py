@@ -56,8 +56,37 @@ def _draw(rng, probabilities, size):
     return np.searchsorted(np.cumsum(probabilities)[:-1], rng.random_sample(size))
 
 
-def _write_diginetica(folder, rng, n_sessions=6500):
-    folder.mkdir(parents=True)
+def write_next_season(path, seed=SEED, renewed=0.3, n_sessions=2600):
+    """Writes the clicks of the same shop a season later, as a table of another form.
+
+    The topics are those of ``write``, and a share of the items has gone: new ones, with
+    new ids, are in their places. The columns are ``visit, sku, clicked_at`` (ISO time).
+
+    Args:
+        path: of the ``.csv`` file.
+        seed: that the sample was made from.
+        renewed: share of the items that are new.
+        n_sessions: visits.
+    """
+    raw_ids, topic_items = _shop(np.random.RandomState(seed))
+    rng = np.random.RandomState(seed + 100)
+    new = rng.random_sample(len(raw_ids)) < renewed
+    raw_ids[new] = 900_001 + np.arange(new.sum())
+    session, _, day, _, item, timeframe = _visits(rng, topic_items, n_sessions)
+    start = np.datetime64(FIRST_DAY + timedelta(N_DAYS), "ms")
+    clicked_at = start + day.astype("m8[D]") + timeframe.astype("m8[ms]")
+    table = pd.DataFrame(
+        {
+            "visit": np.char.add("v", session.astype(str)),
+            "sku": raw_ids[item],
+            "clicked_at": np.datetime_as_string(clicked_at, unit="s"),
+        }
+    )
+    _csv(table.sort_values(["clicked_at", "visit"]), Path(path), ",")
+
+
+def _shop(rng):
+    """Raw ids of the items, and the items of each topic, the popular ones first."""
     n_items = N_TOPICS * ITEMS_PER_TOPIC // 4 * 3
     raw_ids = 1000 + 37 * rng.permutation(n_items)  # gaps, and no meaning in the order
     # A topic has 30 slots. Its first 15 items are its own; the other 15 it shares with
@@ -68,7 +97,12 @@ def _write_diginetica(folder, rng, n_sessions=6500):
     topic_items = np.concatenate([own, shared], axis=1)  # (topics, slots)
     for row in topic_items:
         row[:] = row[rng.permutation(ITEMS_PER_TOPIC)]  # popularity rank in the topic
+    return np.concatenate([raw_ids, 500_001 + np.arange(158)]), topic_items
 
+
+def _visits(rng, topic_items, n_sessions):
+    """Clicks, session after session, by the numbers of sessions, days and items."""
+    n_items = topic_items.max() + 1
     length = 1 + rng.geometric(0.3, n_sessions)
     length = np.where(rng.random_sample(n_sessions) < 0.25, 1, np.minimum(length, 40))
     starts = np.cumsum(length) - length
@@ -91,12 +125,19 @@ def _write_diginetica(folder, rng, n_sessions=6500):
     item = np.where(rare, n_items + rng.randint(150, size=n_clicks), item)
     launched = (day[session] >= N_DAYS - 7) & (rng.random_sample(n_clicks) < 0.08)
     item = np.where(launched, n_items + 150 + rng.randint(8, size=n_clicks), item)
-    raw_ids = np.concatenate([raw_ids, 500_001 + np.arange(158)])
-
-    days = np.array([str(FIRST_DAY + timedelta(d)) for d in range(N_DAYS)])
     gap = rng.randint(0, 60, n_clicks) * 1000  # ms; 0 makes ties of the time frame
     timeframe = np.cumsum(gap)
     timeframe = timeframe - timeframe[starts[session]] + 500 * session % 90_000
+    return session, position, day[session], topic, item, timeframe
+
+
+def _write_diginetica(folder, rng, n_sessions=6500):
+    folder.mkdir(parents=True)
+    raw_ids, topic_items = _shop(rng)
+    visits = _visits(rng, topic_items, n_sessions)
+    session, position, day, topic, item, timeframe = visits
+    n_clicks = len(session)
+    days = np.array([str(FIRST_DAY + timedelta(d)) for d in range(N_DAYS)])
     user = np.where(rng.random_sample(n_sessions) < 0.7, 0, 1 + np.arange(n_sessions))
     user_text = np.where(user == 0, "NA", user.astype(str))
 
@@ -106,7 +147,7 @@ def _write_diginetica(folder, rng, n_sessions=6500):
             "userId": user_text[session],
             "itemId": raw_ids[item],
             "timeframe": timeframe,
-            "eventdate": days[day[session]],
+            "eventdate": days[day],
         }
     )
     # Sessions stay together in the file, but their rows are not in click order.
@@ -141,7 +182,7 @@ def _write_diginetica(folder, rng, n_sessions=6500):
             "userId": user_text[session[searched]],
             "timeframe": timeframe[searched],
             "duration": rng.randint(50, 900, searched.sum()),
-            "eventdate": days[day[session[searched]]],
+            "eventdate": days[day[searched]],
             "searchstring.tokens": rng.randint(1, 900, searched.sum()),
             "categoryId": topic[searched] + 1,
             "items": shown,
@@ -153,9 +194,9 @@ def _write_diginetica(folder, rng, n_sessions=6500):
     _csv(clicked, folder / "train-clicks.csv")
 
 
-def _csv(table, path):
+def _csv(table, path, separator=";"):
     # Not to_csv(lineterminator=...): its name is another one in older pandas.
-    lines = table.to_csv(sep=";", index=False).splitlines()
+    lines = table.to_csv(sep=separator, index=False).splitlines()
     path.write_bytes(("\n".join(lines) + "\n").encode())
 
 

@@ -1,17 +1,19 @@
-"""Diginetica: raw clicks -> filtered sessions -> split by date -> (prefix, next item).
+"""Clicks -> filtered sessions -> split by date -> (prefix, next item).
 
-``load`` runs every step; the steps are functions of their own, so that notebook 02 can
-show them one by one. Clicks are a table with the columns ``session, item, timeframe,
-day`` as ``readers.read_views`` returns it.
+``load`` runs every step, on Diginetica or on a table of one's own; the steps are
+functions of their own, so that notebook 02 can show them one by one. Clicks are a table
+with the columns ``session, item, timeframe, day`` as ``readers.read_views`` returns it.
 """
 
 from dataclasses import dataclass, replace
+from datetime import datetime
 
 import numpy as np
 import pandas as pd
 
-from lib import readers, sources
-from lib.errors import InputError
+from lib import readers, sources, tables
+from lib.errors import InputError, allow
+from lib.examples import Examples
 
 ORDERS = ("timeframe", "file")
 PROTOCOLS = ("srgnn", "modelzoo")
@@ -21,70 +23,13 @@ TEST_DAYS = 7  # the last week; the day before it belongs to neither part
 
 
 @dataclass(frozen=True)
-class Examples:
-    """Sessions as one flat array; example ``k`` is "these clicks, then that item".
-
-    A session of ``c`` clicks holds ``c - 1`` examples: every prefix with the click
-    after it. Nothing is copied: memory grows with the clicks.
-
-    Attributes:
-        items: int32 ``(n_clicks,)``, item numbers, session after session.
-        offsets: int64 ``(n_sessions + 1,)``, where each session starts; the last entry
-            is ``n_clicks``.
-        days: datetime64[D] ``(n_sessions,)``, the day of each session's last click.
-        start: int32 ``(n_examples,)``, where the prefix of an example starts in
-            ``items``.
-        target: int32 ``(n_examples,)``, where its next item stands; the prefix ends
-            before it.
-    """
-
-    items: np.ndarray
-    offsets: np.ndarray
-    days: np.ndarray
-    start: np.ndarray
-    target: np.ndarray
-
-    @classmethod
-    def of(cls, items, offsets, days):
-        """Makes examples from flat sessions, each of two clicks or more."""
-        n_examples = np.diff(offsets) - 1
-        start = np.repeat(offsets[:-1], n_examples)
-        position = np.arange(len(start)) - np.repeat(
-            np.cumsum(n_examples) - n_examples, n_examples
-        )
-        return cls(
-            items=items.astype(np.int32),
-            offsets=offsets.astype(np.int64),
-            days=days,
-            start=start.astype(np.int32),
-            target=(start + position + 1).astype(np.int32),
-        )
-
-    def __len__(self):
-        return len(self.target)
-
-    @property
-    def n_sessions(self):
-        return len(self.offsets) - 1
-
-    @property
-    def targets(self):
-        """Item numbers to be predicted, int32 ``(n_examples,)``."""
-        return self.items[self.target]
-
-    def prefix(self, k):
-        """The clicks before the next item of example ``k``, oldest first."""
-        return self.items[self.start[k] : self.target[k]]
-
-
-@dataclass(frozen=True)
 class Sessions:
     """A data set ready for training.
 
     Attributes:
         train, test: the two parts, as ``Examples``.
-        item_ids: int64, the raw id of item number ``i`` at position ``i``. Numbers are
-            1 to ``n_items``; 0 is padding, and its entry is -1. Under
+        item_ids: the raw id of item number ``i`` at position ``i``. Numbers are 1 to
+            ``n_items``; 0 is padding, and its entry is -1, or an empty text. Under
             ``protocol="modelzoo"`` they are 0 to ``n_items - 1``, as in the original.
         n_items: how many items can be predicted.
         name, sha256: the data set, for records.
@@ -115,7 +60,8 @@ class Sessions:
         train, test = (
             replace(p, items=p.items + shift) for p in (self.train, self.test)
         )
-        ids = np.array([*[-1] * first, *self.item_ids[-self.n_items :]], np.int64)
+        ids = self.item_ids[-self.n_items :]
+        ids = _with_padding(ids) if first else ids
         return replace(self, train=train, test=test, item_ids=ids)
 
     def validation(self, days=TEST_DAYS):
@@ -133,7 +79,7 @@ class Sessions:
         """
         train = self.train
         late = train.days > train.days.max() - np.timedelta64(days, "D")
-        fit, held_out = _select(train, ~late), _select(train, late)
+        fit, held_out = train.select(~late), train.select(late)
         held_out = _only_known(held_out, fit.items)
         if not len(fit) or not len(held_out):
             raise InputError(
@@ -144,14 +90,14 @@ class Sessions:
         return replace(self, train=fit, test=held_out)
 
 
-def load(data_path, order="timeframe", protocol="srgnn"):
-    """Reads and preprocesses Diginetica's item views.
+def load(data_path, order="timeframe", protocol="srgnn", columns="", **rules):
+    """Reads and preprocesses Diginetica's item views, or a table of clicks.
 
-    A log without any session of one click counts as filtered before, see
-    ``is_filtered``.
+    Diginetica without any session of one click counts as filtered before, see
+    ``is_filtered``; a table is always filtered.
 
     Args:
-        data_path: see ``lib.sources``.
+        data_path: see ``lib.sources``; or a table as ``tables.read_clicks`` takes it.
         order: ``"timeframe"`` sorts the clicks of a session by their time (ties by
             item); ``"file"`` leaves them as they stand in the file, as the code of the
             KDD 2018 paper did.
@@ -159,38 +105,70 @@ def load(data_path, order="timeframe", protocol="srgnn"):
             ``"modelzoo"`` (the published Ascend port: one label per item of the whole
             file, from 0; the split day itself is its validation part). The port's
             in-session order is ``order="file"``.
+        columns: of a table, see ``tables.mapping``.
+        **rules: ``min_session_clicks`` (2 or more) and ``min_item_clicks``, what a
+            session and an item need to stay; ``train_until`` and ``test_from``, the
+            last day of the training part and the first of the test part, as
+            ``2016-05-24``. Where they are empty, the last seven days are the test part
+            and the day before them is in neither.
 
     Returns:
         A ``Sessions``.
 
     Raises:
-        InputError: the data cannot be found or read, or nothing is left of it.
+        InputError: the data cannot be found or read, a rule is not allowed, or nothing
+            is left of the data.
     """
-    source = sources.find(sources.DIGINETICA, data_path)
-    clicks, sha256 = readers.read_views(source)
-    return prepare(clicks, source.name, sha256, order=order, protocol=protocol)
+    if not tables.is_table(data_path):
+        source = sources.find(sources.DIGINETICA, data_path)
+        clicks, sha256 = readers.read_views(source)
+        return prepare(clicks, source.name, sha256, order, protocol, **rules)
+    clicks, raw_ids, name, sha256 = tables.read_clicks(data_path, columns)
+    data = prepare(clicks, name, sha256, order, protocol, filters=True, **rules)
+    ids = raw_ids[data.item_ids[-data.n_items :]]
+    return replace(data, item_ids=ids if protocol == "modelzoo" else _with_padding(ids))
 
 
-def prepare(clicks, name, sha256, order="timeframe", protocol="srgnn"):
-    """All steps of ``load`` after reading; see there."""
-    _allow("order", order, ORDERS)
-    _allow("protocol", protocol, PROTOCOLS)
-    if protocol == "modelzoo" or not is_filtered(clicks):
-        clicks = drop_rare_items(drop_short_sessions(clicks))
+def prepare(
+    clicks,
+    name,
+    sha256,
+    order="timeframe",
+    protocol="srgnn",
+    filters=None,
+    min_session_clicks=MIN_SESSION_CLICKS,
+    min_item_clicks=MIN_ITEM_CLICKS,
+    train_until="",
+    test_from="",
+):
+    """All steps of ``load`` after reading; ``filters=None`` asks ``is_filtered``."""
+    allow("order", [order], ORDERS)
+    allow("protocol", [protocol], PROTOCOLS)
+    if min_session_clicks < 2:
+        raise InputError(
+            f"min_session_clicks={min_session_clicks}: a session needs 2 clicks or "
+            "more: one to predict, and one to predict it from."
+        )
+    days = train_until, test_from
+    if filters is None:
+        filters = protocol == "modelzoo" or not is_filtered(clicks)
+    if filters:
+        clicks = drop_short_sessions(clicks, min_session_clicks)
+        clicks = drop_rare_items(clicks, min_item_clicks)
     if protocol == "srgnn":
-        clicks = sort_clicks(drop_short_sessions(clicks), order)
-        train, _, test = split_by_day(clicks, by="session")
+        clicks = sort_clicks(drop_short_sessions(clicks, min_session_clicks), order)
+        train, _, test = split_by_day(clicks, "session", *days)
         item_ids = np.unique(train["item"])
         numbers = np.searchsorted(item_ids, train["item"]) + 1
         part = expand(train, numbers)
         test = drop_short_sessions(test[test["item"].isin(item_ids)])
         test_part = expand(test, np.searchsorted(item_ids, test["item"]) + 1)
-        item_ids, n_items = np.concatenate([[-1], item_ids]), len(item_ids)
+        item_ids, n_items = _with_padding(item_ids), len(item_ids)
     else:
         clicks = clicks.sort_values(["day", "session"], kind="stable")
         item_ids = np.unique(clicks["item"])
         n_items = len(item_ids)
-        train, _, test = split_by_day(clicks, by="click")
+        train, _, test = split_by_day(clicks, "click", *days)
         parts = []
         for rows in (train, test):
             rows = drop_short_sessions(sort_clicks(rows, order))
@@ -198,10 +176,10 @@ def prepare(clicks, name, sha256, order="timeframe", protocol="srgnn"):
         part, test_part = parts
     if not len(part) or not len(test_part):
         raise InputError(
-            f"{name}: after the filters (sessions of {MIN_SESSION_CLICKS} clicks or "
-            f"more, items of {MIN_ITEM_CLICKS} or more) and the split by date no "
+            f"{name}: after the filters (sessions of {min_session_clicks} clicks or "
+            f"more, items of {min_item_clicks} or more) and the split by date no "
             f"{'test' if len(part) else 'training'} example is left: give more clicks, "
-            f"spread over more than {TEST_DAYS + 1} days."
+            f"spread over more than {TEST_DAYS + 1} days, or other thresholds and days."
         )
     return Sessions(part, test_part, item_ids, n_items, name, sha256)
 
@@ -234,38 +212,64 @@ def _occurrences(column):
 
 def sort_clicks(clicks, order="timeframe"):
     """Sorts by session, and within it by time frame (ties by item) or not at all."""
-    _allow("order", order, ORDERS)
+    allow("order", [order], ORDERS)
     keys = ("item", "timeframe", "session") if order == "timeframe" else ("session",)
     return clicks.iloc[np.lexsort([clicks[key].to_numpy() for key in keys])]
 
 
-def _allow(parameter, value, allowed):
-    if value not in allowed:
-        listed = " and ".join(f'"{each}"' for each in allowed)
-        raise InputError(f'{parameter}="{value}": allowed are {listed}.')
-
-
-def split_by_day(clicks, by="session", test_days=TEST_DAYS):
-    """Cuts the clicks at the day ``test_days`` before the last one.
+def split_by_day(clicks, by="session", train_until="", test_from=""):
+    """Cuts the clicks at the day that is ``TEST_DAYS`` before the last one.
 
     Args:
         clicks: a table of clicks.
         by: ``"session"`` puts a whole session where its last click is; ``"click"`` cuts
-            a session that crosses the day.
-        test_days: the length of the last part, in days.
+            a session that crosses a day.
+        train_until, test_from: other days to cut at, as ``2016-05-24``.
 
     Returns:
-        ``(before, on, after)``: the clicks before, on and after that day.
+        ``(before, between, after)``: the clicks up to ``train_until``, those between,
+        and those from ``test_from`` on.
     """
+    if not len(clicks):
+        return clicks, clicks, clicks
+    cut = clicks["day"].max() - pd.Timedelta(days=TEST_DAYS)
+    train_until = _day("train_until", train_until, cut - pd.Timedelta(days=1))
+    test_from = _day("test_from", test_from, cut + pd.Timedelta(days=1))
+    if not train_until < test_from:
+        raise InputError(
+            f"train_until={train_until:%Y-%m-%d}, test_from={test_from:%Y-%m-%d}: the "
+            "test part must begin after the training part ends."
+        )
     day = clicks["day"].to_numpy()
     if by == "session":
         codes, sessions = pd.factorize(clicks["session"].to_numpy())
         last = np.full(len(sessions), np.datetime64("1678-01-01", "ns"))
         np.maximum.at(last, codes, day)
         day = last[codes]
-    cut = clicks["day"].max() - pd.Timedelta(days=test_days)
-    cut = cut.to_datetime64()
-    return clicks[day < cut], clicks[day == cut], clicks[day > cut]
+    early, late = day <= train_until.to_datetime64(), day >= test_from.to_datetime64()
+    return clicks[early], clicks[~early & ~late], clicks[late]
+
+
+def _day(name, text, otherwise):
+    if not text:
+        return otherwise
+    if not is_day(text):
+        raise InputError(f'{name}="{text}": write a day as 2016-05-24.')
+    return pd.Timestamp(text)
+
+
+def is_day(text):
+    """Whether a text is a day of the calendar, written as ``2016-05-24``."""
+    try:
+        return bool(datetime.strptime(text, "%Y-%m-%d")) and len(text) == 10
+    except ValueError:
+        return False
+
+
+def _with_padding(ids):
+    """Ids with that of item number 0 before them: -1, or an empty text."""
+    padding = "" if ids.dtype.kind == "U" else -1
+    return np.concatenate([np.array([padding], ids.dtype), ids])
 
 
 def expand(clicks, numbers):
@@ -281,14 +285,6 @@ def expand(clicks, numbers):
     days = clicks["day"].to_numpy().astype("datetime64[D]")
     last = np.maximum.reduceat(days, first) if len(first) else days
     return Examples.of(np.asarray(numbers), offsets, last)
-
-
-def _select(examples, keep):
-    """The sessions for which ``keep`` is True."""
-    lengths = np.diff(examples.offsets)
-    offsets = np.concatenate([[0], np.cumsum(lengths[keep])])
-    items = examples.items[np.repeat(keep, lengths)]
-    return Examples.of(items, offsets, examples.days[keep])
 
 
 def _only_known(examples, known):

@@ -83,6 +83,16 @@ def find(main_file, data_path):
     return source
 
 
+def next_season():
+    """The sample's second data set: a table of clicks, see ``sample``."""
+    path = _sample_folder() / "next_season.csv"
+    if not path.exists():
+        unfinished = path.with_name(f"unfinished-{os.getpid()}.csv")
+        sample.write_next_season(unfinished)
+        unfinished.replace(path)
+    return path
+
+
 def _sample_folder():
     folder = DATA_DIR / f"sample-v{sample.VERSION}"
     if not folder.is_dir():

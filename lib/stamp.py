@@ -9,8 +9,8 @@ from lib.quiet import tf
 
 PARTS = {  # of the model, and their weights
     "items": ("embedding",),
-    "attention": ("W0", "W1", "W2", "W3", "b"),
-    "layers": ("Ws", "bs", "Wt", "bt"),
+    "attention": ("w0", "w1", "w2", "w3", "b"),
+    "layers": ("kernel_s", "bias_s", "kernel_t", "bias_t"),
 }
 EMBEDDING_STDDEV = 0.05
 WEIGHT_STDDEV = 0.05
@@ -94,13 +94,19 @@ class STAMP(tf.keras.Model):
         d, weight = self.embed_dim, self.weight
         self.embedding = weight("embedding", (self.n_items, d), 1)
         if self.attention:
-            self.w0 = weight("W0", (d, 1), 2)
-            self.w1 = weight("W1", (d, d), 3)
-            self.w2 = weight("W2", (d, d), 4)
-            self.w3 = weight("W3", (d, d), 5)
+            self.w0 = weight("w0", (d, 1), 2)
+            self.w1 = weight("w1", (d, d), 3)
+            self.w2 = weight("w2", (d, d), 4)
+            self.w3 = weight("w3", (d, d), 5)
             self.b = weight("b", (d,), 0)
-        self.kernel_s, self.bias_s = weight("Ws", (d, d), 6), weight("bs", (d,), 0)
-        self.kernel_t, self.bias_t = weight("Wt", (d, d), 7), weight("bt", (d,), 0)
+        self.kernel_s, self.bias_s = (
+            weight("kernel_s", (d, d), 6),
+            weight("bias_s", (d,), 0),
+        )
+        self.kernel_t, self.bias_t = (
+            weight("kernel_t", (d, d), 7),
+            weight("bias_t", (d,), 0),
+        )
         if (
             self.dropout
         ):  # a variable, so that a resumed run goes on with the same masks

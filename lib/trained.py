@@ -50,15 +50,20 @@ def keep(run, model, item_ids, user_ids=(), maxlen=0):
     name = type(model).__name__
     if CLASSES.get(name) is not type(model):
         return
-    arguments = inspect.signature(type(model)).parameters
     kept = {
         "class": name,
-        "arguments": {argument: getattr(model, argument) for argument in arguments},
+        "arguments": arguments_of(model),
         "maxlen": maxlen,
         "item_ids": np.asarray(item_ids).tolist(),
         "user_ids": np.asarray(user_ids).tolist(),
     }
     results.write_text(run.chief_folder / "model.json", json.dumps(kept))
+
+
+def arguments_of(model):
+    """What a model was made with, by the names of its class's arguments."""
+    names = inspect.signature(type(model)).parameters
+    return {name: getattr(model, name) for name in names}
 
 
 def load(folder):

@@ -365,14 +365,14 @@ def test_what_happens_in_the_test_week_changes_nothing_in_training(clicks):
 
 @pytest.mark.parametrize("protocol", sessions.PROTOCOLS)
 def test_unknown_order_is_refused_with_those_allowed(protocol):
-    with pytest.raises(InputError, match='order="time": .*"timeframe" and "file"'):
+    with pytest.raises(InputError, match='order="time": .*"timeframe", "file"'):
         prepare([], order="time", protocol=protocol)
     with pytest.raises(InputError, match='order="time"'):
         sessions.sort_clicks(table([]), "time")
 
 
 def test_unknown_protocol_is_refused_with_those_allowed():
-    with pytest.raises(InputError, match='protocol="x": .*"srgnn" and "modelzoo"'):
+    with pytest.raises(InputError, match='protocol="x": .*"srgnn", "modelzoo"'):
         prepare([], protocol="x")
 
 

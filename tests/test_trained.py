@@ -73,7 +73,9 @@ def test_frozen_parts_do_not_move():
     }
     still = {*stamp.PARTS["items"], *stamp.PARTS["attention"]}
     assert {name for name, it_moved in moved.items() if not it_moved} == still
-    with pytest.raises(InputError, match='frozen="head": allowed are items, attention'):
+    with pytest.raises(
+        InputError, match='frozen="head": allowed are "items", "attention"'
+    ):
         stamp.STAMP(10, frozen=("head",))
 
 

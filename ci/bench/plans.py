@@ -59,15 +59,17 @@ def _mf(label, kind, batch_size, precision="float32", rounds=None, /, **options)
     return {**row, "rounds": rounds} if rounds else row
 
 
-def _peer(label, script, rounds=None, **options):
-    row = {
+def _peer(label, script, **options):
+    return {
         "label": label,
         "script": script,
         "options": options,
         "shown": {"batch_size": 1, "precision": "float32", "kind": "peer"},
         "peer": True,
     }
-    return {**row, "rounds": rounds} if rounds else row
+
+
+SURPRISE_TUNED = {"n_factors": 32, "n_epochs": 40, "lr_all": 0.01, "reg_all": 0.05}
 
 
 def _mf_groups():
@@ -79,8 +81,9 @@ def _mf_groups():
     tuned = {"epochs": 20, "learning_rate": 0.005, "regularization": 0.055}
     tuned = {"latent_dim": 32, "batch_size": 8192, **tuned}
     sgd = {"latent_dim": 32, "epochs": 40, "learning_rate": 0.01}
-    surprise = {"n_factors": 32, "n_epochs": 40, "lr_all": 0.01, "reg_all": 0.05}
+    quick = {**tuned, "epochs": 3, "learning_rate": 0.02, "regularization": 0.04}
     to_rmse = [
+        _mf("ours, quick", "best", 8192, warm=False, **quick),
         _mf("ours, tuned", "best", 8192, warm=False, **tuned),
         _peer("Surprise SVD, defaults", "mf_surprise.py", algorithm="SVD", warm=False),
         _peer(
@@ -88,7 +91,7 @@ def _mf_groups():
             "mf_surprise.py",
             algorithm="SVD",
             warm=False,
-            **surprise,
+            **SURPRISE_TUNED,
         ),
         _peer("compiled SGD", "mf_sgd.py", regularization=0.05, **sgd),
     ]
@@ -101,11 +104,33 @@ def _mf_groups():
             row["options"].update(batch_size=batch_size, matmul_dtype=precision)
             rows.append(row)
         groups[f"batch {batch_size}"] = rows
-    slow = _peer("Surprise SVD++", "mf_surprise.py", 1, algorithm="SVD++", warm=False)
-    groups["SVD++"] = [slow]
     groups["100 million"] = [
         _mf("ours, 100 million ratings", "huge", 2**20, "float32", 1)
     ]
+    return groups
+
+
+def _peers_groups():
+    """Surprise on the splits of ci/params/mf_*.yaml: RMSE and MAE, one round each."""
+    algorithms = {
+        "Surprise SVD, defaults": {"algorithm": "SVD"},
+        "Surprise SVD, tuned": {"algorithm": "SVD", **SURPRISE_TUNED},
+        "Surprise SVD++, defaults": {"algorithm": "SVD++"},
+    }
+    groups = {}
+    for split, share in (
+        ("random", 0.1),
+        ("random", 0.2),
+        ("per_user_last", 0.2),
+        ("global_time", 0.2),
+    ):
+        for label, options in algorithms.items():
+            row = _peer(
+                label, "mf_surprise.py", split=split, test_share=share, warm=False,
+                **options,
+            )  # fmt: skip
+            row["shown"].update(split=split, test_share=share)
+            groups[f"{split} {share} {label}"] = [{**row, "rounds": 1}]
     return groups
 
 
@@ -115,4 +140,5 @@ PLANS = {
         "compare": ("RecBole", "naive", "floor, float32"),
     },
     "mf": {"groups": _mf_groups(), "compare": ("naive", "floor")},
+    "peers": {"groups": _peers_groups(), "compare": ()},
 }

@@ -1,6 +1,6 @@
 """Measures the plan of a model: rounds alternate between workers, medians count.
 
-Called by bench.sh: ``run.py PYTHON_OF_THE_PEERS stamp|mf [--rounds N]``; "none" for the
+Called by bench.sh: ``run.py PYTHON_OF_THE_PEERS stamp|mf|peers``; "none" for the
 peers' Python measures the rows that need no peer.
 """
 
@@ -123,6 +123,16 @@ def main():
         if (options.only or "") in name
     ]
     groups = [group for group in groups if group]
+    path = sources.ROOT / "output" / "bench"
+    path.mkdir(parents=True, exist_ok=True)
+    path /= f"{options.model}{'-ascend' * alone}.json"
+    about = {
+        "bench": options.model,
+        "device": device.open("cpu").record(),
+        "cores": os.cpu_count(),
+        "versions": results.versions(),
+        "git_commit": results.git_commit(),
+    }
     rows = []
     if options.data:
         for row in (row for group in groups for row in group):
@@ -130,22 +140,11 @@ def main():
     for number, group in enumerate(groups, 1):
         print(f"[{number}/{len(groups)}] {len(group)} workers", flush=True)
         rows += measure(group, options.peers, options.rounds)
-    text = table(rows, plan["compare"])
+        text = table(rows, plan["compare"])
+        bench = {**about, "rounds": options.rounds, "rows": rows}
+        results.write_text(path, json.dumps(bench, indent=1) + "\n")
+        results.write_text(path.with_suffix(".txt"), text + "\n")
     print(text)
-    folder = sources.ROOT / "output" / "bench"
-    folder.mkdir(parents=True, exist_ok=True)
-    bench = {
-        "bench": options.model,
-        "rounds": options.rounds,
-        "device": device.open("cpu").record(),
-        "cores": os.cpu_count(),
-        "versions": results.versions(),
-        "git_commit": results.git_commit(),
-        "rows": rows,
-    }
-    path = folder / f"{options.model}{'-ascend' * alone}.json"
-    results.write_text(path, json.dumps(bench, indent=1) + "\n")
-    results.write_text(path.with_suffix(".txt"), text + "\n")
     print(results.relative(path))
 
 

@@ -1,0 +1,283 @@
+"""Any table of clicks or ratings is read as what it says, or refused in a sentence."""
+
+import gzip
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lib import ratings, sessions, tables
+from lib.errors import InputError
+
+CLICKS = pd.DataFrame(
+    {
+        "visit": ["b", "b", "a", "a", "a"],
+        "sku": ["x-1", "007", "007", "é", "x-1"],
+        "at": [1464134400, 1464134460, 1464220800, 1464220801, 1464220802],
+        "note": ["", "plain", 'with "quotes"', "a,b", ""],
+    }
+)
+COLUMNS = "session=visit, item=sku, time=at"
+
+
+def written(folder, table, name):
+    """Writes a table in the format that its name says."""
+    path, plain = folder / name, name.replace(".gz", "")
+    if name.endswith(".parquet"):
+        table.to_parquet(path)
+        return path
+    separator = "\t" if plain.lower().endswith(".tsv") else ","
+    text = table.to_csv(sep=separator, index=False).encode()
+    path.write_bytes(gzip.compress(text) if name.endswith(".gz") else text)
+    return path
+
+
+def times(kind):
+    moment = pd.to_datetime(CLICKS["at"], unit="s")
+    return {
+        "seconds": CLICKS["at"],
+        "milliseconds": CLICKS["at"] * 1000,
+        "ISO": moment.dt.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "ISO, another zone": (moment + pd.Timedelta(hours=2)).dt.strftime(
+            "%Y-%m-%d %H:%M:%S+02:00"
+        ),
+        "ISO, no zone": moment.dt.strftime("%Y-%m-%d %H:%M:%S.%f"),
+    }[kind]
+
+
+FORMATS = ("clicks.csv", "clicks.csv.gz", "clicks.tsv", "clicks.TSV", "clicks.parquet")
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize(
+    "kind", ["seconds", "milliseconds", "ISO", "ISO, another zone", "ISO, no zone"]
+)
+def test_every_format_and_every_time_says_the_same(tmp_path, name, kind):
+    path = written(tmp_path, CLICKS.assign(at=times(kind)), name)
+    clicks, ids, told, _ = tables.read_clicks(path, COLUMNS)
+    assert told == name
+    assert ids[clicks["item"]].tolist() == CLICKS["sku"].tolist()
+    np.testing.assert_array_equal(clicks["timeframe"], CLICKS["at"] * 1000)
+    days = ["2016-05-25"] * 2 + ["2016-05-26"] * 3
+    assert clicks["day"].dt.strftime("%Y-%m-%d").tolist() == days
+    assert (clicks["session"][0] == clicks["session"][1]) != (
+        clicks["session"][1] == clicks["session"][2]
+    )
+
+
+def test_parquet_keeps_its_own_types(tmp_path):
+    table = CLICKS.assign(
+        at=pd.to_datetime(CLICKS["at"], unit="s"), sku=[5, 3, 3, 9, 5]
+    )
+    clicks, ids, *_ = tables.read_clicks(written(tmp_path, table, "c.parquet"), COLUMNS)
+    assert ids.tolist() == [3, 5, 9]
+    assert ids.dtype == np.int64
+    assert ids[clicks["item"]].tolist() == [5, 3, 3, 9, 5]
+    assert clicks["timeframe"][0] == 1464134400000
+
+
+@given(
+    ids=st.lists(
+        st.one_of(
+            st.integers(-(10**17), 10**17).map(str),
+            st.text(st.characters(blacklist_categories=["Cs", "Cc", "Z"]), min_size=1),
+        ),
+        min_size=1,
+        max_size=30,
+    )
+)
+def test_ids_of_any_kind_come_back(ids, tmp_path_factory):
+    table = pd.DataFrame({"session": 1, "item": ids, "time": 1464134400})
+    path = written(tmp_path_factory.mktemp("ids"), table, "c.csv")
+    clicks, found, *_ = tables.read_clicks(path)
+    assert [str(each) for each in found[clicks["item"]]] == ids
+    assert sorted(found.tolist()) == found.tolist()
+    assert len(set(found.tolist())) == len(found)
+
+
+def test_whole_numbers_sort_as_numbers_and_leading_zeros_stay(tmp_path):
+    table = pd.DataFrame({"session": 1, "item": ["10", "9"], "time": 1464134400})
+    assert tables.read_clicks(written(tmp_path, table, "c.csv"))[1].tolist() == [9, 10]
+    table["item"] = ["10", "09"]
+    found = tables.read_clicks(written(tmp_path, table, "c.csv"))[1]
+    assert found.tolist() == ["09", "10"]
+
+
+def log(rng, n_sessions=400, first="2020-01-01"):
+    """Clicks of sessions on 30 days: the mapping's own column names, items as text."""
+    lengths = rng.integers(1, 6, n_sessions)
+    session = np.repeat(np.arange(n_sessions), lengths)
+    start = np.datetime64(first, "s") + rng.integers(0, 30 * 86400, n_sessions)
+    time = start[session] + np.arange(len(session)) % 7
+    item = [f"i{n}" for n in rng.integers(0, 40, len(session))]
+    order = rng.permutation(len(session))
+    table = pd.DataFrame({"session": session, "item": item, "time": time})
+    return table.iloc[order].assign(time=lambda t: t["time"].astype(str))
+
+
+def test_sessions_of_a_table_are_filtered_and_split_as_asked(tmp_path):
+    table = log(np.random.default_rng(0))
+    path = written(tmp_path, table, "log.csv")
+    days = {"train_until": "2020-01-15", "test_from": "2020-01-20"}
+    data = sessions.load(
+        path, min_session_clicks=3, min_item_clicks=10, columns="", **days
+    )
+    assert data.name == "log.csv"
+    assert data.item_ids[0] == ""
+    assert set(data.item_ids[1:]) <= set(table["item"])
+    lengths = np.diff(data.train.offsets)
+    assert lengths.min() >= 3
+    assert data.train.days.max() <= np.datetime64("2020-01-15")
+    assert data.test.days.min() >= np.datetime64("2020-01-20")
+    clicks = table["session"].value_counts()
+    kept = table[table["session"].map(clicks) >= 3]
+    often = kept["item"].value_counts()
+    assert set(data.item_ids[1:]) <= set(often[often >= 10].index)
+    # Each session's clicks stand in the order of time, as raw ids.
+    longest = int(np.argmax(lengths))
+    items = data.train.items[data.train.offsets[longest] :][: lengths[longest]]
+    found = data.item_ids[items].tolist()
+    of_session = kept.sort_values(["session", "time", "item"]).groupby("session")
+    orders = [
+        [item for item in part["item"] if item in set(data.item_ids)]
+        for _, part in of_session
+    ]
+    assert found in orders
+
+
+def test_numbers_of_a_table_can_start_at_zero(tmp_path):
+    path = written(tmp_path, log(np.random.default_rng(1)), "log.csv")
+    data = sessions.load(path)
+    shifted = data.numbered_from(0)
+    assert shifted.item_ids.tolist() == data.item_ids[1:].tolist()
+    assert shifted.numbered_from(1).item_ids.tolist() == data.item_ids.tolist()
+
+
+@pytest.mark.parametrize(
+    ("rules", "sentence"),
+    [
+        ({"min_session_clicks": 1}, "min_session_clicks=1: a session needs 2 clicks"),
+        ({"train_until": "May 2020"}, 'train_until="May 2020": write a day as 2016-'),
+        ({"test_from": "2020-02-30"}, 'test_from="2020-02-30": write a day as 2016-'),
+        (
+            {"train_until": "2020-01-09", "test_from": "2020-01-09"},
+            "the test part must begin after the training part ends",
+        ),
+        ({"train_until": "2019-01-01"}, "no training example is left"),
+        ({"min_item_clicks": 10**6}, "items of 1000000 or more"),
+    ],
+)
+def test_rules_that_leave_nothing_are_refused(tmp_path, rules, sentence):
+    path = written(tmp_path, log(np.random.default_rng(2)), "log.csv")
+    with pytest.raises(InputError, match=sentence):
+        sessions.load(path, **rules)
+
+
+RATINGS = pd.DataFrame(
+    {
+        "who": ["ann", "ann", "bo", "bo", "bo", "cy"],
+        "what": [3, 4, 3, 4, 5, 5],
+        "stars": [0.5, 4.5, 3, 2.5, 5, 1],
+        "when": ["2020-01-01"] * 5 + ["2020-01-02"],
+    }
+)
+NAMES = "user=who, item=what, rating=stars"
+
+
+@pytest.mark.parametrize("name", ["r.csv", "r.tsv.gz", "r.parquet"])
+def test_ratings_of_a_table_keep_ids_scale_and_time(tmp_path, name):
+    path = written(tmp_path, RATINGS, name)
+    data = ratings.load(
+        path, "global_time", test_share=0.2, columns=f"{NAMES}, time=when"
+    )
+    assert data.user_ids.tolist() == ["ann", "bo", "cy"]
+    assert data.item_ids.tolist() == [3, 4, 5]
+    assert data.scale == (0.5, 5.0)
+    assert data.user_ids[data.test.user_idx].tolist() == ["cy"]
+    train = data.train
+    rows = zip(data.user_ids[train.user_idx], train.item_idx, train.rating)
+    assert ("bo", 1, 2.5) in list(rows)
+    with pytest.raises(InputError, match='split="global_time": r.* without times'):
+        ratings.load(path, "global_time", columns=NAMES)
+
+
+BAD = {
+    "no column": ("session,item\n1,2\n", 'no column "time" for the time'),
+    "two columns": ("session,item,time,item\n1,2,1464134400,3\n", "two columns|item"),
+    "no row": ("session,item,time\n", "holds a header and no row"),
+    "nothing": ("", "is empty: copy"),
+    "no item": ("session,item,time\n1,2,1464134400\n1,,1464134400\n", "row 2 after"),
+    "blank item": ("session,item,time\n1, ,1464134400\n", "expected the id of a item"),
+    "no session": ("session,item,time\n,2,1464134400\n", "the id of a session"),
+    "no time": ("session,item,time\n1,2,\n", "expected Unix seconds"),
+    "a word": ("session,item,time\n1,2,1464134400\n1,3,noon\n", "'noon', expected"),
+    "a local date": ("session,item,time\n1,2,25/05/2016\n", "'25/05/2016', expected"),
+    "no such day": ("session,item,time\n1,2,2016-02-30\n", "'2016-02-30', expected"),
+    "kinds mixed": (
+        "session,item,time\n1,2,1464134400\n1,3,1464134400000\n",
+        "one kind in the whole column",
+    ),
+    "before 1970": ("session,item,time\n1,2,-5\n", "from 1970 to 2099"),
+    "after 2099": ("session,item,time\n1,2,99999999999999999\n", "from 1970 to"),
+    "not a number": ("session,item,time\n1,2,1464134400\n1,2,nan\n", "row 2 after"),
+    "infinite": ("session,item,time\n1,2,1464134400\n1,2,inf\n", "row 2 after"),
+    "a long row": (
+        "session,item,time\n1,2,1464134400\n1,2,1464134400,7,8\n",
+        "cannot be read as a table",
+    ),
+    "an open quote": ('session,item,time\n1,"2,1464134400\n', "cannot be read|expect"),
+    "zero bytes": ("session,item,time\n1,\0,1464134400\n", "holds zero bytes"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_a_bad_table_is_named_with_its_row_and_column(tmp_path, case):
+    text, sentence = BAD[case]
+    path = tmp_path / "log.csv"
+    path.write_text(text)
+    with pytest.raises(InputError, match=sentence) as caught:
+        tables.read_clicks(path)
+    assert "log.csv" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "sentence"),
+    [
+        ("log.xlsx", b"PK", "log.xlsx: a table ends in .csv, .tsv, .txt, .parquet"),
+        ("log.csv.gz", b"no gzip", "is cut short or is not a gzip file"),
+        ("log.parquet", b"PAR1 and no more", "is not a sound Parquet file"),
+        ("log.csv", "session,item,time\n1,é,1".encode("latin-1"), "is not UTF-8"),
+    ],
+)
+def test_a_file_that_is_not_what_its_name_says(tmp_path, name, content, sentence):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=sentence):
+        tables.read_clicks(tmp_path / name)
+
+
+def test_a_file_that_is_not_there(tmp_path):
+    with pytest.raises(InputError, match="none.csv cannot be read: No such file"):
+        sessions.load(tmp_path / "none.csv")
+
+
+@pytest.mark.parametrize(
+    "text", ["visit", "session=", "=visit", "click=visit", "item=a, item=b"]
+)
+def test_a_mapping_says_each_column_once(text):
+    with pytest.raises(InputError, match="write session=<column>, item=<column>"):
+        tables.mapping(text, tables.CLICKS)
+
+
+@given(st.binary(max_size=200), st.sampled_from(["c.csv", "c.tsv", "c.parquet"]))
+def test_any_bytes_end_in_a_table_or_a_sentence(tmp_path_factory, content, name):
+    path = tmp_path_factory.mktemp("any") / name
+    path.write_bytes(b"session,item,time\n" + content if "csv" in name else content)
+    try:
+        clicks, ids, *_ = tables.read_clicks(path)
+    except InputError:
+        return
+    assert len(clicks)
+    assert clicks["item"].between(0, len(ids) - 1).all()
