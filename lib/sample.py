@@ -56,7 +56,7 @@ def _draw(rng, probabilities, size):
     return np.searchsorted(np.cumsum(probabilities)[:-1], rng.random_sample(size))
 
 
-def write_next_season(path, seed=SEED, renewed=0.3, n_sessions=2600):
+def write_next_season(path, seed=SEED, renewed=0.3, n_sessions=5200):
     """Writes the clicks of the same shop a season later, as a table of another form.
 
     The topics are those of ``write``, and a share of the items has gone: new ones, with

@@ -161,7 +161,7 @@ def _text(raw, ending, names, file_name):
             keep_default_na=False,
             encoding="utf-8-sig",
         )
-        if not isinstance(table.index, pd.RangeIndex):
+        if len(table) and not isinstance(table.index, pd.RangeIndex):
             raise ValueError("rows have more fields than the header")
         return table[list(names.values())]
     except UnicodeDecodeError as error:

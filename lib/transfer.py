@@ -51,7 +51,11 @@ def carry_over(trained, item_ids, user_ids=(), frozen=()):
             f"ids such as {trained.item_ids[0]!r}, the data such as {item_ids[0]!r}; "
             "map the item column that both share."
         )
-    model = type(old)(**{**arguments_of(old), **sizes, "frozen": tuple(frozen)})
+    changes = {
+        "frozen": tuple(frozen),
+        "seed": old.seed + 1,
+    }  # new rows are not old ones
+    model = type(old)(**{**arguments_of(old), **sizes, **changes})
     model.build(None)
     for part, names in PARTS[type(old)].items():
         for name in names:
