@@ -1,0 +1,134 @@
+"""Columns of an Arrow table as ids, numbers and times; the first bad row is named.
+
+Every function takes ``(table, name of the column, name of the file for messages)`` and
+raises ``InputError`` where a value is not what it must be.
+"""
+
+import math
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from lib.errors import InputError
+
+LAST_SECOND = 4_102_444_800  # 2100-01-01; larger numbers are milliseconds
+_ISO = (
+    r"^\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d{1,9})?)?(Z|[+-]\d{2}:?\d{2})?)?$"
+)
+_ZONE = r"\d{2}(Z|[+-]\d{2}:?\d{2})$"
+_WHOLE = r"^-?(0|[1-9][0-9]{0,17})$"
+_ID = "an id: a number or a text that is not empty"
+_TIMES = (
+    "Unix seconds or milliseconds, or an ISO date such as 2016-05-25 or "
+    "2016-05-25T10:51:09Z, from 1970 to 2099, one kind in the whole column"
+)
+
+
+def ids(table, name, file_name):
+    """A column of ids as places in the sorted ids, int64 ``(n,)``, and those ids.
+
+    Ids are numbers or texts; texts that are all whole numbers become int64.
+    """
+    values = _column(table, name)
+    if not pa.types.is_dictionary(values.type):
+        values = values.dictionary_encode()
+    kind = values.dictionary.type
+    is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
+    if not (is_text or pa.types.is_integer(kind) or pa.types.is_floating(kind)):
+        _wrong(values, name, file_name, 0, _ID)
+    _refuse(values.is_null(), values, name, file_name, _ID)
+    known, codes = values.dictionary, values.indices.to_numpy()
+    none = pc.equal(pc.utf8_trim_whitespace(known), "") if is_text else pc.is_nan(known)
+    _refuse(none.to_numpy(zero_copy_only=False)[codes], values, name, file_name, _ID)
+    if is_text and pc.all(pc.match_substring_regex(known, _WHOLE)).as_py():
+        known = pc.cast(known, pa.int64())
+    order = pc.array_sort_indices(known).to_numpy()
+    place = np.empty(len(known), np.int64)
+    place[order] = np.arange(len(known))
+    return place[codes], np.array(known.take(pa.array(order)).to_pylist())
+
+
+def numbers(table, name, file_name, expected="a number"):
+    """A column as float64 ``(n,)``; every value must be a finite number."""
+    values = _column(table, name)
+    number = _cast(values, pa.float64(), name, file_name, expected)
+    number = number.fill_null(math.nan).to_numpy(zero_copy_only=False)
+    _refuse(~np.isfinite(number), values, name, file_name, expected)
+    return number
+
+
+def milliseconds(table, name, file_name):
+    """A column of times as int64 ``(n,)``, ms since 1970 in UTC."""
+    values = _column(table, name)
+    if pa.types.is_temporal(values.type) or (
+        pa.types.is_string(values.type) and not _is_number(values[0].as_py())
+    ):
+        when = _of_dates(values, name, file_name)
+    else:
+        number = numbers(table, name, file_name, _TIMES)
+        in_ms = np.abs(number) >= LAST_SECOND
+        _refuse(in_ms != in_ms[0], values, name, file_name, _TIMES)
+        when = np.floor(number if in_ms[0] else number * 1000)
+    outside = (when < 0) | (when >= LAST_SECOND * 1000)
+    _refuse(outside, values, name, file_name, _TIMES)
+    return when.astype(np.int64)
+
+
+def _of_dates(values, name, file_name):
+    kind = pa.timestamp("ns")
+    if pa.types.is_string(values.type):
+        good = pc.match_substring_regex(values, _ISO).to_numpy(zero_copy_only=False)
+        _refuse(~good, values, name, file_name, _TIMES)
+        zone = pc.match_substring_regex(values, _ZONE).to_numpy(zero_copy_only=False)
+        _refuse(zone != zone[0], values, name, file_name, _TIMES)
+        kind = pa.timestamp("ns", "UTC") if zone[0] else kind
+    elif getattr(values.type, "tz", None):
+        kind = pa.timestamp("ns", "UTC")
+    _refuse(values.is_null(), values, name, file_name, _TIMES)
+    when = _cast(values, kind, name, file_name, _TIMES)
+    return when.cast(pa.int64()).to_numpy() // 1_000_000
+
+
+def _is_number(text):
+    try:
+        return math.isfinite(float(text))
+    except (TypeError, ValueError):
+        return False
+
+
+def _wrong(values, column, file_name, row, expected):
+    """Raises InputError for a row of an Arrow array."""
+    raise InputError(
+        f"{file_name}, row {row + 1} after the header, column {column}: found "
+        f"{str(values[row].as_py())[:60]!r}, expected {expected}: repair or remove the "
+        "row."
+    )
+
+
+def _refuse(bad, values, column, file_name, expected):
+    """Raises InputError for the first row where the mask ``bad`` is True."""
+    bad = np.asarray(bad, bool)
+    if bad.any():
+        _wrong(values, column, file_name, int(np.argmax(bad)), expected)
+
+
+def _column(table, name):
+    column = table.column(name)
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+
+
+def _cast(values, kind, column, file_name, expected):
+    """An Arrow array as another type; where that fails, finds the first bad row."""
+    try:
+        return pc.cast(values, kind)
+    except pa.ArrowException:
+        good, bad = 0, len(values)  # rows before good can be cast, those before bad not
+        while bad - good > 1:
+            middle = (good + bad) // 2
+            try:
+                pc.cast(values[good:middle], kind)
+                good = middle
+            except pa.ArrowException:
+                bad = middle
+        _wrong(values, column, file_name, good, expected)
