@@ -120,6 +120,23 @@ def compare(group, metric, published):
     return values, ours
 
 
+def peers(benches):
+    """What other programs reached on our splits, in the form of ``published.csv``."""
+    rows = [
+        {
+            "model": row["label"],
+            "data": "ml-1m",
+            "split": row["split"],
+            "test_share": row["test_share"],
+            "metric": metric,
+            "value": row[metric],
+        }
+        for _, row in benches.get("peers", {"rows": pd.DataFrame()})["rows"].iterrows()
+        for metric in ("rmse", "mae")
+    ]
+    return pd.DataFrame(rows)
+
+
 def benches(folder):
     """What ``ci/bench.sh`` left below a folder: ``{"stamp": ..., "mf": ...}``."""
     found = {}

@@ -1,5 +1,7 @@
 """Figures that more than one notebook draws; colours differ in lightness too."""
 
+import itertools
+
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.ticker import MaxNLocator
@@ -104,3 +106,11 @@ def learning_curve(history, metric, levels=None):
     for ax in axs:
         whole_epochs(ax)
     return fig, axs
+
+
+def styles():
+    """Endless styles of lines, told apart in grey too by their dashes and markers."""
+    colours = itertools.cycle([DARK, MID, "#7a8a99", "#2a8c6e"])
+    dashes = itertools.cycle(["-", "--", ":"])
+    for colour, dash, marker in zip(colours, dashes, itertools.cycle("osD^vP*Xd<>h")):
+        yield {"color": colour, "ls": dash, "marker": marker, "ms": 4}
