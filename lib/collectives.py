@@ -85,6 +85,7 @@ def fit(model, dataset, epochs, steps, callback):
         traced.append(1)
         return strategy.run(worker_step, args=batch)
 
+    callback.set_model(model)
     batches = iter(dataset)
     for epoch in epochs:
         callback.on_epoch_begin(epoch)

@@ -7,13 +7,13 @@ import platform
 import subprocess
 import sys
 import time
-from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
 
 from lib import sources, workers
 from lib.device import logical_id
 from lib.errors import InputError
+from lib.files import now, read_json, write_text
 
 SCHEMA = 1
 # What result.json holds. All but "timing" is the same when a run is repeated.
@@ -34,6 +34,7 @@ KEYS = {
     "baselines": dict,  # baseline's name -> metrics
     "timing": dict,  # seconds, examples/s, MB, date: what differs from run to run
 }
+_SILENT = ("output_dir", "label")  # parameters that change nothing that is computed
 _PACKAGES = ("tensorflow", "tensorflow-cpu", "keras", "npu_device", "numpy", "pandas")
 
 
@@ -55,21 +56,14 @@ class Run:
     """
 
     def __init__(self, notebook, parameters, data):
-        self.started = time.time()
+        self.start_clock()
         self.notebook, self.parameters, self.data = notebook, parameters, data
-        silent = ("output_dir", "label")  # they change nothing that is computed
-        what = {k: v for k, v in parameters.items() if k not in silent}
-        team = workers.current()
-        if team.size > 1:
-            what["workers"] = team.size
-        text = json.dumps([notebook, what, data], sort_keys=True)
-        digest = hashlib.sha256(text.encode()).hexdigest()[:8]
-        labels = [notebook, what.get("variant"), Path(data["name"]).name, digest]
-        self.name = "-".join(label for label in labels if label)
+        self.name = _name_of(notebook, parameters, data, workers.current().size)
         self.device_id = logical_id()
         output = sources.resolve(parameters["output_dir"])
         self.folder = output / str(self.device_id) / self.name
-        first = os.environ.get("CHIEF_DEVICE_ID", "0") if team.rank else self.device_id
+        is_chief = workers.current().rank == 0
+        first = self.device_id if is_chief else os.environ.get("CHIEF_DEVICE_ID", "0")
         self.chief_folder = output / str(first) / self.name
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -78,6 +72,44 @@ class Run:
                 f"output_dir: {self.folder} cannot be made ({error.strerror}): give a "
                 "folder that you may write to."
             ) from None
+        self.recorded_at()
+
+    def start_clock(self):
+        """Says that the run begins now."""
+        self.started_at, self._clock, self._earlier_s = now(), time.time(), 0.0
+
+    def continue_clock(self, started_at, wall_s):
+        """Says that the run began earlier, in an attempt that was cut off.
+
+        Args:
+            started_at: of its first attempt.
+            wall_s: seconds that were spent on it, over all attempts so far.
+        """
+        if started_at != self.started_at:  # else it is this attempt, called again
+            self.started_at, self._earlier_s = started_at, wall_s
+
+    def wall_s(self):
+        """Seconds spent on the run so far, over all its attempts."""
+        return round(self._earlier_s + time.time() - self._clock, 3)
+
+    def recorded_at(self):
+        """When the run began that the folder has a record of; None if it has none.
+
+        Raises:
+            InputError: the record is of another run: it would be overwritten.
+        """
+        path = self.chief_folder / "result.json"
+        if not path.exists():
+            return None
+        record = _read(path)
+        team = (record["device"] or {}).get("workers", 1)
+        of = record["notebook"], record["parameters"], record["data"], team
+        if {record["run"], _name_of(*of)} != {self.name}:
+            raise InputError(
+                f"{path} is the record of another run ({record['run']}): move it away, "
+                "or give another output_dir."
+            )
+        return record["timing"].get("started_at")
 
     def write(
         self,
@@ -99,8 +131,12 @@ class Run:
             device: a ``lib.device.Device``.
             history: one dict an epoch.
             baselines: baseline's name -> metrics.
-            timing: measured seconds and rates; the wall time, the peak memory and the
-                date are added.
+            timing: measured seconds and rates; the wall time over all attempts (of
+                one that was cut off, up to its last checkpoint), the peak memory and
+                the dates are added.
+
+        Raises:
+            InputError: the record cannot be written; an older one is there still.
         """
         record = {
             "schema": SCHEMA,
@@ -119,9 +155,10 @@ class Run:
             "baselines": baselines or {},
             "timing": {
                 **(timing or {}),
-                "wall_time_s": round(time.time() - self.started, 3),
+                "wall_time_s": self.wall_s(),
                 "peak_memory_mb": peak_memory_mb(),
-                "finished_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+                "started_at": self.started_at,
+                "finished_at": now(),
             },
         }
         check(record, self.folder)
@@ -129,6 +166,17 @@ class Run:
         if workers.current().rank == 0:
             write_text(path, json.dumps(record, indent=1, allow_nan=False) + "\n")
         return path
+
+
+def _name_of(notebook, parameters, data, n_workers):
+    """The name of a run: the same for the same parameters, data and workers."""
+    what = {k: v for k, v in parameters.items() if k not in _SILENT}
+    if n_workers > 1:
+        what["workers"] = n_workers
+    text = json.dumps([notebook, what, data], sort_keys=True)
+    digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+    labels = [notebook, what.get("variant"), Path(data["name"]).name, digest]
+    return "-".join(label for label in labels if label)
 
 
 def describe(data):
@@ -166,14 +214,7 @@ def load(folder):
         InputError: the folder holds no record, or a file that is none.
     """
     folder = sources.resolve(folder)
-    records = []
-    for path in sorted(folder.rglob("result.json")):
-        try:
-            record = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError:
-            record = None
-        check(record, path)
-        records.append(record)
+    records = [_read(path) for path in sorted(folder.rglob("result.json"))]
     if not records:
         raise InputError(
             f'records="{folder}": no result.json below it; run notebooks 03 and 04, or '
@@ -182,14 +223,13 @@ def load(folder):
     return sorted(records, key=lambda record: record["run"])
 
 
-def write_text(path, text):
-    """Writes a file under a temporary name and renames it: whole or not at all."""
-    unfinished = path.with_name(path.name + ".unfinished")
-    with open(unfinished, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    unfinished.replace(path)
+def _read(path):
+    try:
+        record = read_json(path)
+    except (OSError, ValueError):
+        record = None
+    check(record, path)
+    return record
 
 
 def versions():

@@ -149,6 +149,6 @@ def test_a_loss_that_is_no_number_stops_the_run(tmp_path):
     model.compile(optimizer="adam", loss="mse")
     take, n = mf.batch_of(data.train), len(data.train)
     with pytest.raises(
-        InputError, match="the loss is nan in epoch 1: lower learning_rate"
+        InputError, match="the loss is nan at step 1 of epoch 1, with learning rate"
     ):
         training.fit(model, take, n, run, 4096, 1)
