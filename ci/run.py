@@ -4,7 +4,9 @@ import argparse
 import itertools
 import json
 import logging
+import math
 import os
+import re
 import shutil
 import sys
 import time
@@ -21,6 +23,7 @@ from lib import workers
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = ROOT / "notebooks"
+MOST_RUNS = 1000  # of one params file
 MAIN_JOB = ("01", "02", "03", "04", "05")
 
 
@@ -105,7 +108,7 @@ def plan(options):
         key, equals, value = text.partition("=")
         if not equals:
             sys.exit(f"--set {text}: write it as key=value, for example --set epochs=3")
-        overrides[key] = yaml.safe_load(value)
+        overrides[key] = loaded(value, f"--set {text}")
     if options.params:
         path = Path(options.called_from, options.params)
         if not path.is_file():
@@ -113,15 +116,29 @@ def plan(options):
         if not path.is_file():
             known = names((ROOT / "ci/params").glob("*.yaml"))
             sys.exit(f"--params {options.params}: no such file; ci/params has {known}")
-        parameters = yaml.safe_load(path.read_text(encoding="utf-8"))
+        try:
+            parameters = loaded(path.read_text(encoding="utf-8"), path)
+        except (OSError, UnicodeDecodeError) as error:
+            sys.exit(f"{path}: cannot be read ({error})")
         if not isinstance(parameters, dict) or "notebook" not in parameters:
             sys.exit(f'{path}: a params file starts with "notebook: <name>"')
-        notebook = NOTEBOOKS / f"{parameters.pop('notebook')}.ipynb"
-        if not notebook.is_file():
-            sys.exit(f"{path}: there is no notebook {notebook.name}")
+        known = sorted(NOTEBOOKS.glob("*.ipynb"))
+        wanted = f"{parameters.pop('notebook')}.ipynb"
+        notebook = NOTEBOOKS / wanted
+        if notebook not in known:
+            sys.exit(f"{path}: there is no notebook {wanted}; there are {names(known)}")
+        vary = parameters.pop("vary", {"": {}})
+        if not isinstance(vary, dict) or not all(
+            isinstance(changes, dict) for changes in vary.values()
+        ):
+            sys.exit(f'{path}: "vary" holds "<title>: {{<parameter>: <value>}}" lines')
         runs = [
-            (f"{path.stem}{title and '-'}{title}", notebook, {**parameters, **changes})
-            for title, changes in parameters.pop("vary", {"": {}}).items()
+            (
+                f"{path.stem}{'-' if title else ''}{title}",
+                notebook,
+                {**parameters, **changes},
+            )
+            for title, changes in vary.items()
         ]
     else:
         wanted = options.only.split(",") if options.only else MAIN_JOB
@@ -145,7 +162,19 @@ def plan(options):
                 f'unknown parameter "{key}"; {stems} know {", ".join(sorted(known))}'
             )
     runs = [check(*run, overrides) for run in runs]
-    return [one for run in runs for one in expand(*run)]
+    runs = [one for run in runs for one in expand(*run)]
+    if len({name for name, *_ in runs}) < len(runs):
+        sys.exit(f"{options.params}: two runs have the same values in a list")
+    return runs
+
+
+def loaded(text, where):
+    """What a YAML text says: plain values; a tag that would run code is an error."""
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
+        line = str(error).replace("\n", " ") or "nested too deeply"
+        sys.exit(f"{where}: no YAML of plain values ({line[:200]})")
 
 
 def expand(name, notebook, parameters):
@@ -154,9 +183,12 @@ def expand(name, notebook, parameters):
     Yields ``(name, notebook, parameters, whether there is a list)``.
     """
     lists = {key: v for key, v in parameters.items() if isinstance(v, list)}
+    if math.prod(map(len, lists.values())) > MOST_RUNS:
+        sys.exit(f"{name}: its lists make more than {MOST_RUNS} runs; shorten them")
     for values in itertools.product(*lists.values()):
         chosen = dict(zip(lists, values))
         label = "-".join([name, *(f"{key}={value}" for key, value in chosen.items())])
+        label = re.sub(r"[^\w .,=+-]", "_", label)[:150]  # it names files
         yield label, notebook, {**parameters, **chosen}, bool(lists)
 
 
@@ -169,12 +201,15 @@ def check(name, notebook, parameters, overrides):
     known = papermill.inspect_notebook(str(notebook))
     overrides = {key: value for key, value in overrides.items() if key in known}
     parameters = {**parameters, **overrides}
-    unknown = [key for key in parameters if key not in known]
-    if unknown:
-        sys.exit(
-            f'{name}: unknown parameter "{unknown[0]}"; {notebook.stem} has '
-            f"{', '.join(known)}"
-        )
+    for key, value in parameters.items():
+        if key not in known:
+            sys.exit(
+                f'{name}: unknown parameter "{key}"; {notebook.stem} has '
+                f"{', '.join(known)}"
+            )
+        values = value if isinstance(value, list) and value else [value]
+        if not all(isinstance(one, (bool, int, float, str)) for one in values):
+            sys.exit(f"{name}: {key}: give a number, a text, true, false, or a list")
     return name, notebook, parameters
 
 

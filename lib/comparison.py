@@ -1,10 +1,12 @@
 """Many records: one table, and what stands beside what in a figure."""
 
 import json
+import re
 
 import pandas as pd
 
-from lib import sources
+from lib import files, sources
+from lib.errors import InputError
 
 # Runs of one setting may differ in these: they change nothing that is trained.
 NOT_ASKED = ("seed", "output_dir", "label", "with_baselines", "with_ablation")
@@ -36,7 +38,8 @@ def by_question(records, model):
     """Groups the records of one model by what was predicted.
 
     Returns:
-        ``{title: records}``: one data set, split and order of clicks in each.
+        ``{title: records}``: one data set, split and order of clicks in each. A title
+        can name a file.
     """
     groups = {}
     for record in records:
@@ -45,6 +48,7 @@ def by_question(records, model):
             asked = [parameters.get(key) for key in ("split", "test_share", "order")]
             title = [record["data"]["name"], *asked, parameters.get("evaluate_on")]
             title = ", ".join(str(word) for word in title if word is not None)
+            title = re.sub(r"[^\w .,()+-]", "_", title)[:100]
             groups.setdefault(title, []).append(record)
     return groups
 
@@ -75,13 +79,18 @@ def settings(group):
     found = {}
     for same, parameters in zip(alike.values(), chosen):
         first = same[0]
-        words = [first["model"], first["variant"], f"{parameters['epochs']} ep."]
+        words = [first["model"], first["variant"], f"{parameters.get('epochs')} ep."]
         words += [(first["device"] or {}).get("matmul_dtype")]
         words += [f"{name}={parameters.get(name)}" for name in differ]
-        label = " ".join(word for word in words if word)
-        given = parameters.get("label") or label
+        label = _plain(" ".join(str(word) for word in words if word))
+        given = _plain(parameters.get("label") or label)
         found[label if given in found else given] = same
     return found
+
+
+def _plain(text):
+    """Text that a figure shows as it is: between two $ it would be read as formulas."""
+    return re.sub(r"\\?\$", r"\\$", str(text))
 
 
 def compare(group, metric, published):
@@ -105,7 +114,7 @@ def compare(group, metric, published):
     for record in group:
         for name, found in record["baselines"].items():
             if metric in found:
-                beside.setdefault(name, []).append(found[metric])
+                beside.setdefault(_plain(name), []).append(found[metric])
     values.update(beside)
     first = group[0]
     known = published[
@@ -138,9 +147,22 @@ def peers(benches):
 
 
 def benches(folder):
-    """What ``ci/bench.sh`` left below a folder: ``{"stamp": ..., "mf": ...}``."""
+    """What ``ci/bench.sh`` left below a folder: ``{"stamp": ..., "mf": ...}``.
+
+    Raises:
+        InputError: a file in a folder ``bench`` is none of them.
+    """
     found = {}
     for path in sorted(sources.resolve(folder).rglob("bench/*.json")):
-        bench = json.loads(path.read_text(encoding="utf-8"))
-        found[bench["bench"]] = {**bench, "rows": pd.DataFrame(bench["rows"])}
+        try:
+            bench = files.read_json(path)
+            assert all(
+                {"label", "batch_size", "per_second"} <= set(row)
+                for row in bench["rows"]
+            )
+            found[bench["bench"]] = {**bench, "rows": pd.DataFrame(bench["rows"])}
+        except (OSError, ValueError, TypeError, LookupError, AssertionError):
+            raise InputError(
+                f"{path} was not written by ci/bench.sh: remove it, or run that again."
+            ) from None
     return found

@@ -4,6 +4,7 @@ import os
 import shutil
 import warnings
 import zipfile
+import zlib
 from pathlib import Path
 
 from lib.errors import InputError
@@ -14,6 +15,7 @@ URLS = (
 )
 SHA256 = "a6898adb50b9ca05aa231689da44c217cb524e7ebd39d264c56e2832f2c54e20"
 FILES = ("ratings.dat", "movies.dat", "users.dat")
+LARGEST = 100_000_000  # bytes of an unpacked file; ratings.dat has a quarter of that
 TIMEOUT_S = 30
 CHUNK = 1 << 16
 
@@ -48,12 +50,16 @@ def movielens(data_dir, urls=URLS, sha256=SHA256):
             )
             _unpack(archive, folder)
             return folder
-        except (OSError, ValueError, zipfile.BadZipFile, KeyError) as error:
+        except (OSError, ValueError, KeyError, *_DAMAGED) as error:
             failures.append(f"{url}: {str(error) or type(error).__name__}")
     raise InputError(
         f"MovieLens-1M could not be fetched ({'; '.join(failures)}): download "
         "ml-1m.zip by other means, unpack it, and give its folder instead."
     )
+
+
+# What zipfile raises; RuntimeError: encrypted, or packed in an unknown way.
+_DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError)
 
 
 class _Resume:
@@ -102,6 +108,9 @@ def _unpack(archive, folder):
     try:
         with zipfile.ZipFile(archive) as packed:
             for name in FILES:
+                size = packed.getinfo(f"ml-1m/{name}").file_size  # no more is read
+                if size > LARGEST:
+                    raise ValueError(f"{name} would unpack to {size:,} bytes")
                 with (
                     packed.open(f"ml-1m/{name}") as source,
                     open(unfinished / name, "wb") as target,

@@ -268,6 +268,10 @@ def _parse(text, where):
             f"{where}: not JSON ({error.msg} in line {error.lineno}); comments and "
             "trailing commas are not allowed."
         ) from None
+    except InputError:
+        raise
+    except (ValueError, RecursionError):
+        raise InputError(f"{where}: a number or a nesting is too large.") from None
 
 
 def _only(found, allowed, where):

@@ -19,8 +19,8 @@ def _one_of(*allowed):
     return lambda value: value in allowed, "one of " + ", ".join(map(repr, allowed))
 
 
-def _at_least(lowest):
-    return lambda value: value >= lowest, f"{lowest} or more"
+def _at_least(lowest, highest=2**31 - 1):
+    return lambda value: lowest <= value <= highest, f"{lowest} to {highest}"
 
 
 _ANY = (lambda value: True, "anything")
@@ -67,8 +67,8 @@ RULES = {
     "epochs": _at_least(1),
     "steps_per_epoch": _at_least(0),
     "steps_per_execution": _at_least(0),
-    "threads": _at_least(0),
-    "workers": _at_least(1),
+    "threads": _at_least(0, 1024),
+    "workers": _at_least(1, 1024),
     "learning_rate": (lambda value: 0 < value < math.inf, "above 0"),
     "rate_scaling": _one_of(*RATE_SCALINGS),
     "schedule": _one_of("constant", "cosine"),
@@ -80,9 +80,9 @@ RULES = {
     "static": _ANY,
     "reshuffle": _ANY,
     "use_bias": _ANY,
-    "maxlen": _at_least(1),
-    "embed_dim": _at_least(1),
-    "latent_dim": _at_least(1),
+    "maxlen": _at_least(1, 10_000),
+    "embed_dim": _at_least(1, 65_536),
+    "latent_dim": _at_least(1, 65_536),
     "top_k": _at_least(1),
     "seed": (lambda value: 0 <= value < 2**20, "from 0 to 1048575"),
 }
@@ -114,7 +114,7 @@ def check(namespace, **narrower):
     values = {}
     for name, kind in types.items():
         value = namespace[name]
-        if kind in (float, str) and type(value) is int:
+        if kind in (float, str) and type(value) is int and abs(value) < 10**300:
             value = kind(value)  # papermill reads -p data_dump_step 10 as a number
         if kind is bool and type(value) is int and value in (0, 1):
             value = bool(value)  # --static=1 of the published scripts

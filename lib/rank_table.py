@@ -6,10 +6,10 @@ of their own, and 2 or 4 cards stay in one.
 """
 
 import ipaddress
-import json
 from pathlib import Path
 
 from lib.errors import InputError
+from lib.files import read_json
 
 RING = 4  # cards 0-3 and 4-7
 LONGEST_NAME = 64  # of a server
@@ -74,9 +74,10 @@ def addresses_of(path):
     """Reads ``address_<card>=<IP>`` lines, as in ``/etc/hccn.conf``: card -> IP."""
     try:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except OSError as error:
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not UTF-8"
         raise InputError(
-            f"{path}: cannot be read ({error.strerror}); it names the cards' network "
+            f"{path}: cannot be read ({reason}); it names the cards' network "
             "addresses, as /etc/hccn.conf does; or give a rank table with --rank-table."
         ) from None
     found = {}
@@ -95,7 +96,7 @@ def read(path):
         InputError: no such file, no JSON, or not as HCCL wants it.
     """
     try:
-        table = json.loads(Path(path).read_text(encoding="utf-8"))
+        table = read_json(Path(path))
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}).") from None
     except ValueError as error:

@@ -186,19 +186,32 @@ def describe(data):
 
 def check(record, where):
     """Raises InputError unless ``record`` has the keys and types of ``KEYS``."""
+    if not isinstance(record, dict):
+        record = {}
+    missing = object()
     wrong = [
         key
         for key, kind in KEYS.items()
-        if not isinstance(record, dict)
-        or key not in record
-        or not isinstance(record[key], kind)
+        if not isinstance(record.get(key, missing), kind)
     ]
+    if not wrong:
+        tables = {"metrics": [record["metrics"]], "history": record["history"]}
+        tables["baselines"] = list(record["baselines"].values())
+        wrong = [key for key, rows in tables.items() if not all(map(_is_numbers, rows))]
+        if not isinstance(record["data"].get("name"), str):
+            wrong.append("data")
+        if type((record["device"] or {}).get("workers", 1)) is not int:
+            wrong.append("device")
     if wrong or record["schema"] != SCHEMA:
         raise InputError(
             f"{where}: not a record of schema {SCHEMA} (look at "
             f"{', '.join(wrong) or 'schema'}): remove the file, or run its notebook "
             "again."
         )
+
+
+def _is_numbers(row):
+    return isinstance(row, dict) and {type(v) for v in row.values()} <= {int, float}
 
 
 def load(folder):

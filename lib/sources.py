@@ -43,8 +43,23 @@ class Source:
 
 
 def resolve(path):
-    """A path as given, or below the repository's root where it is relative."""
-    return ROOT / Path(path).expanduser()
+    """A path as given, or below the repository's root where it is relative.
+
+    Raises:
+        InputError: no file or folder can have such a name here.
+    """
+    try:
+        full = ROOT / Path(path).expanduser()
+        os.stat(full)
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        pass  # it may come, and whoever needs it says what is missing
+    except (OSError, RuntimeError, ValueError) as error:
+        shown = f"{str(path)[:60]}..." if len(str(path)) > 60 else path
+        reason = getattr(error, "strerror", None) or str(error)
+        raise InputError(
+            f"{str(shown)!r} cannot be a path ({reason}): give another."
+        ) from None
+    return full
 
 
 def find(main_file, data_path):

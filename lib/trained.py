@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lib import mf, results, sources, stamp
+from lib import checkpoints, files, mf, results, sources, stamp
 from lib.errors import InputError
 from lib.quiet import tf
 
@@ -82,7 +82,7 @@ def load(folder):
     folder = sources.resolve(folder)
     path = folder / "model.json"
     try:
-        kept = json.loads(path.read_text(encoding="utf-8"))
+        kept = files.read_json(path)
     except OSError:
         raise InputError(
             f"{folder} holds no model.json: give the folder of a run of notebook 03 or "
@@ -91,17 +91,18 @@ def load(folder):
         ) from None
     except ValueError:
         kept = None
-    model, ids = _made(kept, path)
-    latest = tf.train.latest_checkpoint(str(folder / "ckpt"))
+    latest = checkpoints.latest(folder / "ckpt")
     if latest is None:
         raise InputError(
             f"{folder}/ckpt holds no checkpoint: train the model, or copy the folder "
             "whole."
         )
+    stored = sum(part.stat().st_size for part in (folder / "ckpt").glob("*.data*"))
+    model, ids = _made(kept, path, stored)
     try:
         restored = tf.train.Checkpoint(model=model).restore(latest)
         restored.expect_partial().assert_existing_objects_matched()
-    except (AssertionError, ValueError, tf.errors.OpError):
+    except Exception:  # TensorFlow has a dozen ways to say it
         raise InputError(
             f"{latest} is not the checkpoint of {path}, or it is damaged: copy the "
             "folder again, or train the model again."
@@ -109,16 +110,24 @@ def load(folder):
     return Trained(model, *ids, kept["maxlen"], str(results.relative(folder)))
 
 
-def _made(kept, path):
-    """An untrained model from what ``keep`` wrote, and the ids of items and users."""
+def _made(kept, path, stored):
+    """An untrained model from what ``keep`` wrote, and the ids of items and users.
+
+    ``stored`` is the size of its checkpoint in bytes: a model that does not fit into it
+    is not made.
+    """
     try:
-        model = CLASSES[kept["class"]](**kept["arguments"])
-        model.build(None)
+        arguments = kept["arguments"]
+        model = CLASSES[kept["class"]](**arguments)
         ids = [np.asarray(kept[name]) for name in ("item_ids", "user_ids")]
-        sizes = [len(ids[0]), type(kept["maxlen"])]
-        assert sizes == [model.n_items, int]
         assert all(array.ndim == 1 and array.dtype.kind in "iufU" for array in ids)
-    except (AssertionError, KeyError, TypeError, ValueError):
+        assert [len(ids[0]), type(kept["maxlen"])] == [model.n_items, int]
+        dim = getattr(model, "embed_dim", None) or model.latent_dim
+        assert 0 < 4 * dim * model.n_items <= stored
+        assert len(ids[1]) == getattr(model, "n_users", 0)
+        assert model.matmul_dtype in ("float32", "float16", "bfloat16")
+        model.build(None)
+    except Exception:  # arguments of whatever type, tried by Keras and NumPy
         raise InputError(
             f"{path} does not describe a model: copy it again, or train again."
         ) from None

@@ -8,6 +8,7 @@ import random
 import re
 import tempfile
 import threading
+import warnings
 import zipfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -20,6 +21,8 @@ from lib.errors import InputError
 FILES = {name: random.Random(name).randbytes(90_000) for name in download.FILES}
 ROOTED = Path(tempfile.gettempdir(), f"evil-{os.getpid()}.txt")
 HOSTILE = ("../evil.txt", str(ROOTED), "ml-1m/../../evil.txt", "ml-1m/evil.txt")
+HOSTILE += ("..\\evil.txt", "C:\\evil.txt", "//evil.txt", "ml-1m/ratings.dat/evil.txt")
+LINK = 0o120777 << 16  # attributes of a symbolic link
 N_SENT = 150_000  # by a mirror that breaks half way
 
 
@@ -28,9 +31,25 @@ def packed(files):
     with zipfile.ZipFile(buffer, "w") as archive:
         for name in HOSTILE:
             archive.writestr(name, "evil")
+        for name in ("evil", f"ml-1m/{download.FILES[0]}"):  # the file comes again
+            link = zipfile.ZipInfo(name)
+            link.external_attr = LINK
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of names that stand there twice
+                archive.writestr(link, str(ROOTED))
         for name, content in files.items():
-            archive.writestr(f"ml-1m/{name}", content)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                archive.writestr(f"ml-1m/{name}", content)
     return buffer.getvalue()
+
+
+def with_field(archive, offset, value):
+    """An archive whose list of contents says something else of ``ratings.dat``."""
+    name = b"ml-1m/ratings.dat"
+    at = archive.rindex(name, 0, len(archive)) - 46  # the last one is that of the list
+    assert archive[at : at + 4] == b"PK\x01\x02"
+    return archive[: at + offset] + value + archive[at + offset + len(value) :]
 
 
 ARCHIVE = packed(FILES)
@@ -103,7 +122,8 @@ def test_three_files_are_unpacked_and_no_hostile_member_is(fetch, tmp_path):
     folder = fetch("/good")
     assert folder == tmp_path / "here" / "data" / "ml-1m"
     assert_complete(folder)
-    assert not list(tmp_path.rglob("evil*"))
+    assert not any(path.is_symlink() for path in folder.iterdir())
+    assert not list(tmp_path.rglob("*evil*"))
     assert not ROOTED.exists()
     kept = {path.name for path in (tmp_path / "here" / "data").iterdir()}
     assert kept == {"ml-1m", "ml-1m.zip"}
@@ -209,8 +229,16 @@ def test_no_server_at_all_is_an_input_error_and_a_later_call_works(fetch):
 
 @pytest.mark.parametrize(
     "archive",
-    [packed({"ratings.dat": b"1"}), b"no archive"],
-    ids=["incomplete", "none"],
+    [
+        packed({"ratings.dat": b"1"}),
+        b"no archive",
+        with_field(ARCHIVE, 24, (2**32 - 2).to_bytes(4, "little")),
+        with_field(ARCHIVE, 24, (89_999).to_bytes(4, "little")),
+        with_field(ARCHIVE, 8, b"\x01\0"),
+        with_field(ARCHIVE, 10, b"\x63\0"),
+        ARCHIVE[:100_000] + b"\0" * 100 + ARCHIVE[100_100:],
+    ],
+    ids=["incomplete", "none", "bomb", "shorter", "encrypted", "unknown", "damaged"],
 )
 def test_archive_of_another_content_leaves_nothing_half_done(fetch, tmp_path, archive):
     data_dir = tmp_path / "here" / "data"

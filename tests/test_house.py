@@ -21,6 +21,7 @@ WITHOUT_TENSORFLOW = (
 )
 WITHOUT_TENSORFLOW += ("parameters", "results", "comparison", "plots")
 WITHOUT_TENSORFLOW += ("device", "ascend", "launch_options", "processors")
+WITHOUT_TENSORFLOW += ("files", "losses")
 
 
 def imports_of(path):

@@ -105,11 +105,11 @@ def moments():
     saving = [(*place, when) for place in saving for when in ("before", "after")]
     drawn = [
         *(partial(die_at, *place) for place in CHANCE.sample(saving, 9)),
-        *(partial(die_when_written, ending) for ending in ("", "", ".index")),
-        *(partial(die_soon, CHANCE.uniform(0, 0.03)) for _ in range(3)),
+        *(partial(die_when_written, ending) for ending in ("", ".index")),
+        *(partial(die_soon, CHANCE.uniform(0, 0.03)) for _ in range(2)),
     ]
     drawn = [(None, moment) for moment in drawn]
-    early = [partial(die_soon, CHANCE.uniform(0, 1.5)) for _ in range(5)]
+    early = [partial(die_soon, CHANCE.uniform(0, 1.5)) for _ in range(7)]
     drawn += [(moment, None) for moment in early]
     CHANCE.shuffle(drawn)
     return drawn

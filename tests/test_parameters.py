@@ -34,7 +34,7 @@ def test_0_and_1_are_taken_for_a_switch_as_the_published_scripts_write_it():
 @pytest.mark.parametrize(
     ("values", "sentence"),
     [
-        ({"epochs": 0}, "epochs=0: allowed is 1 or more."),
+        ({"epochs": 0}, "epochs=0: allowed is 1 to 2147483647."),
         ({"epochs": "3"}, "epochs='3': expected int, found str"),
         ({"epochs": True}, "epochs=True: expected int, found bool"),
         ({"static": 2}, "static=2: expected bool, found int"),
