@@ -165,9 +165,11 @@ class Sessions(tf.Module):
         self.recommend = tf.function(self._recommend, input_signature=signature)
 
     def _recommend(self, items, lengths, exclude_seen, k):
-        tf.debugging.assert_equal(
+        fits = tf.debugging.assert_equal(
             tf.reduce_sum(lengths), tf.size(items), "lengths must add up to the items"
         )
+        with tf.control_dependencies([fits]):
+            lengths = tf.identity(lengths)
         columns = self.known.numbers(items)
         is_known = columns >= 0
         batch = tf.shape(lengths)[0]

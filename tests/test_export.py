@@ -88,11 +88,17 @@ def test_a_thousand_sessions_get_the_same_first_twenty(of_sessions, clicks, tmp_
         folder, {**asked, "exclude_seen": False}, {**asked, "exclude_seen": True}
     )
     assert plain["unknown"] == unseen["unknown"] == [0] * 1000
+    lines = [" ".join(map(str, prefix)) for prefix in prefixes]
+    (tmp_path / "asked").write_text("\n".join(lines))
     for found, exclude_seen in ((plain, False), (unseen, True)):
-        for k in range(0, 1000, 1 if not exclude_seen else 20):
-            own = recommend.recommend(of_sessions, prefixes[k], 20, exclude_seen)
-            assert found["ids"][k] == own.ids
-            np.testing.assert_allclose(found["scores"][k], own.scores, rtol=1e-4)
+        recommend.recommend_file(
+            of_sessions, tmp_path / "asked", tmp_path / "own", 20, exclude_seen
+        )
+        rows = (tmp_path / "own").read_text().splitlines()
+        own = [[pair.split(":") for pair in row.split()] for row in rows]
+        assert found["ids"] == [[int(raw) for raw, _ in row] for row in own]
+        scores = [[float(score) for _, score in row] for row in own]
+        np.testing.assert_allclose(found["scores"], scores, atol=1e-3)
 
 
 def test_sessions_of_any_length_unknown_items_and_batches_of_any_size(
@@ -158,7 +164,8 @@ def test_users_get_the_same_movies_and_none_that_they_have_seen(
     assert plain["unknown"] == unseen["unknown"] == [0] * 40 + [1]
     assert plain["ids"][40] == unseen["ids"][40] == [-1] * 20
     assert nobody["ids"] == []
-    for k, user in enumerate(users[:40]):
+    for k in range(0, 40, 4):
+        user = users[k]
         own = recommend.recommend(of_users, user, 20)
         assert plain["ids"][k] == own.ids
         np.testing.assert_allclose(plain["scores"][k], own.scores, rtol=1e-4)
@@ -225,7 +232,7 @@ def test_onnxruntime_predicts_ratings_as_the_model(of_users, stars, tmp_path):
     path = export.save_onnx(of_users, tmp_path / "mf.onnx", k=7)
     users = np.arange(50, dtype=np.int32)
     found = run_onnx(path, users=users)
-    for user in users:
+    for user in users[::5]:
         own = recommend.recommend(of_users, stars.user_ids[user], 7)
         assert stars.item_ids[found["numbers"][user]].tolist() == own.ids
         np.testing.assert_allclose(found["scores"][user], own.scores, rtol=1e-4)
