@@ -44,7 +44,7 @@ import numpy as np
 
 from lib import recommend, scorers, session_files, sources
 from lib.errors import InputError
-from lib.quiet import tf
+from lib.quiet import no_notes, tf
 
 OPSET = 13  # of ONNX: one that onnxruntime and Ascend's atc both read
 
@@ -76,7 +76,8 @@ def save(trained, folder, seen=None):
     signatures = {"serving_default": module.recommend}
     try:
         shutil.rmtree(unfinished, ignore_errors=True)
-        tf.saved_model.save(module, str(unfinished), signatures)
+        with no_notes():
+            tf.saved_model.save(module, str(unfinished), signatures)
         shutil.rmtree(folder, ignore_errors=True)
         unfinished.rename(folder)
     except (OSError, tf.errors.OpError) as error:
@@ -139,9 +140,10 @@ def save_onnx(trained, path, k=20):
             return {"numbers": columns + 1, "scores": found}
         return {"numbers": columns, "scores": scorer.stars(found, asked)}
 
-    model, _ = tf2onnx.convert.from_function(
-        tf.function(ranked), input_signature=[given], opset=OPSET
-    )
+    with no_notes():
+        model, _ = tf2onnx.convert.from_function(
+            tf.function(ranked), input_signature=[given], opset=OPSET
+        )
     unfinished = path.with_name(path.name + ".unfinished")
     with session_files.writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -6,6 +6,7 @@ Writes ``output/browser/picker.png``, and on a failure ``output/browser/failure.
 
 import json
 import os
+import re
 import secrets
 import socket
 import subprocess
@@ -70,6 +71,7 @@ def server(jupyter):
         command += [f"--LabApp.workspaces_dir={folder}/workspaces"]
         environment = {**os.environ, "JUPYTER_RUNTIME_DIR": f"{folder}/runtime"}
         environment["JUPYTER_CONFIG_DIR"] = f"{folder}/config"
+        environment["JUPYTER_DATA_DIR"] = f"{folder}/data"
         environment["IPYTHONDIR"] = f"{folder}/ipython"
         with open(FOLDER / "server.log", "w") as log:
             process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
@@ -97,9 +99,8 @@ def work(page, address):
     """What the reader does, and what must be seen."""
     page.goto(address, timeout=2 * MINUTE)
     page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=2 * MINUTE)
-    page.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status=idle]")
-    page.locator(".lm-MenuBar-item", has_text="Run").first.click()
-    page.locator(".lm-Menu-item", has_text="Run All Cells").first.click()
+    page.locator("#jp-main-statusbar", has_text="| Idle").wait_for(timeout=2 * MINUTE)
+    run_all(page)
     failed = ".jp-RenderedText[data-mime-type='application/vnd.jupyter.error']"
     page.wait_for_selector(f".widget-dropdown select, {failed}", timeout=10 * MINUTE)
     errors = page.locator(failed)
@@ -125,6 +126,23 @@ def work(page, address):
     page.wait_for_timeout(500)
     page.locator(".widget-vbox").first.screenshot(path=FOLDER / "picker.png")
     page.screenshot(path=FOLDER / "page.png")
+
+
+def run_all(page):
+    """Clicks until a cell runs: while the kernel starts, JupyterLab may ask for one."""
+    running = page.locator(".jp-InputPrompt", has_text=re.compile(r"\[(\*|\d+)\]"))
+    for _ in range(10):
+        question = page.locator(".jp-Dialog .jp-mod-accept")
+        if question.count():
+            question.first.click()
+            page.wait_for_timeout(5000)
+        page.locator(".lm-MenuBar-item", has_text="Run").first.click()
+        page.wait_for_timeout(1000)
+        page.locator(".lm-Menu-item", has_text="Run All Cells").first.click()
+        page.wait_for_timeout(5000)
+        if running.count():
+            return
+    raise AssertionError("no cell started to run")
 
 
 def seen(output):
