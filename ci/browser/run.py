@@ -101,7 +101,8 @@ def work(page, address):
     page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=2 * MINUTE)
     page.locator("#jp-main-statusbar", has_text="| Idle").wait_for(timeout=2 * MINUTE)
     run_all(page)
-    failed = ".jp-RenderedText[data-mime-type='application/vnd.jupyter.error']"
+    kinds = ("error", "stderr")  # neither belongs in a notebook
+    failed = ", ".join(f"[data-mime-type='application/vnd.jupyter.{k}']" for k in kinds)
     page.wait_for_selector(f".widget-dropdown select, {failed}", timeout=10 * MINUTE)
     errors = page.locator(failed)
     assert errors.count() == 0, errors.first.inner_text()[-300:]
@@ -110,8 +111,8 @@ def work(page, address):
     output.locator("img").wait_for(timeout=MINUTE)
     before, bars = seen(output)
     choice = page.locator(".widget-dropdown select")
-    picked = choice.locator("option").nth(7).inner_text()
-    choice.select_option(label=picked)
+    picked = choice.locator("option").nth(7).inner_text().replace("\xa0", " ")
+    choice.select_option(index=7)
     for _ in range(300):
         after, new_bars = seen(output)
         if new_bars not in (None, bars):
