@@ -89,7 +89,7 @@ class Picker:
         if change["new"] is not None:
             self.session.append(change["new"])
             self.update()
-            self.choice.value = None  # so that the same item can be picked again
+            self.choice.index = 0  # so that the same item can be picked again
 
     def on_clear(self, _):
         self.session = []
