@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from lib import metrics
+from lib import metrics, topk
 from lib.device import host
 from lib.errors import allow
 from lib.quiet import tf
@@ -178,5 +178,5 @@ def recommend(model, user, seen, k=10):
     """
     items = np.setdiff1d(np.arange(model.n_items), seen)
     rating = predict(model, np.full_like(items, user), items)
-    best = np.argsort(-rating, kind="stable")[:k]
-    return items[best], rating[best]
+    rating, columns = topk.best(rating[None], min(k, len(items)))
+    return items[columns.numpy()[0]], rating.numpy()[0]

@@ -10,7 +10,7 @@ import sys
 import tempfile
 from contextlib import contextmanager
 
-__all__ = ["tf"]
+__all__ = ["no_notes", "tf"]
 
 
 @contextmanager
@@ -36,3 +36,15 @@ with _stderr_set_aside():
 
     tf.config.list_physical_devices()
     tf.keras.layers.Layer  # noqa: B018  loads Keras, which is lazy
+
+
+@contextmanager
+def no_notes():
+    """Keeps TensorFlow's notes on what it does from being shown; errors are shown."""
+    logger = tf.get_logger()
+    level = logger.level
+    logger.setLevel("ERROR")
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from lib import metrics, softmax, workers
+from lib import metrics, softmax, topk, workers
 from lib.device import host
 from lib.errors import allow
 from lib.quiet import tf
@@ -256,7 +256,5 @@ def recommend(model, session, maxlen, k=10):
     """
     session = np.asarray(session, np.int32)
     window = windows(session, np.array([0], np.int32), [len(session)], maxlen)
-    scores = model(window).numpy()[0]
-    best = np.argpartition(-scores, k)[:k]
-    best = best[np.argsort(-scores[best], kind="stable")]
-    return best + model.first_item, scores[best]
+    scores, columns = topk.best(model(window), min(k, model.n_items))
+    return columns.numpy()[0] + model.first_item, scores.numpy()[0]

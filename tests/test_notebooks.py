@@ -126,6 +126,10 @@ RERUNS = {
         | {"evaluate_on": "validation", "static": False, "test_share": 0.3, "seed": 1},
         {"rmse": (0.7, 1.1), "mae": (0.5, 0.9)},
     ),
+    "08_recommend_and_export": (
+        {"top_k": 3, "seed": 1, "interactive": "no"},
+        {"sessions": (100, 1e4), "same_in_saved_model": (0.99, 1.01)},
+    ),
 }
 
 
@@ -161,6 +165,24 @@ def test_a_notebook_runs_headless_with_other_parameters(notebook, output):
         assert len(record["history"]) == values["epochs"]
         assert record["timing"]["examples_per_second"] > 0
         assert record["baselines"]
+
+
+def test_08_takes_the_runs_of_03_and_04(tmp_path):
+    folders = {}
+    for parameter, notebook, quick in (
+        ("checkpoint", "03_stamp", {"with_baselines": False, "steps_per_epoch": 20}),
+        ("mf_checkpoint", "04_mf", {"with_ablation": False}),
+    ):
+        record = execute(notebook, tmp_path, {**quick, "epochs": 1})
+        folders[parameter] = str(tmp_path / "0" / record["run"])
+    record = execute("08_recommend_and_export", tmp_path, folders)
+    assert record["metrics"]["same_in_saved_model"] > 0.99
+    shown = " ".join(
+        text
+        for cell in code_cells(tmp_path / "08_recommend_and_export.ipynb")
+        for text in texts(cell)
+    )
+    assert "small" not in shown
 
 
 def test_05_reads_one_record_and_many(tmp_path):

@@ -37,6 +37,10 @@ def _stamp_groups():
         "naive": [_naive(128), _ours("fit", 128, "float32", "ours, float32")],
         "evaluation": [_ours("evaluate", 256, "float32", "ours, evaluation")],
     }
+    groups["recommend"] = [
+        _ours("recommend", 512, "float32", "ours, a file of sessions"),
+        _ours("product", 512, "float32", "floor, product"),
+    ]
     for batch_size in (128, 256, 512, 1024):
         groups[f"batch {batch_size}"] = [
             _ours("fit", batch_size, "float32", "ours, float32"),
@@ -137,7 +141,7 @@ def _peers_groups():
 PLANS = {
     "stamp": {
         "groups": _stamp_groups(),
-        "compare": ("RecBole", "naive", "floor, float32"),
+        "compare": ("RecBole", "naive", "floor, float32", "floor, product"),
     },
     "mf": {"groups": _mf_groups(), "compare": ("naive", "floor")},
     "peers": {"groups": _peers_groups(), "compare": ()},

@@ -88,7 +88,7 @@ def measure(group, peers, rounds):
 
 
 def table(rows, compare):
-    """Rows as text; beside each rate its ratios to the rows named in ``compare``."""
+    """Rows as text; beside each rate its ratios to rows of its group, by label."""
     head = f"{'':<34}{'batch':>6}{'per second':>13}{'slowest':>11}{'fastest':>11}"
     lines = [head + f"{'MB':>7}" + "".join(f"{'/ ' + name:>18}" for name in compare)]
     for row in rows:
@@ -98,7 +98,7 @@ def table(rows, compare):
             same = [
                 other["per_second"]
                 for other in rows
-                if other["label"] == name and other["batch_size"] == row["batch_size"]
+                if other["label"] == name and other["group"] == row["group"]
             ]
             line += f"{row['per_second'] / same[0]:>18.2f}" if same else f"{'':>18}"
         lines.append(line.rstrip())
@@ -117,12 +117,12 @@ def main():
     options = parser.parse_args()
     plan = plans.PLANS[options.model]
     alone = options.peers == "none"
-    groups = [
-        [row for row in group if not (alone and row.get("peer"))]
+    groups = {
+        name: [row for row in group if not (alone and row.get("peer"))]
         for name, group in plan["groups"].items()
         if (options.only or "") in name
-    ]
-    groups = [group for group in groups if group]
+    }
+    groups = {name: group for name, group in groups.items() if group}
     path = sources.ROOT / "output" / "bench"
     path.mkdir(parents=True, exist_ok=True)
     path /= f"{options.model}{'-ascend' * alone}.json"
@@ -135,11 +135,12 @@ def main():
     }
     rows = []
     if options.data:
-        for row in (row for group in groups for row in group):
+        for row in (row for group in groups.values() for row in group):
             row["options"]["data_path"] = options.data
-    for number, group in enumerate(groups, 1):
-        print(f"[{number}/{len(groups)}] {len(group)} workers", flush=True)
-        rows += measure(group, options.peers, options.rounds)
+    for number, (name, group) in enumerate(groups.items(), 1):
+        print(f"[{number}/{len(groups)}] {name}: {len(group)} workers", flush=True)
+        measured = measure(group, options.peers, options.rounds)
+        rows += [{"group": name, **row} for row in measured]
         text = table(rows, plan["compare"])
         bench = {**about, "rounds": options.rounds, "rows": rows}
         results.write_text(path, json.dumps(bench, indent=1) + "\n")

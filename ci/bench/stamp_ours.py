@@ -9,14 +9,15 @@ import clicks
 import numpy as np
 import work
 
-from lib import optimizers, stamp, training
+from lib import optimizers, recommend, stamp, training
 from lib.quiet import tf
+from lib.trained import Trained
 
 DIM, MAXLEN = 100, 19
 
 
 def prepare(kind, batch_size, matmul_dtype="float32", steps=8):
-    """One of ``fit``, ``raw``, ``floor``, ``evaluate``; see the functions below."""
+    """One of ``fit``, ``raw``, ``floor``, ``evaluate``, ``recommend``, ``product``."""
     training.set_seed(0)
     train, test = clicks.make()
     model = stamp.STAMP(clicks.N_ITEMS, DIM, matmul_dtype=matmul_dtype)
@@ -28,6 +29,10 @@ def prepare(kind, batch_size, matmul_dtype="float32", steps=8):
         return raw(model, optimizer, take, len(train), batch_size, steps)
     if kind == "evaluate":
         return lambda: timed(lambda: stamp.evaluate(model, test, MAXLEN), len(test))
+    if kind == "recommend":
+        return of_a_file(model, test)
+    if kind == "product":
+        return product(batch_size)
     return floor(batch_size, matmul_dtype)
 
 
@@ -106,6 +111,32 @@ def floor(batch_size, matmul_dtype):
     )
     functions = [tf.function(operation) for operation in operations]
     return lambda: timed(lambda: [f() for f in functions], batch_size)
+
+
+def of_a_file(model, test, k=20):
+    """A file of sessions of raw ids in, a file of the best ``k`` raw ids out."""
+    model.build(None)
+    ids = 1000 + 37 * np.random.default_rng(0).permutation(clicks.N_ITEMS)
+    ours = Trained(model, ids, np.array([]), MAXLEN, "the bench")
+    held = tempfile.TemporaryDirectory()
+    asked, answers = Path(held.name, "sessions"), Path(held.name, "recommended")
+    sessions = np.split(ids[test.items - 1], test.offsets[1:-1])
+    asked.write_text("\n".join(" ".join(map(str, one)) for one in sessions) + "\n")
+
+    def one_round(held=held):
+        recommend.recommend_file(ours, asked, answers, k)
+
+    return lambda: timed(one_round, test.n_sessions)
+
+
+def product(batch_size, batches=16):
+    """The bare product of queries and items: no search, no text."""
+    h = tf.random.normal((batch_size, DIM))
+    x = tf.random.normal((clicks.N_ITEMS, DIM))
+    multiply = tf.function(lambda: tf.matmul(h, x, transpose_b=True))
+    return lambda: timed(
+        lambda: [multiply() for _ in range(batches)], batches * batch_size
+    )
 
 
 if __name__ == "__main__":

@@ -1,0 +1,43 @@
+#!/usr/bin/env bash
+# Notebook 08 in a real JupyterLab and a headless Chromium: bash ci/test_browser.sh
+# Playwright lives in an environment of its own, .venv-browser; it drives the Chromium of
+# the system ($CHROMIUM, or one it finds), or fetches one.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+source ci/setup.sh
+browser=$PWD/.venv-browser
+stamp="$want $PWD $(cksum <ci/browser/requirements.txt)"
+if [ "$(cat "$browser/made-from" 2>/dev/null || true)" != "$stamp" ]; then
+  echo "Setting up .venv-browser."
+  rm -rf "$browser"
+  "$python" -m venv "$browser"
+  install "$browser" -r ci/browser/requirements.txt
+  echo "$stamp" >"$browser/made-from"
+fi
+
+# A Chromium of the system, or the one that Playwright has fetched.
+find_chromium() {
+  local name
+  for name in "${CHROMIUM:-}" chromium chromium-browser google-chrome; do
+    if command -v "$name" 2>/dev/null; then
+      return
+    fi
+  done
+  "$browser/bin/python" -c '
+import os, sys
+from playwright.sync_api import sync_playwright
+with sync_playwright() as playwright:
+    path = playwright.chromium.executable_path
+sys.exit(not os.path.exists(path) or print(path))'
+}
+
+chromium=$(find_chromium) || {
+  "$browser/bin/playwright" install chromium ||
+    { [ "$(id -u)" = 0 ] && apt-get update -q && apt-get install -qy chromium; } || true
+  chromium=$(find_chromium) || {
+    echo "No Chromium found and none could be fetched: install chromium, or set" \
+      "CHROMIUM to the path of one." >&2
+    exit 1
+  }
+} >&2
+exec "$browser/bin/python" ci/browser/run.py "$venv/bin/jupyter" "$chromium"

@@ -1,0 +1,286 @@
+"""Recommendations are the best of the whole catalogue, for a session or a file."""
+
+import gzip
+import re
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lib import mf, recommend, scorers, stamp, topk, trained
+from lib.errors import InputError
+from lib.quiet import tf
+
+N_ITEMS, MAXLEN = 150, 5
+RNG = np.random.default_rng(0)
+RAW = RNG.permutation(10_000)[:N_ITEMS] + 7  # raw ids without order
+
+
+def made(scale=0.0, attention=True, ids=RAW):
+    model = stamp.STAMP(N_ITEMS, 8, attention=attention, scale=scale, seed=3)
+    model.build(None)
+    drawn = np.random.default_rng(1)
+    model.set_weights([drawn.normal(size=w.shape) for w in model.get_weights()])
+    return trained.Trained(model, ids, np.array([]), MAXLEN, "a STAMP")
+
+
+def made_mf(**options):
+    model = mf.MF(6, N_ITEMS, 3.5, 4, **options)
+    model.build(None)
+    drawn = np.random.default_rng(2)
+    model.set_weights([drawn.normal(size=w.shape) for w in model.get_weights()])
+    return trained.Trained(model, RAW, np.arange(6) * 100, 0, "an MF")
+
+
+@pytest.fixture(scope="module")
+def ours():
+    return made()
+
+
+compiled = tf.function(
+    topk.best, input_signature=[tf.TensorSpec([3, None]), tf.TensorSpec([], tf.int32)]
+)
+
+
+@given(
+    n=st.integers(1, 5 * topk.BLOCK),
+    share=st.floats(0, 1),
+    levels=st.sampled_from([2, 9, 10**6]),
+    seed=st.integers(0, 9),
+)
+def test_top_k_is_a_stable_sort_of_all_scores(n, share, levels, seed):
+    k = max(int(share * n), 1)
+    drawn = np.random.default_rng(seed).integers(0, levels, (3, n)).astype("f4")
+    drawn[0, : n // 2] = -np.inf
+    order = np.argsort(-drawn, axis=1, kind="stable")[:, :k]
+    for scores, columns in (topk.best(drawn, k), compiled(drawn, k)):
+        np.testing.assert_array_equal(columns, order)
+        np.testing.assert_array_equal(scores, np.take_along_axis(drawn, order, 1))
+
+
+@pytest.mark.parametrize("scale", [0.0, 12.0])
+@pytest.mark.parametrize("length", [1, 3, MAXLEN, 23])
+def test_a_session_gets_the_items_with_the_highest_scores(scale, length):
+    ours = made(scale)
+    session = np.random.default_rng(length).choice(RAW, length)
+    found = recommend.recommend(ours, session, 20)
+    numbers = [int(np.flatnonzero(raw == RAW)[0]) + 1 for raw in session]
+    window = np.zeros((1, MAXLEN), np.int32)
+    window[0, -min(length, MAXLEN) :] = numbers[-MAXLEN:]
+    scores = np.asarray(ours.model(window))[0]
+    assert found.ids == RAW[np.argsort(-scores)[:20]].tolist()
+    np.testing.assert_allclose(found.scores, np.sort(scores)[::-1][:20], rtol=1e-4)
+    best, strength = stamp.recommend(ours.model, numbers, MAXLEN, 20)
+    assert RAW[best - 1].tolist() == found.ids
+    np.testing.assert_allclose(strength, found.scores, rtol=1e-4)
+
+
+def test_what_was_clicked_is_left_out_where_asked_and_only_that(ours):
+    session = recommend.recommend(ours, RAW[:1], 30).ids[:29] + RAW[:1].tolist()
+    whole = recommend.recommend(ours, session, N_ITEMS).ids
+    assert sorted(whole) == sorted(RAW)
+    rest = recommend.recommend(ours, session, N_ITEMS, exclude_seen=True)
+    assert rest.ids == [raw for raw in whole if raw not in session]
+    assert len(rest.scores) == len(rest.titles) == N_ITEMS - len(set(session))
+    assert np.isfinite(rest.scores).all()
+
+
+def test_unknown_items_change_nothing_and_are_reported(ours):
+    some = RAW[:3].tolist()
+    plain = recommend.recommend(ours, some, 5)
+    strange = [some[0], -5, "shoe", some[1], None, some[2], 10**25]
+    found = recommend.recommend(ours, strange, 5)
+    assert found.ids == plain.ids
+    assert found.ignored == [-5, "shoe", None, 10**25]
+    assert plain.ignored == []
+
+
+def test_titles_stand_where_they_are_known(ours):
+    best = recommend.recommend(ours, RAW[:2], 2).ids
+    found = recommend.recommend(ours, RAW[:2], 2, titles={best[0]: "a red shoe"})
+    assert found.titles == ["a red shoe", str(best[1])]
+    assert str(found).splitlines()[0].endswith("  a red shoe")
+
+
+@pytest.mark.parametrize("use_bias", [True, False])
+def test_a_user_gets_the_highest_predicted_ratings(use_bias):
+    ours = made_mf(use_bias=use_bias)
+    pairs = np.stack([np.full(N_ITEMS, 2), np.arange(N_ITEMS)], 1).astype(np.int32)
+    rating = np.asarray(ours.model(pairs))[:, 0]
+    found = recommend.recommend(ours, 200, 30)
+    assert found.ids == RAW[np.argsort(-rating)[:30]].tolist()
+    expected = np.clip(np.sort(rating)[::-1][:30], 1, 5)
+    np.testing.assert_allclose(found.scores, expected, rtol=1e-5)
+    seen = found.ids[:25:2]
+    rest = recommend.recommend(ours, 200, 10, exclude_seen=True, seen=[*seen, -1])
+    assert rest.ids == [raw for raw in found.ids if raw not in seen][:10]
+
+
+@pytest.mark.parametrize(
+    ("make", "arguments", "sentence"),
+    [
+        (
+            made,
+            {"who": [-1, -2]},
+            "none of the 2 items of this session is known to a ST",
+        ),
+        (made, {"who": []}, "none of the 0 items of this session"),
+        (made, {"who": "12 13"}, "session='12 13': give a list of raw ids"),
+        (made, {"who": 12}, "session=12: give a list of raw ids"),
+        (made, {"who": RAW, "k": 0}, "k=0: give a whole number, 1 or more"),
+        (made, {"who": RAW, "k": 2.0}, "k=2.0: give a whole number"),
+        (made, {"who": RAW, "exclude_seen": 1}, "exclude_seen=1: give True or False"),
+        (
+            made_mf,
+            {"who": 7},
+            "user 7: an MF does not know this id; it was trained on 6",
+        ),
+        (made_mf, {"who": [0]}, r"user \[0\]: an MF does not know this id"),
+        (made_mf, {"who": 0, "exclude_seen": True}, "does not keep who rated what"),
+        (made_mf, {"who": 0, "seen": 3}, "seen=3: give a list of raw ids"),
+    ],
+)
+def test_what_cannot_be_answered_is_said_in_one_sentence(make, arguments, sentence):
+    with pytest.raises(InputError, match=sentence):
+        recommend.recommend(make(), **arguments)
+
+
+def test_attention_weights_are_those_of_the_window(ours):
+    session = [RAW[9], -1, *RAW[:7]]
+    clicks, weights = recommend.attention(ours, session)
+    assert clicks == RAW[2:7].tolist()
+    window = np.array([[3, 4, 5, 6, 7]], np.int32)
+    x, real = ours.model.look_up(window)
+    own = ours.model.attend(x, real, np.mean(x, 1), x[:, -1, :])
+    np.testing.assert_allclose(weights, np.asarray(own)[0, :, 0], rtol=1e-5)
+    with pytest.raises(InputError, match="a STAMP has no attention"):
+        recommend.attention(made(attention=False), session)
+
+
+def sessions_of(seed, n):
+    """Sessions of 0 to 12 raw ids, some unknown."""
+    drawn = np.random.default_rng(seed)
+    choice = np.concatenate([RAW, -RAW[:40]])
+    return [drawn.choice(choice, drawn.integers(0, 13)).tolist() for _ in range(n)]
+
+
+@pytest.mark.parametrize("ending", ["", ".gz"])
+@pytest.mark.parametrize("exclude_seen", [False, True])
+def test_a_file_gets_what_each_of_its_sessions_gets(
+    ours, tmp_path, ending, exclude_seen
+):
+    some = sessions_of(1, recommend.BATCH + 30)
+    separators = (" ", ",", "\t", ", ")
+    lines = [separators[k % 4].join(map(str, row)) for k, row in enumerate(some)]
+    source, target = tmp_path / f"in.txt{ending}", tmp_path / "new" / f"out{ending}"
+    pack = gzip.compress if ending else bytes
+    source.write_bytes(pack("\n".join(lines).encode()))
+    counted = recommend.recommend_file(ours, source, target, 7, exclude_seen)
+    raw = target.read_bytes()
+    answers = (gzip.decompress(raw) if ending else raw).decode().split("\n")
+    assert answers.pop() == ""
+    assert len(answers) == len(some) == counted["sessions"]
+    known = set(RAW.tolist())
+    for row, answer in zip(some, answers):
+        if not known & set(row):
+            assert answer == ""
+            continue
+        expected = recommend.recommend(ours, row, 7, exclude_seen)
+        pairs = [pair.split(":") for pair in answer.split(" ")]
+        assert [int(raw) for raw, _ in pairs] == expected.ids
+        scores = [float(score) for _, score in pairs]
+        np.testing.assert_allclose(scores, expected.scores, atol=2e-4)
+    assert counted["clicks"] == sum(map(len, some))
+    assert counted["ignored"] == sum(raw not in known for row in some for raw in row)
+    assert counted["without_known_items"] == answers.count("")
+    assert counted["without_known_items"] > 0
+
+
+def test_text_ids_are_found_and_ids_that_hold_blanks_are_refused(tmp_path):
+    ids = np.array([f"item-{raw}" for raw in RAW])
+    (tmp_path / "in").write_text("item-0 nothing\n" + ids[4] + "\n")
+    ours = made(ids=ids)
+    recommend.recommend_file(ours, tmp_path / "in", tmp_path / "out", 3)
+    best = recommend.recommend(ours, [ids[4]], 3).ids
+    text = (tmp_path / "out").read_text().splitlines()
+    assert text[0] == ""
+    assert re.findall(r"(\S+):", text[1]) == best
+    ids[3] = "two words"
+    with pytest.raises(InputError, match="some raw ids hold blanks or commas"):
+        recommend.recommend_file(made(ids=ids), tmp_path / "in", tmp_path / "out")
+
+
+def test_memory_does_not_grow_with_the_file(ours, tmp_path, monkeypatch):
+    """Never more lines at once than a batch, and none is kept."""
+    sizes = []
+    parts = recommend.session_files.parts
+
+    def counted(path, size):
+        for part in parts(path, size):
+            sizes.append(len(part))
+            yield part
+
+    monkeypatch.setattr(recommend.session_files, "parts", counted)
+    (tmp_path / "in").write_text(f"{RAW[0]}\n" * (3 * recommend.BATCH + 1))
+    recommend.recommend_file(ours, tmp_path / "in", tmp_path / "out", 3)
+    assert sizes == [recommend.BATCH] * 3 + [1]
+
+
+def test_a_broken_file_leaves_what_was_there(ours, tmp_path):
+    cut = tmp_path / "in.gz"
+    packed = gzip.compress(" ".join(map(str, RAW)).encode())
+    for content, sentence in (
+        (packed[:-9], "in.gz is cut short or is not a gzip file"),
+        (b"1 2 3", "in.gz is cut short or is not a gzip file"),
+        (None, "in.gz cannot be read"),
+    ):
+        cut.unlink(missing_ok=True)
+        if content is not None:
+            cut.write_bytes(content)
+        (tmp_path / "out").write_text("of yesterday")
+        with pytest.raises(InputError, match=sentence):
+            recommend.recommend_file(ours, cut, tmp_path / "out")
+        assert (tmp_path / "out").read_text() == "of yesterday"
+        assert not list(tmp_path.glob("*.unfinished"))
+
+
+@pytest.mark.parametrize("target", ["a-folder", "a-file/out"])
+def test_an_output_that_cannot_be_written_is_said(ours, tmp_path, target):
+    (tmp_path / "a-folder").mkdir()
+    (tmp_path / "a-file").write_text(f"{RAW[0]}")
+    with pytest.raises(InputError, match="cannot be written"):
+        recommend.recommend_file(ours, tmp_path / "a-file", tmp_path / target)
+
+
+def test_files_are_for_sessions(tmp_path):
+    with pytest.raises(InputError, match="an MF is no STAMP"):
+        recommend.recommend_file(made_mf(), tmp_path / "in", tmp_path / "out")
+
+
+def test_an_empty_file_gives_an_empty_file(ours, tmp_path):
+    (tmp_path / "in").write_bytes(b"")
+    counted = recommend.recommend_file(ours, tmp_path / "in", tmp_path / "out")
+    assert (tmp_path / "out").read_bytes() == b""
+    assert set(counted.values()) == {0}
+
+
+@pytest.mark.parametrize("make", [made, made_mf])
+def test_titles_of_the_sample_belong_to_its_items(make):
+    ours = make()
+    ids = np.arange(1, N_ITEMS + 1) if make is made_mf else 1000 + 37 * np.arange(150)
+    some = trained.Trained(ours.model, ids, ours.user_ids, ours.maxlen, "sample")
+    found = recommend.titles(some, "sample")
+    assert found
+    assert set(found) <= set(ids.tolist())
+    form = r".+ \(\d{4}\) \[.+\]" if make is made_mf else r"item \d+ \(category \d+\)"
+    assert all(re.fullmatch(form, text) for text in found.values())
+
+
+def test_the_scorers_table_is_whole_blocks_and_its_spare_rows_never_win(ours):
+    scorer = scorers.of(ours)
+    assert scorer.table.shape[0] % topk.BLOCK == 0
+    assert scorer.table.shape[0] > N_ITEMS
+    scores = scorer.scores(tf.zeros([2, 8])).numpy()
+    assert (scores[:, :N_ITEMS] == 0).all()
+    assert (scores[:, N_ITEMS:] == -np.inf).all()
