@@ -13,7 +13,7 @@ from lib import readers, scorers, session_files, sources, stamp
 from lib.errors import InputError
 from lib.quiet import tf
 
-BATCH = 256  # sessions of a file that are scored at once
+BATCH = 512  # sessions of a file that are scored at once
 SEPARATORS = " ", "\t", ","
 
 

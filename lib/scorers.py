@@ -52,15 +52,18 @@ class Scorer(tf.Module):
         Args:
             query: float32 ``(batch, d)``.
             asked: bool ``(batch,)``; False leaves a row empty.
-            seen: int32 ``(n, 2)``, pairs of row and column to be left out.
+            seen: int32 ``(n, 2)``, pairs of row and column to be left out; None for
+                none.
             k: int32 scalar.
 
         Returns:
             ``(scores, columns)``, each ``(batch, min(k, n_items))``, best first. Places
             for which no item is left hold minus infinity and ``n_items``.
         """
-        no_score = tf.fill(tf.shape(seen)[:1], NO_SCORE)
-        scores = tf.tensor_scatter_nd_update(self.scores(query), seen, no_score)
+        scores = self.scores(query)
+        if seen is not None:
+            no_score = tf.fill(tf.shape(seen)[:1], NO_SCORE)
+            scores = tf.tensor_scatter_nd_update(scores, seen, no_score)
         found, columns = topk.best(scores, tf.minimum(k, self.n_items))
         found = tf.where(asked[:, None], found, NO_SCORE)
         return found, tf.where(found > NO_SCORE, columns, self.n_items)
@@ -94,7 +97,8 @@ class SessionScorer(Scorer):
         Args:
             items: int32 ``(n_clicks,)``, known items' numbers, session after session.
             lengths: int32 ``(batch,)``, clicks of each; where 0, its row stays empty.
-            exclude_seen: bool scalar, True leaves out what a session holds.
+            exclude_seen: True leaves out what a session holds; a bool, or a scalar
+                tensor that decides when the graph runs.
             k: int32 scalar.
 
         Returns:
@@ -103,9 +107,11 @@ class SessionScorer(Scorer):
         padded = tf.pad(items, [[1, 0]])  # never empty
         stop = 1 + tf.cumsum(lengths)
         windows = stamp.windows(padded, stop - lengths, stop, self.maxlen)
-        column = tf.where(exclude_seen, items - 1, self.n_items)
-        row = tf.repeat(tf.range(tf.shape(lengths)[0]), lengths)
-        seen = tf.stack([row, column], axis=1)
+        seen = None
+        if exclude_seen is not False:
+            column = tf.where(exclude_seen, items - 1, self.n_items)
+            row = tf.repeat(tf.range(tf.shape(lengths)[0]), lengths)
+            seen = tf.stack([row, column], axis=1)
         return self.pick(self.query(windows), lengths > 0, seen, k)
 
 

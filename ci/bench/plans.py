@@ -38,8 +38,8 @@ def _stamp_groups():
         "evaluation": [_ours("evaluate", 256, "float32", "ours, evaluation")],
     }
     groups["recommend"] = [
-        _ours("recommend", 256, "float32", "ours, a file of sessions"),
-        _ours("product", 256, "float32", "floor, product"),
+        _ours("recommend", 512, "float32", "ours, a file of sessions"),
+        _ours("product", 512, "float32", "floor, product"),
     ]
     for batch_size in (128, 256, 512, 1024):
         groups[f"batch {batch_size}"] = [
