@@ -19,7 +19,7 @@ input               dtype  shape
 For MF:
 
 ==================  =====  ==============  =============================================
-``users``           <id>   ``(batch,)``
+``users``           <id>   ``(batch,)``    whom to recommend for
 ``exclude_seen``    bool   ``()``          True leaves out what the user has seen; only
                                            where ``seen`` was given to ``save``
 ``k``               int32  ``()``          how many are asked for

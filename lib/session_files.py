@@ -68,7 +68,8 @@ def written(path):
                 os.fsync(whole.fileno())
             unfinished.replace(path)
     finally:
-        unfinished.unlink(missing_ok=True)
+        if unfinished.exists():
+            unfinished.unlink()
 
 
 def _open(path, named, mode, **options):

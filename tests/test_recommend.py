@@ -182,9 +182,9 @@ def test_a_file_gets_what_each_of_its_sessions_gets(
     assert answers.pop() == ""
     assert len(answers) == len(some) == counted["sessions"]
     known = set(RAW.tolist())
-    for row, answer in zip(some, answers):
-        if not known & set(row):
-            assert answer == ""
+    assert [not known & set(row) for row in some] == [not line for line in answers]
+    for row, answer in list(zip(some, answers))[::11]:
+        if not answer:
             continue
         expected = recommend.recommend(ours, row, 7, exclude_seen)
         pairs = [pair.split(":") for pair in answer.split(" ")]
