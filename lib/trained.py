@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lib import checkpoints, files, mf, results, sources, stamp
+from lib import checkpoints, files, mf, results, sources, stamp, workers
 from lib.errors import InputError
 from lib.quiet import tf
 
@@ -41,14 +41,15 @@ class Trained:
 def keep(run, model, item_ids, user_ids=(), maxlen=0):
     """Writes ``model.json`` into a run's folder, where its checkpoints are.
 
-    Models of ``lib.modelzoo`` are there to be studied, not to be used: none is kept.
+    Models of ``lib.modelzoo`` are there to be studied, not to be used: none is kept. Of
+    several workers the first keeps it.
 
     Args:
         run: a ``lib.results.Run``.
         model, item_ids, user_ids, maxlen: see ``Trained``.
     """
     name = type(model).__name__
-    if CLASSES.get(name) is not type(model):
+    if CLASSES.get(name) is not type(model) or workers.current().rank:
         return
     arguments = inspect.signature(type(model)).parameters
     kept = {
