@@ -46,7 +46,7 @@ from lib import recommend, scorers, session_files, sources
 from lib.errors import InputError
 from lib.quiet import no_notes, tf
 
-OPSET = 13  # of ONNX: one that onnxruntime and Ascend's atc both read
+OPSET = 13  # of ONNX: not the newest, for compilers of devices lag behind
 
 
 def save(trained, folder, seen=None):
