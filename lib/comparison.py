@@ -81,7 +81,7 @@ def settings(group):
         first = same[0]
         words = [first["model"], first["variant"], f"{parameters.get('epochs')} ep."]
         words += [(first["device"] or {}).get("matmul_dtype")]
-        words += [f"{name}={parameters.get(name)}" for name in differ]
+        words += [f"{name}={parameters[name]}" for name in differ if name in parameters]
         label = _plain(" ".join(str(word) for word in words if word))
         given = _plain(parameters.get("label") or label)
         found[label if given in found else given] = same
