@@ -5,6 +5,8 @@ items of a session are ignored and reported.
 """
 
 import itertools
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +16,8 @@ from lib.errors import InputError
 from lib.quiet import tf
 
 BATCH = 512  # sessions of a file that are scored at once
+AT_ONCE = 2  # parts of a file: one is multiplied while another is searched
+COUNTED = "sessions", "clicks", "ignored", "without_known_items"
 SEPARATORS = " ", "\t", ","
 
 
@@ -181,32 +185,40 @@ def recommend_file(trained, sessions, output, k=10, exclude_seen=False):
         lambda items, lengths: scorer.best(items, lengths, exclude_seen, k),
         input_signature=[tf.TensorSpec([None], tf.int32)] * 2,
     )
-    counted = dict.fromkeys(("sessions", "clicks", "ignored", "without_known_items"), 0)
-    with session_files.written(output) as write:
-        for lines in session_files.parts(sessions, BATCH):
-            clicks = [line.replace(",", " ").split() for line in lines]
-            known = [[number[raw] for raw in row if raw in number] for row in clicks]
-            lengths = [len(row) for row in known]
-            items = np.fromiter(itertools.chain.from_iterable(known), np.int32)
-            found = best(tf.constant(items), tf.constant(lengths, tf.int32))
-            write(_lines(*(array.numpy() for array in found), names))
-            counted["sessions"] += len(lines)
-            counted["clicks"] += sum(map(len, clicks))
-            counted["ignored"] += sum(map(len, clicks)) - sum(lengths)
-            counted["without_known_items"] += lengths.count(0)
-    return counted
+
+    def answer(lines):
+        """The text for a part of the file, and what was counted in it."""
+        clicks = [line.replace(",", " ").split() for line in lines]
+        known = [[number[raw] for raw in row if raw in number] for row in clicks]
+        lengths = [len(row) for row in known]
+        items = np.fromiter(itertools.chain.from_iterable(known), np.int32)
+        found = best(tf.constant(items), tf.constant(lengths, tf.int32))
+        n_clicks = sum(map(len, clicks))
+        counts = len(lines), n_clicks, n_clicks - sum(lengths), lengths.count(0)
+        return _lines(*(array.numpy() for array in found), names), counts
+
+    total = np.zeros(4, int)
+    with session_files.written(output) as write, ThreadPoolExecutor(AT_ONCE) as pool:
+        running = deque()
+        for lines in itertools.chain(session_files.parts(sessions, BATCH), [None]):
+            if lines:
+                running.append(pool.submit(answer, lines))
+            while len(running) > (AT_ONCE if lines else 0):
+                text, counts = running.popleft().result()
+                write(text)
+                total += counts
+    return dict(zip(COUNTED, total.tolist()))
 
 
 def _lines(scores, columns, names):
     """A line of ``id:score`` for each row; columns beyond ``names`` are left out."""
     held = (columns < len(names)).sum(axis=1).tolist()
-    columns = np.minimum(columns, len(names) - 1)
-    rows = zip(names[columns].tolist(), scores.tolist(), held)
-    lines = [
-        " ".join([f"{raw}:{score:.4f}" for raw, score in zip(ids[:n], values)])
-        for ids, values, n in rows
-    ]
-    return "".join(f"{line}\n" for line in lines)
+    pairs = np.empty((len(columns), 2 * columns.shape[1]), object)
+    pairs[:, ::2] = names[np.minimum(columns, len(names) - 1)]
+    pairs[:, 1::2] = scores.tolist()
+    forms = {n: " ".join(["%s:%.4f"] * n) + "\n" for n in set(held)}
+    rows = zip(held, pairs.tolist())
+    return "".join([forms[n] % tuple(row[: 2 * n]) for n, row in rows])
 
 
 def numbers(ids):

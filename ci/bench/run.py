@@ -87,13 +87,31 @@ def measure(group, peers, rounds):
     return [worker.measured() for worker in workers]
 
 
+def stolen(before=(0, 0)):
+    """Jiffies that a virtual machine's host kept for itself, and those of all.
+
+    Args:
+        before: what an earlier call returned; subtracted.
+
+    Returns:
+        A pair; zeros where the system does not count them (outside of Linux).
+    """
+    counts = Path("/proc/stat")
+    if not counts.exists():
+        return 0, 0
+    all_cores = [int(n) for n in counts.read_text().split("\n")[0].split()[1:9]]
+    return all_cores[7] - before[0], sum(all_cores) - before[1]
+
+
 def table(rows, compare):
     """Rows as text; beside each rate its ratios to rows of its group, by label."""
     head = f"{'':<34}{'batch':>6}{'per second':>13}{'slowest':>11}{'fastest':>11}"
-    lines = [head + f"{'MB':>7}" + "".join(f"{'/ ' + name:>18}" for name in compare)]
+    head += f"{'MB':>7}{'stolen %':>10}"
+    lines = [head + "".join(f"{'/ ' + name:>18}" for name in compare)]
     for row in rows:
         line = f"{row['label']:<34}{row['batch_size']:>6}{row['per_second']:>13,.0f}"
         line += f"{row['slowest']:>11,.0f}{row['fastest']:>11,.0f}{row['peak_mb']:>7,}"
+        line += f"{row['stolen_percent']:>10}"
         for name in compare:
             same = [
                 other["per_second"]
@@ -115,6 +133,8 @@ def main():
     )
     parser.add_argument("--data", help="folder of the ratings, where not fetched")
     options = parser.parse_args()
+    if options.data and options.model == "stamp":
+        parser.error("--data: stamp is measured on made-up clicks and reads no file")
     plan = plans.PLANS[options.model]
     alone = options.peers == "none"
     groups = {
@@ -139,8 +159,11 @@ def main():
             row["options"]["data_path"] = options.data
     for number, (name, group) in enumerate(groups.items(), 1):
         print(f"[{number}/{len(groups)}] {name}: {len(group)} workers", flush=True)
+        before = stolen()
         measured = measure(group, options.peers, options.rounds)
-        rows += [{"group": name, **row} for row in measured]
+        taken, of = stolen(before)
+        percent = round(100 * taken / max(of, 1), 1)
+        rows += [{"group": name, **row, "stolen_percent": percent} for row in measured]
         text = table(rows, plan["compare"])
         bench = {**about, "rounds": options.rounds, "rows": rows}
         results.write_text(path, json.dumps(bench, indent=1) + "\n")
