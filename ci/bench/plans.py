@@ -120,7 +120,7 @@ def _peers_groups():
     algorithms = {
         "Surprise SVD, defaults": {"algorithm": "SVD"},
         "Surprise SVD, tuned": {"algorithm": "SVD", **SURPRISE_TUNED},
-        "Surprise SVD++, defaults": {"algorithm": "SVD++"},
+        "Surprise SVD++, defaults": {"algorithm": "SVD++", "cache_ratings": True},
     }
     groups = {}
     for split, share in (
