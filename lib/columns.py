@@ -51,7 +51,7 @@ def ids(table, name, file_name):
 
 def numbers(table, name, file_name, expected="a number"):
     """A column as float64 ``(n,)``; every value must be a finite number."""
-    values = _column(table, name)
+    values = _plain(table, name)
     number = _cast(values, pa.float64(), name, file_name, expected)
     number = number.fill_null(math.nan).to_numpy(zero_copy_only=False)
     _refuse(~np.isfinite(number), values, name, file_name, expected)
@@ -60,7 +60,8 @@ def numbers(table, name, file_name, expected="a number"):
 
 def milliseconds(table, name, file_name):
     """A column of times as int64 ``(n,)``, ms since 1970 in UTC."""
-    values = _column(table, name)
+    values = _plain(table, name)
+    _refuse(values.is_null(), values, name, file_name, _TIMES)
     if pa.types.is_temporal(values.type) or (
         pa.types.is_string(values.type) and not _is_number(values[0].as_py())
     ):
@@ -85,7 +86,6 @@ def _of_dates(values, name, file_name):
         kind = pa.timestamp("ns", "UTC") if zone[0] else kind
     elif getattr(values.type, "tz", None):
         kind = pa.timestamp("ns", "UTC")
-    _refuse(values.is_null(), values, name, file_name, _TIMES)
     when = _cast(values, kind, name, file_name, _TIMES)
     return when.cast(pa.int64()).to_numpy() // 1_000_000
 
@@ -97,12 +97,13 @@ def _is_number(text):
         return False
 
 
-def _wrong(values, column, file_name, row, expected):
-    """Raises InputError for a row of an Arrow array."""
+def _wrong(values, column, file_name, row, expected, others=0):
+    """Raises InputError for a row of an Arrow array, and counts other bad ones."""
+    rows = f"the row, and {others:,} more like it" if others else "the row"
     raise InputError(
         f"{file_name}, row {row + 1} after the header, column {column}: found "
-        f"{str(values[row].as_py())[:60]!r}, expected {expected}: repair or remove the "
-        "row."
+        f"{str(values[row].as_py())[:60]!r}, expected {expected}: repair or remove "
+        f"{rows}."
     )
 
 
@@ -110,12 +111,23 @@ def _refuse(bad, values, column, file_name, expected):
     """Raises InputError for the first row where the mask ``bad`` is True."""
     bad = np.asarray(bad, bool)
     if bad.any():
-        _wrong(values, column, file_name, int(np.argmax(bad)), expected)
+        others = int(bad.sum()) - 1
+        _wrong(values, column, file_name, int(np.argmax(bad)), expected, others)
 
 
 def _column(table, name):
     column = table.column(name)
     return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+
+
+def _plain(table, name):
+    """A column whose texts are strings, whichever way they were stored."""
+    values = _column(table, name)
+    if pa.types.is_dictionary(values.type):
+        values = values.dictionary_decode()
+    if pa.types.is_large_string(values.type):
+        values = values.cast(pa.string())
+    return values
 
 
 def _cast(values, kind, column, file_name, expected):

@@ -66,7 +66,8 @@ def settings(group):
     """
     alike = {}
     for record in group:
-        asked = {k: v for k, v in record["parameters"].items() if k not in NOT_ASKED}
+        stated = record["parameters"].items()
+        asked = {k: v for k, v in stated if k not in NOT_ASKED and v != ""}
         key = json.dumps([asked, record["model"], record["device"]], sort_keys=True)
         alike.setdefault(key, []).append(record)
     chosen = [same[0]["parameters"] for same in alike.values()]

@@ -38,11 +38,12 @@ Where no item is left, and for a session of unknown items or an unknown user, th
 is minus infinity and the id -1, or the empty text.
 """
 
+import json
 import shutil
 
 import numpy as np
 
-from lib import recommend, scorers, session_files, sources
+from lib import recommend, results, scorers, session_files, sources
 from lib.errors import InputError
 from lib.quiet import no_notes, tf
 
@@ -106,8 +107,8 @@ def save_onnx(trained, path, k=20):
     * out: ``numbers``, int32 ``(batch, k)``, of items, best first: from 1 for STAMP and
       from 0 for MF; ``scores``, float32 ``(batch, k)``.
 
-    A number's raw id stands in ``trained.item_ids``: at ``number - 1`` for STAMP, at
-    ``number`` for MF.
+    A number's raw id stands in ``trained.item_ids``, which is written beside the file
+    as ``<name>.ids.json``: at ``number - 1`` for STAMP, at ``number`` for MF.
 
     Args:
         trained: a ``lib.trained.Trained``.
@@ -149,6 +150,8 @@ def save_onnx(trained, path, k=20):
         path.parent.mkdir(parents=True, exist_ok=True)
         unfinished.write_bytes(model.SerializeToString())
         unfinished.replace(path)
+    ids = json.dumps(trained.item_ids.tolist())
+    results.write_text(path.with_suffix(".ids.json"), ids + "\n")
     return path
 
 
@@ -170,7 +173,7 @@ class Sessions(tf.Module):
         fits = tf.debugging.assert_equal(
             tf.reduce_sum(lengths), tf.size(items), "lengths must add up to the items"
         )
-        with tf.control_dependencies([fits]):
+        with tf.control_dependencies([fits, _positive(k)]):
             lengths = tf.identity(lengths)
         columns = self.known.numbers(items)
         is_known = columns >= 0
@@ -211,9 +214,14 @@ class Users(tf.Module):
         return self._answer(users, tf.stack([row, item], axis=1), k)
 
     def _answer(self, users, seen, k):
-        number = self.people.numbers(users)
+        with tf.control_dependencies([_positive(k)]):
+            number = self.people.numbers(users)
         found = self.scorer.best(number, seen, k)
         return self.known.answer(found, tf.cast(number < 0, tf.int32))
+
+
+def _positive(k):
+    return tf.debugging.assert_positive(k, "k: give 1 or more")
 
 
 class Ids(tf.Module):

@@ -52,7 +52,7 @@ RULES = {
     "fusion_off_file": _TEXT,
     "variant": _one_of("paper", "stmp", "normalized", "biased", "modelzoo"),
     "fixes": _ANY,
-    "columns": _TEXT,
+    "columns": _ANY,
     "rating_columns": _ANY,
     "min_session_clicks": _at_least(2),
     "min_item_clicks": _at_least(1),

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lib import readers, scorers, session_files, sources, stamp
+from lib import readers, scorers, session_files, sources, stamp, tables
 from lib.errors import InputError
 from lib.quiet import tf
 
@@ -77,7 +77,7 @@ def recommend(trained, who, k=10, exclude_seen=False, seen=None, titles=None):
         user = _position(numbers(trained.user_ids), who)
         if user is None:
             raise InputError(
-                f"user {who!r}: {trained.source} does not know this id; "
+                f"user {_raw(who)!r}: {trained.source} does not know this id; "
                 f"{_some(trained.user_ids)}."
             )
         seen = [_position(number, raw) for raw in (seen if exclude_seen else ())]
@@ -119,20 +119,34 @@ def attention(trained, session):
     return known, weights.numpy()[0, :, 0]
 
 
+def categories(data_path):
+    """Categories of items where the data have them: ``{raw id: category}``, both texts.
+
+    Args:
+        data_path: see ``sessions.load``; a table has none.
+    """
+    if tables.is_table(data_path):
+        return {}
+    source = sources.find(sources.DIGINETICA, data_path)
+    table = readers.read_side_file(source, "product-categories.csv")
+    return {} if table is None else dict(table.to_numpy().tolist())
+
+
 def titles(trained, data_path):
     """Texts for items, where the data have them: ``{raw id: text}``.
 
-    Movies have a title and genres, items of Diginetica a category.
+    Movies have a title and genres, items of Diginetica a category; a table of one's own
+    has neither.
 
     Args:
         trained: a ``lib.trained.Trained``.
-        data_path: see ``lib.sources``.
+        data_path: see ``lib.sources``; or a table.
     """
     if isinstance(trained.model, stamp.STAMP):
-        source = sources.find(sources.DIGINETICA, data_path)
-        table = readers.read_side_file(source, "product-categories.csv")
-        rows = () if table is None else table.to_numpy().tolist()
+        rows = categories(data_path).items()
         texts = {raw: f"item {raw} (category {category})" for raw, category in rows}
+    elif tables.is_table(data_path):
+        return {}
     else:
         source = sources.find(sources.MOVIELENS, data_path)
         columns = ["item", "title", "genres"]
@@ -162,8 +176,8 @@ def recommend_file(trained, sessions, output, k=10, exclude_seen=False):
         the item is unknown, and sessions ``without_known_items``.
 
     Raises:
-        InputError: a file cannot be read or written, the model is no STAMP, or its ids
-            hold separators.
+        InputError: a file cannot be read or written, both are the same, the model is no
+            STAMP, or its ids hold separators.
     """
     _check(k, exclude_seen)
     if not isinstance(trained.model, stamp.STAMP):
@@ -178,6 +192,11 @@ def recommend_file(trained, sessions, output, k=10, exclude_seen=False):
             "ids of a line: use recommend."
         )
     sessions, output = sources.resolve(sessions), sources.resolve(output)
+    if output.exists() and sessions.exists() and output.samefile(sessions):
+        raise InputError(
+            f"{output} is the file of sessions itself: give another output, or the "
+            "sessions would be lost."
+        )
     names = names.astype(object)
     number = {name: row for row, name in enumerate(names.tolist(), 1)}
     scorer = scorers.of(trained)
@@ -234,11 +253,13 @@ def _known(trained, number, session):
             f"example {trained.item_ids[:2].tolist()}."
         )
     session = [_raw(raw) for raw in session]
+    if not session:
+        raise InputError("the session is empty: give at least one raw id.")
     known = [raw for raw in session if _position(number, raw) is not None]
     if not known:
         raise InputError(
-            f"none of the {len(session)} items of this session is known to "
-            f"{trained.source}: {_some(trained.item_ids)}."
+            f"none of the {len(session)} items of this session, such as "
+            f"{session[0]!r}, is known to {trained.source}: {_some(trained.item_ids)}."
         )
     return known, [raw for raw in session if _position(number, raw) is None]
 

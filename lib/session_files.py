@@ -19,11 +19,16 @@ def parts(path, size):
         size: lines that are in memory at once.
 
     Raises:
-        InputError: the file cannot be read, or is cut short.
+        InputError: the file cannot be read, is cut short or is no text.
     """
     try:
         with _open(path, path, "rt", encoding="utf-8-sig", errors="replace") as lines:
             while part := list(itertools.islice(lines, size)):
+                if any("\0" in line for line in part):
+                    raise InputError(
+                        f"{path} is no text file, it holds zero bytes: give one that "
+                        "holds a session a line."
+                    )
                 yield part
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise InputError(

@@ -85,7 +85,7 @@ def find(main_file, data_path):
     if not folder.is_dir():
         raise InputError(
             f'"{data_path}" is not a folder (looked for {folder}): {place}; '
-            'or use "sample".'
+            'or use "sample", or a table that ends in .csv, .tsv, .txt or .parquet.'
         )
     source = Source(folder.name, folder)
     if source.path(main_file) is None:

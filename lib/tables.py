@@ -37,6 +37,11 @@ def mapping(text, needed, optional=()):
     Raises:
         InputError: a part is no pair, or maps something else, or twice.
     """
+    if not isinstance(text, str):
+        raise InputError(
+            f"columns={text!r}: write it as a text, such as "
+            f'"{", ".join(f"{each}=<column>" for each in needed)}".'
+        )
     found = {name: name for name in needed}
     given = set()
     for pair in filter(None, map(str.strip, text.split(","))):

@@ -67,18 +67,20 @@ def arguments_of(model):
     return {name: getattr(model, name) for name in names}
 
 
-def load(folder):
+def load(folder, kind=None):
     """Reads a model from the folder of a run; the data are not needed.
 
     Args:
         folder: of a finished run of notebook 03 or 04 (``output/0/03_stamp-...``); a
             relative path starts at the repository's root.
+        kind: ``"STAMP"`` or ``"MF"`` where no other will do.
 
     Returns:
         A ``Trained``.
 
     Raises:
-        InputError: there is no model or no checkpoint in it, or they do not fit.
+        InputError: there is no model or no checkpoint in it, they do not fit, or the
+            model is of another kind.
     """
     folder = sources.resolve(folder)
     path = folder / "model.json"
@@ -108,6 +110,11 @@ def load(folder):
             f"{latest} is not the checkpoint of {path}, or it is damaged: copy the "
             "folder again, or train the model again."
         ) from None
+    if kind and not isinstance(model, CLASSES[kind]):
+        raise InputError(
+            f"{folder} holds the model {kept['class']}, not {kind}: give the folder of "
+            f"a run of notebook {'03' if kind == 'STAMP' else '04'}."
+        )
     return Trained(model, *ids, kept["maxlen"], str(results.relative(folder)))
 
 

@@ -46,10 +46,11 @@ def carry_over(trained, item_ids, user_ids=(), frozen=()):
             "dropped": len(known) - kept,
         }
     if not counts["items"]["kept"]:
+        known, wanted = (np.asarray(a).tolist() for a in (trained.item_ids, item_ids))
         raise InputError(
-            f"none of the {len(item_ids)} items is known to {trained.source}: it has "
-            f"ids such as {trained.item_ids[0]!r}, the data such as {item_ids[0]!r}; "
-            "map the item column that both share."
+            f"none of the {len(wanted)} items is known to {trained.source}: it has ids "
+            f"such as {known[0]!r}, the data such as {wanted[0]!r}; map the item "
+            "column that both share, or give a checkpoint of the same shop."
         )
     changes = {
         "frozen": tuple(frozen),

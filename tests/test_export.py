@@ -148,6 +148,13 @@ def test_lengths_that_do_not_add_up_are_refused(of_sessions):
         module.recommend(of_sessions.item_ids[:3], [2], False, 5)
 
 
+def test_no_items_asked_for_are_refused(of_sessions, of_users):
+    with pytest.raises(Exception, match="k: give 1 or more"):
+        export.module_of(of_sessions).recommend(of_sessions.item_ids[:1], [1], False, 0)
+    with pytest.raises(Exception, match="k: give 1 or more"):
+        export.module_of(of_users).recommend(of_users.user_ids[:1], 0)
+
+
 def test_users_get_the_same_movies_and_none_that_they_have_seen(
     of_users, stars, tmp_path
 ):
@@ -232,6 +239,8 @@ def test_onnxruntime_predicts_ratings_as_the_model(of_users, stars, tmp_path):
     path = export.save_onnx(of_users, tmp_path / "mf.onnx", k=7)
     users = np.arange(50, dtype=np.int32)
     found = run_onnx(path, users=users)
+    ids = json.loads((tmp_path / "mf.ids.json").read_text())
+    assert ids == stars.item_ids.tolist()
     for user in users[::5]:
         own = recommend.recommend(of_users, stars.user_ids[user], 7)
         assert stars.item_ids[found["numbers"][user]].tolist() == own.ids

@@ -10,11 +10,12 @@ import sys
 from pathlib import Path
 
 import nbformat
+import pandas as pd
 import papermill
 import pytest
 import yaml
 
-from lib import parameters, results, sample
+from lib import parameters, results, sample, sources
 from lib.sources import ROOT
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -167,15 +168,24 @@ def test_a_notebook_runs_headless_with_other_parameters(notebook, output):
         assert record["baselines"]
 
 
-def test_08_takes_the_runs_of_03_and_04(tmp_path):
+def test_a_table_of_one_s_own_goes_through_03_07_and_08(tmp_path):
+    own = pd.read_csv(sources.next_season())
+    own["sku"] = "sku-" + own["sku"].astype(str)
+    own.to_parquet(tmp_path / "own.parquet")
+    table = {"columns": "session=visit, item=sku, time=clicked_at"}
+    path = str(tmp_path / "own.parquet")
     folders = {}
     for parameter, notebook, quick in (
-        ("checkpoint", "03_stamp", {"with_baselines": False, "steps_per_epoch": 20}),
+        ("checkpoint", "03_stamp", {"data_path": path, **table, "steps_per_epoch": 20}),
         ("mf_checkpoint", "04_mf", {"with_ablation": False}),
     ):
-        record = execute(notebook, tmp_path, {**quick, "epochs": 1})
+        more = {"with_baselines": False} if notebook == "03_stamp" else {}
+        record = execute(notebook, tmp_path, {**quick, **more, "epochs": 1})
         folders[parameter] = str(tmp_path / "0" / record["run"])
-    record = execute("08_recommend_and_export", tmp_path, folders)
+    quick = {"data_path": path, "epochs": 1, "steps_per_epoch": 2}
+    execute("07_transfer_learning", tmp_path, {**folders, **table, **quick})
+    quick = {"diginetica_path": path, "interactive": "no"}
+    record = execute("08_recommend_and_export", tmp_path, {**folders, **table, **quick})
     assert record["metrics"]["same_in_saved_model"] > 0.99
     shown = " ".join(
         text
@@ -183,6 +193,10 @@ def test_08_takes_the_runs_of_03_and_04(tmp_path):
         for text in texts(cell)
     )
     assert "small" not in shown
+    assert "sku-" in shown
+    swapped = {"checkpoint": folders["mf_checkpoint"]}
+    with pytest.raises(papermill.PapermillExecutionError, match="not STAMP"):
+        execute("07_transfer_learning", tmp_path, swapped)
 
 
 def test_05_reads_one_record_and_many(tmp_path):

@@ -123,9 +123,9 @@ def test_a_user_gets_the_highest_predicted_ratings(use_bias):
         (
             made,
             {"who": [-1, -2]},
-            "none of the 2 items of this session is known to a ST",
+            "none of the 2 items of this session, such as -1, is known to a ST",
         ),
-        (made, {"who": []}, "none of the 0 items of this session"),
+        (made, {"who": []}, "the session is empty"),
         (made, {"who": "12 13"}, "session='12 13': give a list of raw ids"),
         (made, {"who": 12}, "session=12: give a list of raw ids"),
         (made, {"who": RAW, "k": 0}, "k=0: give a whole number, 1 or more"),
@@ -284,3 +284,20 @@ def test_the_scorers_table_is_whole_blocks_and_its_spare_rows_never_win(ours):
     scores = scorer.scores(tf.zeros([2, 8])).numpy()
     assert (scores[:, :N_ITEMS] == 0).all()
     assert (scores[:, N_ITEMS:] == -np.inf).all()
+
+
+def test_a_file_does_not_become_its_own_answer(ours, tmp_path):
+    path = tmp_path / "sessions.txt"
+    path.write_text(f"{RAW[0]}\n")
+    (tmp_path / "link").symlink_to(path)
+    for output in (path, tmp_path / "link"):
+        with pytest.raises(InputError, match="give another output"):
+            recommend.recommend_file(ours, path, output)
+    assert path.read_text() == f"{RAW[0]}\n"
+
+
+def test_a_file_that_is_no_text_is_refused(ours, tmp_path):
+    (tmp_path / "sessions").write_bytes(b"PAR1\0\0\n\0")
+    with pytest.raises(InputError, match="no text file"):
+        recommend.recommend_file(ours, tmp_path / "sessions", tmp_path / "answers")
+    assert not (tmp_path / "answers").exists()

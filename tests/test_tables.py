@@ -4,9 +4,11 @@ import gzip
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pyarrow import parquet
 
 from lib import ratings, sessions, tables
 from lib.errors import InputError
@@ -76,6 +78,33 @@ def test_parquet_keeps_its_own_types(tmp_path):
     assert ids.dtype == np.int64
     assert ids[clicks["item"]].tolist() == [5, 3, 3, 9, 5]
     assert clicks["timeframe"][0] == 1464134400000
+
+
+@pytest.mark.parametrize("kind", [pa.large_string(), pa.dictionary("int32", "string")])
+def test_texts_of_parquet_are_read_however_they_are_stored(tmp_path, kind):
+    table = pa.table(
+        {
+            "session": pa.array(["a", "a", "b"]).cast(kind),
+            "item": pa.array(["x", "y", "x"]).cast(kind),
+            "time": pa.array(["2016-05-25T10:51:09Z"] * 3).cast(kind),
+        }
+    )
+    parquet.write_table(table, tmp_path / "c.parquet")
+    clicks, ids, *_ = tables.read_clicks(tmp_path / "c.parquet")
+    assert ids.tolist() == ["x", "y"]
+    assert set(clicks["timeframe"]) == {1464173469000}
+
+
+@pytest.mark.parametrize("bad", [[1], [0, 2]])
+def test_a_missing_time_is_named_with_its_row(tmp_path, bad):
+    times = ["2016-05-25"] * 3
+    for row in bad:
+        times[row] = None
+    table = pa.table({"session": [1, 1, 2], "item": [1, 2, 1], "time": times})
+    parquet.write_table(table, tmp_path / "c.parquet")
+    with pytest.raises(InputError, match=rf"row {bad[0] + 1} .*time") as caught:
+        tables.read_clicks(tmp_path / "c.parquet")
+    assert ("and 1 more" in str(caught.value)) == (len(bad) == 2)
 
 
 @given(

@@ -59,6 +59,11 @@ def test_a_loaded_mf_predicts_as_the_trained_one(runs):
     np.testing.assert_array_equal(loaded.item_ids, data.item_ids)
 
 
+def test_a_model_of_another_kind_is_refused(runs):
+    with pytest.raises(InputError, match="holds the model MF, not STAMP.*notebook 03"):
+        trained.load(runs["MF"][2], "STAMP")
+
+
 def test_frozen_parts_do_not_move():
     clicks = sessions.load("sample")
     model = stamp.STAMP(clicks.n_items, 8, frozen=("items", "attention"))
