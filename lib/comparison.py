@@ -9,7 +9,14 @@ from lib import files, sources
 from lib.errors import InputError
 
 # Runs of one setting may differ in these: they change nothing that is trained.
-NOT_ASKED = ("seed", "output_dir", "label", "with_baselines", "with_ablation")
+NOT_ASKED = (
+    "seed",
+    "output_dir",
+    "label",
+    "with_baselines",
+    "with_ablation",
+    "data_path",
+)
 
 
 def table(records):
@@ -54,7 +61,7 @@ def by_question(records, model):
 
 
 def settings(group):
-    """Records that differ in nothing but the seed, together.
+    """Records that differ in nothing but the seed, together; one of each seed.
 
     Args:
         group: records that answer one question.
@@ -69,8 +76,9 @@ def settings(group):
         stated = record["parameters"].items()
         asked = {k: v for k, v in stated if k not in NOT_ASKED and v != ""}
         key = json.dumps([asked, record["model"], record["device"]], sort_keys=True)
-        alike.setdefault(key, []).append(record)
-    chosen = [same[0]["parameters"] for same in alike.values()]
+        alike.setdefault(key, {})[record["parameters"].get("seed")] = record
+    alike = [list(of_seeds.values()) for of_seeds in alike.values()]
+    chosen = [same[0]["parameters"] for same in alike]
     differ = [
         name
         for name in chosen[0]
@@ -78,7 +86,7 @@ def settings(group):
         and len({str(parameters.get(name)) for parameters in chosen}) > 1
     ]
     found = {}
-    for same, parameters in zip(alike.values(), chosen):
+    for same, parameters in zip(alike, chosen):
         first = same[0]
         words = [first["model"], first["variant"], f"{parameters.get('epochs')} ep."]
         words += [(first["device"] or {}).get("matmul_dtype")]

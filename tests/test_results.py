@@ -124,3 +124,12 @@ def test_published_figures_stand_beside_runs_on_the_test_part_alone(tmp_path):
     for question, group in questions.items():
         values, _ = comparison.compare(group, "hr_at_20", published)
         assert ("SR-GNN" in values) == question.endswith("test")
+
+
+def test_a_seed_counts_once_wherever_its_data_lay(tmp_path):
+    for path in ("ml-1m", "data/ml-1m"):
+        written(tmp_path, data_path=path, epochs=1, metrics={"hr_at_20": 0.4})
+    ((_, group),) = comparison.by_question(results.load(tmp_path), "stamp").items()
+    (same,) = comparison.settings(group).values()
+    assert len(group) == 2
+    assert len(same) == 1
