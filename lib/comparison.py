@@ -75,7 +75,10 @@ def settings(group):
     for record in group:
         stated = record["parameters"].items()
         asked = {k: v for k, v in stated if k not in NOT_ASKED and v != ""}
-        key = json.dumps([asked, record["model"], record["device"]], sort_keys=True)
+        data = record["data"].get("sha256")
+        key = json.dumps(
+            [asked, data, record["model"], record["device"]], sort_keys=True
+        )
         alike.setdefault(key, {})[record["parameters"].get("seed")] = record
     alike = [list(of_seeds.values()) for of_seeds in alike.values()]
     chosen = [same[0]["parameters"] for same in alike]

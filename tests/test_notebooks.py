@@ -175,12 +175,12 @@ def test_a_table_of_one_s_own_goes_through_03_07_and_08(tmp_path):
     table = {"columns": "session=visit, item=sku, time=clicked_at"}
     path = str(tmp_path / "own.parquet")
     folders = {}
+    of_clicks = {"data_path": path, **table, "with_baselines": False}
     for parameter, notebook, quick in (
-        ("checkpoint", "03_stamp", {"data_path": path, **table, "steps_per_epoch": 20}),
+        ("checkpoint", "03_stamp", {**of_clicks, "steps_per_epoch": 20}),
         ("mf_checkpoint", "04_mf", {"with_ablation": False}),
     ):
-        more = {"with_baselines": False} if notebook == "03_stamp" else {}
-        record = execute(notebook, tmp_path, {**quick, **more, "epochs": 1})
+        record = execute(notebook, tmp_path, {**quick, "epochs": 1})
         folders[parameter] = str(tmp_path / "0" / record["run"])
     quick = {"data_path": path, "epochs": 1, "steps_per_epoch": 2}
     execute("07_transfer_learning", tmp_path, {**folders, **table, **quick})

@@ -71,7 +71,8 @@ def best(data, latent_dim, batch_size, epochs, learning_rate, regularization, pa
     """A whole training from new weights: RMSE on test against training seconds.
 
     The clock runs from the model's first weight on, compilation included, and stands
-    still while the RMSE is taken, ``parts`` times an epoch.
+    still while the RMSE is taken, ``parts`` times an epoch; an epoch is cut to a
+    multiple of ``parts`` steps.
     """
     n = len(data.train)
     steps = pipeline.count_steps(n, batch_size) // parts
