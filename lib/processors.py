@@ -1,6 +1,7 @@
 """GPUs and CPUs, as TensorFlow sees them."""
 
 import platform
+from functools import cache
 from pathlib import Path
 
 from lib.errors import InputError
@@ -33,13 +34,22 @@ def choose(device, threads=0):
         )
     if device != "cpu" and gpus:
         details = tf.config.experimental.get_device_details(gpus[0])
-        name = details.get("device_name", gpus[0].name)
-        return "gpu", name, details.get("compute_capability", (0, 0)) >= (8, 0)
+        return "gpu", details.get("device_name", gpus[0].name), multiplies_bfloat16()
     if gpus:
         _hide_gpus(tf)
-    name, flags = _cpu()
+    return "cpu", _cpu()[0], multiplies_bfloat16()
+
+
+def multiplies_bfloat16():
+    """Whether TensorFlow multiplies bfloat16 faster than float32 on this machine."""
+    from lib.quiet import tf
+
+    gpus = tf.config.get_visible_devices("GPU")
+    if gpus:
+        details = tf.config.experimental.get_device_details(gpus[0])
+        return details.get("compute_capability", (0, 0)) >= (8, 0)
     slow = tf.__version__.startswith("2.6.")  # its bfloat16 loses to float32 on CPUs
-    return "cpu", name, bool(_BF16_FLAGS & flags) and not slow
+    return bool(_BF16_FLAGS & _cpu()[1]) and not slow
 
 
 def _set_threads(tf, threads):
@@ -63,6 +73,7 @@ def _hide_gpus(tf):
         ) from None
 
 
+@cache
 def _cpu():
     """The processor's name and its instruction set flags (Linux; elsewhere none)."""
     info = Path("/proc/cpuinfo")

@@ -5,9 +5,29 @@ there already when the loss is known. TensorFlow's own kernel computes it once m
 takes about half of a STAMP step on a CPU.
 """
 
+from lib import processors
 from lib.quiet import tf
 
 SMALLEST = 1e-37  # a probability from here on is a normal float32, and its log is exact
+
+
+def matrix_product(a, b, dtype="float32", transpose_a=False, transpose_b=False):
+    """``a @ b`` of float32 matrices whose entries are rounded to ``dtype``.
+
+    A processor without bfloat16 instructions multiplies the rounded entries in float32,
+    as those instructions do: the same rounding in half the time of TensorFlow's kernel.
+
+    Returns:
+        float32, with entries rounded to ``dtype``.
+    """
+    how = {"transpose_a": transpose_a, "transpose_b": transpose_b}
+    a, b = tf.cast(a, dtype), tf.cast(b, dtype)
+    if dtype == "bfloat16" and not processors.multiplies_bfloat16():
+        outcome = tf.matmul(tf.cast(a, tf.float32), tf.cast(b, tf.float32), **how)
+        outcome = tf.cast(outcome, dtype)
+    else:
+        outcome = tf.matmul(a, b, **how)
+    return tf.cast(outcome, tf.float32)
 
 
 def _losses(logits, probabilities, targets):
@@ -70,18 +90,16 @@ def cross_entropy_of_product(targets, queries, items, dtype="float32"):
 
     @tf.custom_gradient
     def of_product(queries, items, targets):
-        q, x = tf.cast(queries, dtype), tf.cast(items, dtype)
-        logits = tf.cast(tf.matmul(q, x, transpose_b=True), tf.float32)
+        logits = matrix_product(queries, items, dtype, transpose_b=True)
         probabilities = tf.nn.softmax(logits)
 
         def gradient(upstream):
-            p, u = tf.cast(probabilities, dtype), upstream[:, None]
-            mean_item = tf.cast(tf.matmul(p, x), tf.float32)
+            u = upstream[:, None]
+            mean_item = matrix_product(probabilities, items, dtype)
             to_queries = u * (mean_item - tf.gather(items, targets))
-            scaled = tf.cast(u * queries, dtype)
-            to_items = tf.cast(tf.matmul(p, scaled, transpose_a=True), tf.float32)
-            place = targets[:, None]
-            to_items = tf.tensor_scatter_nd_sub(to_items, place, u * queries)
+            scaled = u * queries
+            to_items = matrix_product(probabilities, scaled, dtype, transpose_a=True)
+            to_items = tf.tensor_scatter_nd_sub(to_items, targets[:, None], scaled)
             return to_queries, to_items, None
 
         return _losses(logits, probabilities, targets), gradient

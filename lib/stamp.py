@@ -159,9 +159,8 @@ class STAMP(tf.keras.Model):
 
     def scores(self, query):
         """A query against every item: ``(batch, n_items)``."""
-        query = tf.cast(query, self.matmul_dtype)
-        items = tf.cast(self.items(), self.matmul_dtype)
-        return tf.cast(tf.matmul(query, items, transpose_b=True), tf.float32)
+        items = self.items()
+        return softmax.matrix_product(query, items, self.matmul_dtype, transpose_b=True)
 
     def call(self, windows, training=False):
         query = self.query(windows, training)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lib import softmax
+from lib import processors, softmax
 from lib.quiet import tf
 
 
@@ -129,6 +129,20 @@ def test_reduced_precision_rounds_inputs_of_products_and_nothing_else(dtype, ste
     assert 0 < np.abs(found[0] - expected[0]).max() < 6 * step * logits.max()
     for ours, theirs in zip(found[1:], expected[1:]):
         assert np.abs(ours - theirs).max() < 6 * step * logits.max()
+
+
+@pytest.mark.parametrize("in_hardware", [True, False])
+def test_a_bfloat16_product_rounds_its_inputs_and_its_outcome(in_hardware, monkeypatch):
+    if in_hardware and tf.__version__.startswith("2.6."):
+        pytest.skip("TensorFlow 2.6 adds up in bfloat16, and is not left to do so")
+    monkeypatch.setattr(processors, "multiplies_bfloat16", lambda: in_hardware)
+    queries, items, *_ = product_case(dim=8)
+    found = softmax.matrix_product(queries, items, "bfloat16", transpose_b=True)
+    a, b = (tf.cast(tf.cast(x, "bfloat16"), "float64") for x in (queries, items))
+    expected = tf.matmul(a, b, transpose_b=True).numpy()
+    added = (tf.abs(a) @ tf.abs(tf.transpose(b))).numpy()  # float32 sums round, too
+    assert (np.abs(found - expected) <= 2**-8 * np.abs(expected) + 1e-6 * added).all()
+    assert np.abs(found - queries @ items.T).max() > 2**-9  # float32 is elsewhere
 
 
 def test_large_products_overflow_nothing():

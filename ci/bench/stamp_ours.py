@@ -9,7 +9,7 @@ import clicks
 import numpy as np
 import work
 
-from lib import optimizers, recommend, stamp, training
+from lib import optimizers, processors, recommend, stamp, training
 from lib.quiet import tf
 from lib.trained import Trained
 
@@ -88,8 +88,10 @@ def floor(batch_size, matmul_dtype):
     """What no exact step can do without, one operation after the other.
 
     The three matrix products of the scores and their gradients, the softmax, and one
-    pass of Adam over the item table.
+    pass of Adam over the item table. Without bfloat16 instructions, float32 it is.
     """
+    if not processors.multiplies_bfloat16():
+        matmul_dtype = "float32"
     table, query = (clicks.N_ITEMS, DIM), (batch_size, DIM)
     items, moment, velocity = (tf.Variable(tf.zeros(table)) for _ in range(3))
     x = tf.cast(tf.random.normal(table, stddev=0.05), matmul_dtype)
