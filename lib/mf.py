@@ -108,7 +108,7 @@ def batch_of(part):
     return take
 
 
-def predict(model, user_idx, item_idx, batch_size=65_536):
+def predict(model, user_idx, item_idx, batch_size=16_384):
     """Predicted ratings of pairs, clipped to the scale: float32 ``(n,)``, in stars.
 
     Args:

@@ -129,24 +129,25 @@ def load(data_path, split="random", test_share=0.2, seed=0, columns=""):
             f'split="{split}": {name} is read without times; say which column has '
             'them, as in columns="time=<column>".'
         )
+    scale = float(table["rating"].min()), float(table["rating"].max())
     data = prepare(table, name, sha256, split, test_share, seed)
-    return replace(
-        data,
-        user_ids=ids["user"],  # all of them have a rating
-        item_ids=ids["item"],
-        scale=(float(table["rating"].min()), float(table["rating"].max())),
+    return replace(  # all users and items of a table have a rating
+        data, user_ids=ids["user"], item_ids=ids["item"], scale=scale
     )
 
 
 def prepare(table, name, sha256, split="random", test_share=0.2, seed=0):
-    """All steps of ``load`` after reading; see there."""
-    user_ids, user_idx = np.unique(table["user"], return_inverse=True)
-    item_ids, item_idx = np.unique(table["item"], return_inverse=True)
+    """All steps of ``load`` after reading; see there.
+
+    The columns are taken out of the table, so that the parts find their memory free.
+    """
+    user_ids, user_idx = _numbered(table.pop("user"))
+    item_ids, item_idx = _numbered(table.pop("item"))
     rows = Part(
-        user_idx.astype(np.int32),
-        item_idx.astype(np.int32),
-        table["rating"].to_numpy(np.float32),
-        table["timestamp"].to_numpy(np.int64),
+        user_idx,
+        item_idx,
+        table.pop("rating").to_numpy(np.float32),
+        table.pop("timestamp").to_numpy(np.int64),
     )
     if split != "modelzoo":  # a total order: nothing depends on the order of the file
         rows = rows.take(np.lexsort((rows.item_idx, rows.timestamp, rows.user_idx)))
@@ -160,6 +161,12 @@ def prepare(table, name, sha256, split="random", test_share=0.2, seed=0):
     )  # fmt: skip
 
 
+def _numbered(ids):
+    """The different ids in order, and the place of each row's id among them."""
+    known = np.sort(ids.unique()).astype(np.int64)
+    return known, np.searchsorted(known, ids).astype(np.int32)
+
+
 def _split(rows, split, test_share, seed, name):
     """Returns ``(train, test)``; no choice depends on a rating's value."""
     allow("split", [split], SPLITS)
@@ -169,8 +176,8 @@ def _split(rows, split, test_share, seed, name):
     n_train = n - int(round(test_share * n))
     rng = np.random.RandomState(seed)
     if split == "random":
-        order = rng.permutation(n)
-        train, test = np.sort(order[:n_train]), np.sort(order[n_train:])
+        train, test = np.split(rng.permutation(n), [n_train])
+        train.sort(), test.sort()
     elif split == "global_time":
         order = np.lexsort((rows.item_idx, rows.user_idx, rows.timestamp))
         train, test = order[:n_train], order[n_train:]

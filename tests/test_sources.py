@@ -146,8 +146,14 @@ def test_ratings_are_read_in_the_order_of_the_file(tmp_path):
     rows = [[int(field) for field in line.split("::")] for line in RATINGS]
     assert list(table) == ["user", "item", "rating", "timestamp"]
     assert table.to_numpy().tolist() == rows
-    assert table.dtypes.eq("int64").all()
+    assert table.dtypes.eq("int32").all()
     assert sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_a_number_beyond_32_bits_is_read_as_it_is(tmp_path):
+    late = [*RATINGS[:-1], "::".join([*RATINGS[-1].split("::")[:3], str(2**40)])]
+    put(tmp_path, STARS, late)
+    assert read(tmp_path, STARS)[0]["timestamp"].iloc[-1] == 2**40
 
 
 @pytest.mark.parametrize("main_file", READERS)
