@@ -3,13 +3,12 @@
 import tempfile
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import clicks
 import numpy as np
 import work
 
-from lib import optimizers, processors, recommend, stamp, training
+from lib import optimizers, processors, recommend, results, stamp, training
 from lib.quiet import tf
 from lib.trained import Trained
 
@@ -48,9 +47,7 @@ def in_fit(model, optimizer, take, n_examples, batch_size, steps):
 
     def one_round():
         with tempfile.TemporaryDirectory() as folder:
-            run = SimpleNamespace(
-                folder=Path(folder), chief_folder=Path(folder), device_id=0
-            )
+            run = results.Run("bench", {"output_dir": folder}, {"name": "made up"})
             _, timing = training.fit(
                 model, take, n_examples, run, batch_size, 1, steps_per_epoch=steps + 1
             )
