@@ -79,7 +79,7 @@ def fit(
     steps -= steps % group
     device.set_loop_size(group)
     with files.Log(run.folder / f"train_{run.device_id}.log") as log:
-        _make_variables(model, take)
+        make_variables(model, take)
         checkpoint = tf.train.Checkpoint(model=model, optimizer=model.optimizer)
         assert checkpoint.save_counter is not None  # made now, by all workers together
 
@@ -152,8 +152,13 @@ def _count_traces(model):
     return traced
 
 
-def _make_variables(model, take):
-    """Runs one example through, so that a checkpoint finds variables to fill."""
+def make_variables(model, take):
+    """Makes all variables of a compiled model, so that a checkpoint can fill them.
+
+    Args:
+        model: a compiled Keras model; one example runs through it.
+        take: ``take(index) -> (inputs, targets)``, as ``fit`` has it.
+    """
     inputs, _ = take(tf.constant([0]))
     model(inputs)
     optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)

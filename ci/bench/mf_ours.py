@@ -84,8 +84,7 @@ def best(data, latent_dim, batch_size, epochs, learning_rate, regularization, pa
         model = made(data, mf.MF, **options)
         optimizer = optimizers.adam(learning_rate, epochs * parts * steps, "cosine")
         model.compile(optimizer, loss="mse", steps_per_execution=steps)
-        model(take(tf.constant([0]))[0])
-        optimizer.build(model.trainable_variables)  # or the step is traced twice
+        training.make_variables(model, take)  # or the step is traced twice
         batches = pipeline.batches(take, n, batch_size, range(epochs), 0, parts * steps)
         model.fit(
             batches,

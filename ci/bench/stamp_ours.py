@@ -61,9 +61,9 @@ def raw(model, optimizer, take, n_examples, batch_size, steps):
     """The same step without Keras' loop and without a pipeline: windows cut before."""
     rng = np.random.default_rng(0)
     batches = [take(rng.integers(0, n_examples, batch_size)) for _ in range(steps)]
-    model(batches[0][0])
+    model.compile(optimizer)
+    training.make_variables(model, take)
     weights = model.trainable_variables
-    optimizer.build(weights)
 
     @tf.function
     def step(windows, targets):
