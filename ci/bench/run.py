@@ -105,13 +105,17 @@ def stolen(before=(0, 0)):
 
 def table(rows, compare):
     """Rows as text; beside each rate its ratios to rows of its group, by label."""
-    head = f"{'':<34}{'batch':>6}{'per second':>13}{'slowest':>11}{'fastest':>11}"
-    head += f"{'MB':>7}{'stolen %':>10}"
+    with_rmse = any("rmse" in row for row in rows)
+    head = f"{'':<42}{'batch':>6}{'per second':>13}{'slowest':>11}{'fastest':>11}"
+    head += f"{'MB':>7}{'stolen %':>10}" + with_rmse * f"{'RMSE':>8}"
     lines = [head + "".join(f"{'/ ' + name:>18}" for name in compare)]
     for row in rows:
-        line = f"{row['label']:<34}{row['batch_size']:>6}{row['per_second']:>13,.0f}"
+        alone = row["label"] in row["group"]  # then the group says more than the label
+        line = f"{row['group' if alone else 'label']:<42}"
+        line += f"{row['batch_size']:>6}{row['per_second']:>13,.0f}"
         line += f"{row['slowest']:>11,.0f}{row['fastest']:>11,.0f}{row['peak_mb']:>7,}"
         line += f"{row['stolen_percent']:>10}"
+        line += with_rmse * (f"{row['rmse']:>8.4f}" if "rmse" in row else " " * 8)
         for name in compare:
             same = [
                 other["per_second"]
