@@ -19,7 +19,7 @@ class Bookkeeper(tf.keras.callbacks.Callback):
     Args:
         run: a ``lib.results.Run``.
         progress, manager: what ``checkpoints.resume`` returned; the first is changed.
-        evaluate: ``evaluate() -> {metric: value}``, called after every epoch, or None.
+        evaluate: ``evaluate(epoch) -> {metric: value}``, called after every epoch.
         log: a ``lib.files.Log``.
         epochs: of the run.
         batch_size: examples a step, of all workers together.
@@ -93,8 +93,8 @@ class Bookkeeper(tf.keras.callbacks.Callback):
         row = {"epoch": self.epoch, "loss": float(logs["loss"])}
         if workers.current().rank:
             row = self._row_of_the_first_worker()
-        elif self.evaluate:
-            row.update(self.evaluate())
+        else:
+            row.update(self.evaluate(self.epoch))
         self.progress["history"].append(row)
         self.progress["epoch_s"].append(seconds)
         shown = "  ".join(f"{k} {v:.4f}" for k, v in row.items() if k != "epoch")

@@ -15,6 +15,7 @@ NOT_ASKED = (
     "label",
     "with_baselines",
     "with_ablation",
+    "evaluate_every",
     "data_path",
 )
 

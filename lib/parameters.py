@@ -66,6 +66,7 @@ RULES = {
     "test_share": (lambda value: 0 < value < 1, "between 0 and 1, both excluded"),
     "batch_size": _at_least(1),
     "epochs": _at_least(1),
+    "evaluate_every": _at_least(1),
     "steps_per_epoch": _at_least(0),
     "steps_per_execution": _at_least(0),
     "threads": _at_least(0, 1024),

@@ -87,20 +87,20 @@ def learning_curve(history, metric, levels=None):
 
     Args:
         history: one dict an epoch, as ``training.fit`` returns it.
-        metric: a key of these dicts.
+        metric: a key of these dicts, or of some, the last among them.
         levels: name -> value, drawn as horizontal lines for comparison.
 
     Returns:
         ``(fig, axs)``: the metric on the left, the loss on the right.
     """
     fig, axs = plt.subplots(1, 2)
-    epochs = [row["epoch"] for row in history]
-    axs[0].plot(epochs, [row[metric] for row in history], marker="o", ls="-")
+    for ax, name in zip(axs, (metric, "loss")):
+        points = [(row["epoch"], row[name]) for row in history if name in row]
+        ax.plot(*zip(*points), marker="o", ls="-")
     for name, value in (levels or {}).items():
         axs[0].axhline(value, color="#7a8a99", ls=":")
         right_end = axs[0].get_yaxis_transform()
         axs[0].text(1, value, name, transform=right_end, ha="right", va="bottom")
-    axs[1].plot(epochs, [row["loss"] for row in history], marker="o", ls="-")
     axs[0].set(xlabel="epoch", ylabel=label(metric))
     axs[1].set(xlabel="epoch", ylabel="training loss")
     for ax in axs:

@@ -38,12 +38,13 @@ def fit(
     static=True,
     evaluate=None,
     reshuffle=True,
+    evaluate_every=1,
 ):
     """Trains a compiled model with ``model.fit``; resumes a run that was cut off.
 
-    After every epoch: evaluation, a checkpoint in ``ckpt/`` (TensorFlow's format), a
-    line on the screen. A run that was cut off, at whatever moment, goes on after its
-    last whole epoch and ends as an unbroken one would have.
+    After every epoch: evaluation, where one is due, a checkpoint in ``ckpt/``
+    (TensorFlow's format), a line on the screen. A run that was cut off, at whatever
+    moment, goes on after its last whole epoch and ends as an unbroken one would have.
 
     Args:
         model: a compiled Keras model.
@@ -51,7 +52,8 @@ def fit(
         run: ``lib.results.Run``; its folder takes ``ckpt/`` and the log.
         batch_size, epochs, seed, steps_per_epoch, static, reshuffle: see ``pipeline``;
             of several workers ``batch_size`` is that of all together.
-        evaluate: ``evaluate() -> {metric: value}``, called after every epoch.
+        evaluate: ``evaluate() -> {metric: value}``, called after the last epoch and
+            after every ``evaluate_every``-th.
 
     With ``compile(steps_per_execution=N)`` Keras hears of every N-th step only, and an
     epoch is cut to a multiple of N steps; below, such a group counts as one step.
@@ -98,8 +100,13 @@ def fit(
                 take, n_examples, batch_size, range(done, epochs), seed, steps, static,
                 reshuffle,
             )  # fmt: skip
+
+            def judged(epoch):
+                due = epoch == epochs or epoch % evaluate_every == 0
+                return evaluate() if evaluate and due else {}
+
             bookkeeper = Bookkeeper(
-                run, progress, manager, evaluate, log, epochs, batch_size, group
+                run, progress, manager, judged, log, epochs, batch_size, group
             )
             if own_loop:
                 rest = range(done, epochs)

@@ -21,7 +21,13 @@ class Cut(Exception):
     """Stands for the power cable."""
 
 
-def train(folder, cut_after=None, epochs=3, precision_mode="must_keep_origin_dtype"):
+def train(
+    folder,
+    cut_after=None,
+    epochs=3,
+    precision_mode="must_keep_origin_dtype",
+    evaluate_every=1,
+):
     """Trains STAMP on the sample; returns its history, or None where it was cut."""
     data = sessions.load("sample")
     device = open_device("cpu", precision_mode)
@@ -46,7 +52,14 @@ def train(folder, cut_after=None, epochs=3, precision_mode="must_keep_origin_dty
     take = stamp.batch_of(data.train, 10)
     try:
         history, timing = training.fit(
-            model, take, len(data.train), run, 512, epochs, evaluate=evaluate
+            model,
+            take,
+            len(data.train),
+            run,
+            512,
+            epochs,
+            evaluate=evaluate,
+            evaluate_every=evaluate_every,
         )
     except Cut:
         return run, None, None
@@ -67,6 +80,14 @@ def test_training_learns_and_says_how_fast(unbroken):
     assert timing["first_step_s"] > 0
     assert (run.folder / "train_0.log").read_text().count("\n") >= 3
     assert list((run.folder / "ckpt").glob("ckpt-3.index"))
+
+
+@pytest.mark.parametrize(("every", "judged"), [(2, [2, 3]), (3, [3]), (50, [3])])
+def test_epochs_left_unjudged_change_no_number(unbroken, tmp_path, every, judged):
+    _, history, _ = train(tmp_path, evaluate_every=every)
+    assert [row["epoch"] for row in history if "hr_at_20" in row] == judged
+    for row, of_all in zip(history, unbroken[1]):
+        assert row == {name: of_all[name] for name in row}
 
 
 def train_mf(folder, epochs, group=1, static=True, **options):
