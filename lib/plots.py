@@ -49,8 +49,9 @@ def ranking(values, form, ours=(), xlabel="", bars=True):
     Returns:
         ``(fig, ax)``.
     """
-    fig, ax = plt.subplots(figsize=(6.4, 0.6 + 0.34 * len(values)))
     names = list(values)[::-1]
+    width = 6.4 + 0.075 * max(0, max(map(len, names)) - 34)  # bars beside long names
+    fig, ax = plt.subplots(figsize=(width, 0.6 + 0.34 * len(values)))
     found = [np.atleast_1d(values[name]) for name in names]
     numbers = [each.mean() for each in found]
     spread = [
