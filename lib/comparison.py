@@ -87,7 +87,7 @@ def settings(group):
         name
         for name in chosen[0]
         if name not in (*NOT_ASKED, "epochs", "variant")
-        and len({str(parameters.get(name)) for parameters in chosen}) > 1
+        and len({str(known[name]) for known in chosen if name in known}) > 1
     ]
     found = {}
     for same, parameters in zip(alike, chosen):

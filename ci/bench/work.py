@@ -8,9 +8,11 @@ import json
 import os
 import resource
 import sys
+from pathlib import Path
 
-CHATTER = os.dup(1)  # whatever libraries print goes where errors go
-os.dup2(2, 1)
+CHATTER = os.dup(1)
+if Path(sys.argv[0]).resolve().parent == Path(__file__).resolve().parent:  # a worker
+    os.dup2(2, 1)  # whatever libraries print goes where errors go
 
 
 def say(**message):
