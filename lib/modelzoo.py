@@ -16,7 +16,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from lib import mf, softmax, stamp
+from lib import mf, stamp
 from lib.errors import InputError
 from lib.quiet import tf
 from lib.ratings import means
@@ -38,7 +38,7 @@ class STAMP(stamp.STAMP):
 
     Fixes: ``"mask"`` leaves padding out of the mean and the attention; items are then
     numbered from 1, see ``first_item``. ``"m_s"`` adds ``+ m_s`` to ``m_a``.
-    ``"logits"`` returns scores, for a loss that takes them.
+    ``"logits"`` returns scores, and trains on them as ``stamp.STAMP`` does.
 
     The loss, Keras' sparse categorical cross-entropy, sees in a compiled graph that
     probabilities come from a softmax and goes back to its input, so ``fit`` trains on
@@ -95,13 +95,14 @@ class STAMP(stamp.STAMP):
         return h_s * h_t
 
     def call(self, windows, training=False):
-        scores = self.scores(self.query(windows, training))
-        return scores if "logits" in self.fixes else tf.nn.softmax(scores)
+        if "logits" in self.fixes:
+            return super().call(windows, training)
+        return tf.nn.softmax(self.scores(self.query(windows, training)))
 
     def cross_entropy(self, targets, outcome):
         """The training loss of what ``call`` returns: ``(batch,)``."""
         if "logits" in self.fixes:
-            return softmax.cross_entropy(targets, outcome)
+            return super().cross_entropy(targets, outcome)
         return tf.keras.losses.sparse_categorical_crossentropy(targets, outcome)
 
 
