@@ -1,12 +1,9 @@
 """Executes notebooks with papermill; called by run.sh in the environment it makes."""
 
 import argparse
-import itertools
 import json
 import logging
-import math
 import os
-import re
 import shutil
 import sys
 import time
@@ -16,21 +13,17 @@ from pathlib import Path
 
 import nbformat
 import papermill
-import yaml
+import plan
 from papermill.exceptions import PapermillExecutionError
+from plan import NOTEBOOKS, ROOT
 
 from lib import workers
-
-ROOT = Path(__file__).resolve().parents[1]
-NOTEBOOKS = ROOT / "notebooks"
-MOST_RUNS = 1000  # of one params file
-MAIN_JOB = ("01", "02", "03", "04", "05")
 
 
 def main():
     """Runs what the command line asks for; returns the exit status."""
     options = parse(sys.argv[1:])
-    runs = plan(options)
+    runs = plan.runs(options)
     os.chdir(ROOT)  # papermill writes the paths it is given into the executed copies
     executed = Path(options.executed)
     executed.mkdir(parents=True, exist_ok=True)
@@ -99,118 +92,6 @@ def parse(arguments):
     if options.jobs < 1:
         parser.error("--jobs: give 1 or more")
     return options
-
-
-def plan(options):
-    """Returns the runs as ``expand`` yields them, all checked."""
-    overrides = {}
-    for text in options.set:
-        key, equals, value = text.partition("=")
-        if not equals:
-            sys.exit(f"--set {text}: write it as key=value, for example --set epochs=3")
-        overrides[key] = loaded(value, f"--set {text}")
-    if options.params:
-        path = Path(options.called_from, options.params)
-        if not path.is_file():
-            path = ROOT / options.params
-        if not path.is_file():
-            known = names((ROOT / "ci/params").glob("*.yaml"))
-            sys.exit(f"--params {options.params}: no such file; ci/params has {known}")
-        try:
-            parameters = loaded(path.read_text(encoding="utf-8"), path)
-        except (OSError, UnicodeDecodeError) as error:
-            sys.exit(f"{path}: cannot be read ({error})")
-        if not isinstance(parameters, dict) or "notebook" not in parameters:
-            sys.exit(f'{path}: a params file starts with "notebook: <name>"')
-        known = sorted(NOTEBOOKS.glob("*.ipynb"))
-        wanted = f"{parameters.pop('notebook')}.ipynb"
-        notebook = NOTEBOOKS / wanted
-        if notebook not in known:
-            sys.exit(f"{path}: there is no notebook {wanted}; there are {names(known)}")
-        vary = parameters.pop("vary", {"": {}})
-        if not isinstance(vary, dict) or not all(
-            isinstance(changes, dict) for changes in vary.values()
-        ):
-            sys.exit(f'{path}: "vary" holds "<title>: {{<parameter>: <value>}}" lines')
-        runs = [
-            (
-                f"{path.stem}{'-' if title else ''}{title}",
-                notebook,
-                {**parameters, **changes},
-            )
-            for title, changes in vary.items()
-        ]
-    else:
-        wanted = options.only.split(",") if options.only else MAIN_JOB
-        runs = []
-        for number in wanted:
-            number = number.strip().split("_")[0]
-            found = sorted(NOTEBOOKS.glob(f"{number}_*.ipynb"))
-            if not found:
-                known = names(NOTEBOOKS.glob("*.ipynb"))
-                sys.exit(f"--only {number}: no such notebook; there are {known}")
-            # What was run is what 05 shows; opened by hand, it shows results/.
-            parameters = {"records": "output"} if number == "05" else {}
-            runs.append((found[0].stem, found[0], parameters))
-    known = set()
-    for _, notebook, _ in runs:
-        known |= set(papermill.inspect_notebook(str(notebook)))
-    for key in overrides:
-        if key not in known:
-            stems = ", ".join(notebook.stem for _, notebook, _ in runs)
-            sys.exit(
-                f'unknown parameter "{key}"; {stems} know {", ".join(sorted(known))}'
-            )
-    runs = [check(*run, overrides) for run in runs]
-    runs = [one for run in runs for one in expand(*run)]
-    if len({name for name, *_ in runs}) < len(runs):
-        sys.exit(f"{options.params}: two runs have the same values in a list")
-    return runs
-
-
-def loaded(text, where):
-    """What a YAML text says: plain values; a tag that would run code is an error."""
-    try:
-        return yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
-        line = str(error).replace("\n", " ") or "nested too deeply"
-        sys.exit(f"{where}: no YAML of plain values ({line[:200]})")
-
-
-def expand(name, notebook, parameters):
-    """One run for every combination of the values that stand in lists.
-
-    Yields ``(name, notebook, parameters, whether there is a list)``.
-    """
-    lists = {key: v for key, v in parameters.items() if isinstance(v, list)}
-    if math.prod(map(len, lists.values())) > MOST_RUNS:
-        sys.exit(f"{name}: its lists make more than {MOST_RUNS} runs; shorten them")
-    for values in itertools.product(*lists.values()):
-        chosen = dict(zip(lists, values))
-        label = "-".join([name, *(f"{key}={value}" for key, value in chosen.items())])
-        label = re.sub(r"[^\w .,=+-]", "_", label)[:150]  # it names files
-        yield label, notebook, {**parameters, **chosen}, bool(lists)
-
-
-def names(paths):
-    return ", ".join(sorted(path.name for path in paths))
-
-
-def check(name, notebook, parameters, overrides):
-    """Adds the overrides that the notebook knows; refuses a params file that errs."""
-    known = papermill.inspect_notebook(str(notebook))
-    overrides = {key: value for key, value in overrides.items() if key in known}
-    parameters = {**parameters, **overrides}
-    for key, value in parameters.items():
-        if key not in known:
-            sys.exit(
-                f'{name}: unknown parameter "{key}"; {notebook.stem} has '
-                f"{', '.join(known)}"
-            )
-        values = value if isinstance(value, list) and value else [value]
-        if not all(isinstance(one, (bool, int, float, str)) for one in values):
-            sys.exit(f"{name}: {key}: give a number, a text, true, false, or a list")
-    return name, notebook, parameters
 
 
 def execute(name, notebook, parameters, copy, listed=False, again=True):

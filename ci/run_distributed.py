@@ -9,8 +9,8 @@ import socket
 import sys
 from pathlib import Path
 
+import plan
 import processes
-import run as notebooks
 import yaml
 
 from lib import rank_table, results, sources
@@ -40,7 +40,7 @@ def jobs_of(options):
     """``(name, parameters, output folder)`` of every run; all are checked."""
     jobs = []
     options.only, options.again = None, True
-    for name, notebook, parameters, _ in notebooks.plan(options):
+    for name, notebook, parameters, _ in plan.runs(options):
         if options.engine == "npu":
             parameters["device"] = "npu"  # or an error: never eight runs on CPUs
         output = sources.resolve(parameters.get("output_dir", "output"))

@@ -3,13 +3,14 @@
 import ast
 import builtins
 import gzip
-import importlib.util
 import json
 import shutil
 from types import SimpleNamespace
 
 import nbformat
+import plan
 import pytest
+import run as job
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -359,15 +360,6 @@ def test_files_of_anything_for_the_card_are_taken_or_refused(tmp_path_factory, t
         ends_well(options.settings, "allow_mix_precision")
 
 
-@pytest.fixture(scope="module")
-def job():
-    """``ci/run.py`` as a module."""
-    spec = importlib.util.spec_from_file_location("job", ROOT / "ci" / "run.py")
-    job = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(job)
-    return job
-
-
 BAD_PARAMS = {
     "code": "notebook: 01_explore_data\nx: !!python/object/apply:os.getcwd []",
     "no YAML": "notebook: [",
@@ -392,27 +384,27 @@ BAD_PARAMS = {
 
 
 @pytest.mark.parametrize("text", BAD_PARAMS.values(), ids=BAD_PARAMS)
-def test_a_params_file_of_anything_ends_in_one_line(job, tmp_path, text):
+def test_a_params_file_of_anything_ends_in_one_line(tmp_path, text):
     path = tmp_path / "params.yaml"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(SystemExit) as caught:
-        job.plan(job.parse(["--params", str(path)]))
+        plan.runs(job.parse(["--params", str(path)]))
     assert str(caught.value).count("\n") == 0
     assert "params" in str(caught.value)
 
 
 @pytest.mark.parametrize("value", ["!!python/name:os.system", "[", "&a [*a]", "{a: b}"])
-def test_an_override_of_anything_ends_in_one_line(job, value):
+def test_an_override_of_anything_ends_in_one_line(value):
     with pytest.raises(SystemExit) as caught:
-        job.plan(job.parse(["--only", "02", "--set", f"seed={value}"]))
+        plan.runs(job.parse(["--only", "02", "--set", f"seed={value}"]))
     assert str(caught.value).count("\n") == 0
     assert "seed" in str(caught.value)
 
 
-def test_a_value_with_slashes_in_a_list_names_no_folder(job, tmp_path):
+def test_a_value_with_slashes_in_a_list_names_no_folder(tmp_path):
     path = tmp_path / "params.yaml"
     path.write_text("notebook: 02_preprocess\nmovielens_path: [sample, ../../../x]")
-    runs = job.plan(job.parse(["--params", str(path)]))
+    runs = plan.runs(job.parse(["--params", str(path)]))
     assert not any("/" in name for name, *_ in runs)
 
 

@@ -1,7 +1,6 @@
 """Notebooks keep the house rules, run headless, and refuse what they do not know."""
 
 import builtins
-import importlib.util
 import itertools
 import json
 import re
@@ -13,6 +12,7 @@ import nbformat
 import pandas as pd
 import papermill
 import pytest
+import run
 import yaml
 
 from lib import parameters, results, sample, sources
@@ -281,9 +281,6 @@ def test_lists_in_a_params_file_are_runs_and_none_is_done_twice(tmp_path):
 
 
 def test_a_kept_run_is_its_record_and_its_notebook(tmp_path, monkeypatch):
-    spec = importlib.util.spec_from_file_location("run", ROOT / "ci" / "run.py")
-    run = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(run)
     monkeypatch.setattr(run, "ROOT", tmp_path)
     (tmp_path / "results").mkdir()
     for name in ("result.json", "copy.ipynb"):

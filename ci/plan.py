@@ -1,0 +1,146 @@
+"""Which notebooks to run with which parameters: command line and params files."""
+
+import itertools
+import math
+import re
+import sys
+from pathlib import Path
+
+import papermill
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+NOTEBOOKS = ROOT / "notebooks"
+MOST_RUNS = 1000  # of one params file
+MAIN_JOB = ("01", "02", "03", "04", "05")
+
+
+def runs(options):
+    """All runs that the options of ``run.py`` ask for, checked; a mistake ends it all.
+
+    Returns:
+        A list of ``(name, notebook, parameters, whether a list made many of one)``.
+    """
+    overrides = overrides_of(options.set)
+    if options.params:
+        wanted = of_params_file(find(options.params, options.called_from))
+    else:
+        wanted = of_numbers(options.only.split(",") if options.only else MAIN_JOB)
+    known = set()
+    for _, notebook, _ in wanted:
+        known |= set(papermill.inspect_notebook(str(notebook)))
+    for key in overrides:
+        if key not in known:
+            stems = ", ".join(notebook.stem for _, notebook, _ in wanted)
+            sys.exit(
+                f'unknown parameter "{key}"; {stems} know {", ".join(sorted(known))}'
+            )
+    checked = [check(*run, overrides) for run in wanted]
+    expanded = [one for run in checked for one in expand(*run)]
+    if len({name for name, *_ in expanded}) < len(expanded):
+        sys.exit(f"{options.params}: two runs have the same values in a list")
+    return expanded
+
+
+def overrides_of(texts):
+    """``{key: value}`` of texts like ``epochs=3``."""
+    overrides = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals:
+            sys.exit(f"--set {text}: write it as key=value, for example --set epochs=3")
+        overrides[key] = loaded(value, f"--set {text}")
+    return overrides
+
+
+def find(params, called_from):
+    """The path of a params file, from where the command was called or from here."""
+    for path in (Path(called_from, params), ROOT / params):
+        if path.is_file():
+            return path
+    known = names((ROOT / "ci/params").glob("*.yaml"))
+    sys.exit(f"--params {params}: no such file; ci/params has {known}")
+
+
+def of_params_file(path):
+    """``(name, notebook, parameters)`` of a params file, one for each of ``vary``."""
+    try:
+        parameters = loaded(path.read_text(encoding="utf-8"), path)
+    except (OSError, UnicodeDecodeError) as error:
+        sys.exit(f"{path}: cannot be read ({error})")
+    if not isinstance(parameters, dict) or "notebook" not in parameters:
+        sys.exit(f'{path}: a params file starts with "notebook: <name>"')
+    known = sorted(NOTEBOOKS.glob("*.ipynb"))
+    wanted = f"{parameters.pop('notebook')}.ipynb"
+    notebook = NOTEBOOKS / wanted
+    if notebook not in known:
+        sys.exit(f"{path}: there is no notebook {wanted}; there are {names(known)}")
+    vary = parameters.pop("vary", {"": {}})
+    if not isinstance(vary, dict) or not all(
+        isinstance(changes, dict) for changes in vary.values()
+    ):
+        sys.exit(f'{path}: "vary" holds "<title>: {{<parameter>: <value>}}" lines')
+    return [
+        (f"{path.stem}{'-' if title else ''}{title}", notebook, parameters | changes)
+        for title, changes in vary.items()
+    ]
+
+
+def of_numbers(wanted):
+    """``(name, notebook, parameters)`` of notebooks that are named by number."""
+    found = []
+    for number in wanted:
+        number = number.strip().split("_")[0]
+        notebooks = sorted(NOTEBOOKS.glob(f"{number}_*.ipynb"))
+        if not notebooks:
+            known = names(NOTEBOOKS.glob("*.ipynb"))
+            sys.exit(f"--only {number}: no such notebook; there are {known}")
+        # What was run is what 05 shows; opened by hand, it shows results/.
+        parameters = {"records": "output"} if number == "05" else {}
+        found.append((notebooks[0].stem, notebooks[0], parameters))
+    return found
+
+
+def loaded(text, where):
+    """What a YAML text says: plain values; a tag that would run code is an error."""
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
+        line = str(error).replace("\n", " ") or "nested too deeply"
+        sys.exit(f"{where}: no YAML of plain values ({line[:200]})")
+
+
+def expand(name, notebook, parameters):
+    """One run for every combination of the values that stand in lists.
+
+    Yields ``(name, notebook, parameters, whether there is a list)``.
+    """
+    lists = {key: v for key, v in parameters.items() if isinstance(v, list)}
+    if math.prod(map(len, lists.values())) > MOST_RUNS:
+        sys.exit(f"{name}: its lists make more than {MOST_RUNS} runs; shorten them")
+    for values in itertools.product(*lists.values()):
+        chosen = dict(zip(lists, values))
+        label = "-".join([name, *(f"{key}={value}" for key, value in chosen.items())])
+        label = re.sub(r"[^\w .,=+-]", "_", label)[:150]  # it names files
+        yield label, notebook, {**parameters, **chosen}, bool(lists)
+
+
+def names(paths):
+    return ", ".join(sorted(path.name for path in paths))
+
+
+def check(name, notebook, parameters, overrides):
+    """Adds the overrides that the notebook knows; refuses a params file that errs."""
+    known = papermill.inspect_notebook(str(notebook))
+    overrides = {key: value for key, value in overrides.items() if key in known}
+    parameters = {**parameters, **overrides}
+    for key, value in parameters.items():
+        if key not in known:
+            sys.exit(
+                f'{name}: unknown parameter "{key}"; {notebook.stem} has '
+                f"{', '.join(known)}"
+            )
+        values = value if isinstance(value, list) and value else [value]
+        if not all(isinstance(one, (bool, int, float, str)) for one in values):
+            sys.exit(f"{name}: {key}: give a number, a text, true, false, or a list")
+    return name, notebook, parameters
