@@ -46,19 +46,24 @@ def by_question(records, model):
     """Groups the records of one model by what was predicted.
 
     Returns:
-        ``{title: records}``: one data set, split and order of clicks in each. A title
-        can name a file.
+        ``{title: records}``: one data set, split (STAMP: protocol) and order of clicks
+        in each. A title can name a file.
     """
     groups = {}
     for record in records:
         if record["model"] == model:
-            parameters = record["parameters"]
-            asked = [parameters.get(key) for key in ("split", "test_share", "order")]
-            title = [record["data"]["name"], *asked, parameters.get("evaluate_on")]
+            parameters, title = record["parameters"], [record["data"]["name"]]
+            title.append(_rules(parameters))
+            title += map(parameters.get, ("test_share", "order", "evaluate_on"))
             title = ", ".join(str(word) for word in title if word is not None)
             title = re.sub(r"[^\w .,()+-]", "_", title)[:100]
             groups.setdefault(title, []).append(record)
     return groups
+
+
+def _rules(parameters):
+    """What splits a record's data: for STAMP a protocol, the default if not stated."""
+    return parameters.get("split") or parameters.get("protocol", "srgnn")
 
 
 def settings(group):
@@ -135,9 +140,10 @@ def compare(group, metric, published):
         & (published["data"] == first["data"]["name"])
         & (first["parameters"].get("evaluate_on", "test") == "test")
     ]
-    for column in ("split", "test_share"):  # empty where it does not apply
-        asked = first["parameters"].get(column)
-        known = known[known[column].isna() | (known[column] == asked)]
+    asked = {"split": _rules(first["parameters"])}
+    asked["test_share"] = first["parameters"].get("test_share")
+    for column, value in asked.items():  # empty where it does not apply
+        known = known[known[column].isna() | (known[column] == value)]
     values.update({row["model"]: [row["value"]] for _, row in known.iterrows()})
     return values, ours
 
