@@ -1,6 +1,7 @@
 """Executes notebooks with papermill; called by run.sh in the environment it makes."""
 
 import argparse
+import itertools
 import json
 import logging
 import os
@@ -31,20 +32,27 @@ def main():
         (name, notebook, parameters, executed / f"{name}.ipynb", listed, options.again)
         for name, notebook, parameters, listed in runs
     ]
-    if options.jobs == 1:
-        rows = [execute(*job) for job in jobs]
-    else:
-        share = str(max(os.cpu_count() // options.jobs, 1))
-        os.environ["TF_NUM_INTRAOP_THREADS"] = share
-        with ProcessPoolExecutor(options.jobs, get_context("spawn")) as pool:
-            rows = list(pool.map(execute, *zip(*jobs)))
+    rows = []
+    for row in outcomes(jobs, options.jobs):
+        rows.append(row)
+        if options.record and row["record"]:
+            keep(row)
     show(rows)
-    if options.record:
-        keep(rows)
     failures = [row for row in rows if row["failure"]]
     for row in failures:
         print(f"\nFAILED {row['name']}: {row['failure']}\n  see {row['copy']}")
     return 1 if failures else 0
+
+
+def outcomes(jobs, at_once):
+    """Yields what ``execute`` returns for each job, in their order."""
+    if at_once == 1:
+        yield from itertools.starmap(execute, jobs)
+    else:
+        share = str(max(os.cpu_count() // at_once, 1))
+        os.environ["TF_NUM_INTRAOP_THREADS"] = share
+        with ProcessPoolExecutor(at_once, get_context("spawn")) as pool:
+            yield from pool.map(execute, *zip(*jobs))
 
 
 def parse(arguments):
@@ -161,14 +169,12 @@ def record_of(notebook):
     return Path(printed[-1]) if printed else None
 
 
-def keep(rows):
-    """Copies what the runs left to ``results/<name of the run>``."""
-    for row in rows:
-        if row["record"]:
-            folder = ROOT / "results" / row["name"]
-            folder.mkdir(exist_ok=True)
-            shutil.copy2(row["record"], folder / "result.json")
-            shutil.copy2(row["copy"], folder / "notebook.ipynb")
+def keep(row):
+    """Copies what a run left to ``results/<name of the run>``."""
+    folder = ROOT / "results" / row["name"]
+    folder.mkdir(exist_ok=True)
+    shutil.copy2(row["record"], folder / "result.json")
+    shutil.copy2(row["copy"], folder / "notebook.ipynb")
 
 
 def show(rows):

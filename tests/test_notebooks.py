@@ -285,7 +285,7 @@ def test_a_kept_run_is_its_record_and_its_notebook(tmp_path, monkeypatch):
     (tmp_path / "results").mkdir()
     for name in ("result.json", "copy.ipynb"):
         (tmp_path / name).write_text(name)
-    made = {"name": "a", "record": tmp_path / "result.json"}
-    run.keep([{**made, "copy": tmp_path / "copy.ipynb"}, {"name": "b", "record": None}])
+    copy = tmp_path / "copy.ipynb"
+    run.keep({"name": "a", "record": tmp_path / "result.json", "copy": copy})
     kept = sorted((tmp_path / "results").rglob("*.*"))
     assert [path.read_text() for path in kept] == ["copy.ipynb", "result.json"]
