@@ -38,7 +38,7 @@ def runs(options):
     checked = [check(*run, overrides) for run in wanted]
     expanded = [one for run in checked for one in expand(*run)]
     if len({name for name, *_ in expanded}) < len(expanded):
-        sys.exit(f"{options.params}: two runs have the same values in a list")
+        sys.exit(f"{options.params or '--only'}: the same run twice; name each once")
     return expanded
 
 

@@ -401,6 +401,11 @@ def test_an_override_of_anything_ends_in_one_line(value):
     assert "seed" in str(caught.value)
 
 
+def test_a_notebook_named_twice_is_said_to_be():
+    with pytest.raises(SystemExit, match="--only: the same run twice"):
+        plan.runs(job.parse(["--only", "02,02"]))
+
+
 def test_a_value_with_slashes_in_a_list_names_no_folder(tmp_path):
     path = tmp_path / "params.yaml"
     path.write_text("notebook: 02_preprocess\nmovielens_path: [sample, ../../../x]")

@@ -126,6 +126,20 @@ def test_published_figures_stand_beside_runs_on_the_test_part_alone(tmp_path):
         assert ("SR-GNN" in values) == question.endswith("test")
 
 
+def test_published_figures_stand_beside_runs_on_their_own_rules_alone(tmp_path):
+    published = pd.DataFrame(
+        [["SR-GNN", "toy", "srgnn", None, "hr_at_20", 0.5]],
+        columns=["model", "data", "split", "test_share", "metric", "value"],
+    )
+    for rules in ({}, {"protocol": "srgnn"}, {"protocol": "modelzoo"}):
+        written(tmp_path, epochs=1, **rules)  # an old record does not state the default
+    questions = comparison.by_question(results.load(tmp_path), "stamp")
+    assert len(questions) == 2
+    for question, group in questions.items():
+        values, _ = comparison.compare(group, "hr_at_20", published)
+        assert ("SR-GNN" in values) == ("srgnn" in question)
+
+
 def test_a_seed_counts_once_wherever_its_data_lay(tmp_path):
     for path in ("ml-1m", "data/ml-1m"):
         written(tmp_path, data_path=path, epochs=1, metrics={"hr_at_20": 0.4})
