@@ -33,7 +33,8 @@ def runs(options):
         if key not in known:
             stems = ", ".join(notebook.stem for _, notebook, _ in wanted)
             sys.exit(
-                f'unknown parameter "{key}"; {stems} know {", ".join(sorted(known))}'
+                f'unknown parameter "{key}"; known to {stems}: '
+                f"{', '.join(sorted(known))}"
             )
     checked = [check(*run, overrides) for run in wanted]
     expanded = [one for run in checked for one in expand(*run)]

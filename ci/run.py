@@ -129,7 +129,7 @@ def execute(name, notebook, parameters, copy, listed=False, again=True):
         )
         row["record"] = record_of(done)
     except PapermillExecutionError as error:
-        row["failure"] = f"cell {error.exec_count}: {error.ename}: {error.evalue}"
+        row["failure"] = f"cell [{error.exec_count}]: {error.ename}: {error.evalue}"
     except Exception as error:  # a kernel that died, for one
         row["failure"] = f"{type(error).__name__}: {error}"
     row["seconds"] = time.time() - started

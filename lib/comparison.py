@@ -5,9 +5,22 @@ import re
 
 import pandas as pd
 
-from lib import files, sources
+from lib import files, results
 from lib.errors import InputError
 
+# Steps of the audit in notebook 06: the labels of ci/params/stamp_audit.yaml, mf_audit.
+AUDIT = {
+    "stamp": (
+        *("+ mask", "+ m_s", "+ logits", "+ whole pass", "+ order of time"),
+        *("+ SR-GNN's rules", "m_s alone", "logits alone", "whole pass alone"),
+        *("order of time alone", "SR-GNN's rules alone"),
+    ),
+    "mf": (
+        *("+ biases", "+ leak-free means", "+ shuffling", "+ split by time"),
+        *("+ penalty per rating", "leak-free means alone", "shuffling alone"),
+        *("split by time alone", "penalty per rating alone"),
+    ),
+}
 # Runs of one setting may differ in these: they change nothing that is trained.
 NOT_ASKED = (
     "seed",
@@ -74,8 +87,8 @@ def settings(group):
 
     Returns:
         ``{label: records}``. The label is the parameter of that name, where it is set;
-        else model, variant, epochs, precision, and the parameters in which the group's
-        settings differ.
+        else model, variant, epochs, precision, and the parameters in which settings
+        of that variant differ.
     """
     alike = {}
     for record in group:
@@ -87,23 +100,34 @@ def settings(group):
         )
         alike.setdefault(key, {})[record["parameters"].get("seed")] = record
     alike = [list(of_seeds.values()) for of_seeds in alike.values()]
-    chosen = [same[0]["parameters"] for same in alike]
-    differ = [
-        name
-        for name in chosen[0]
-        if name not in (*NOT_ASKED, "epochs", "variant")
-        and len({str(known[name]) for known in chosen if name in known}) > 1
-    ]
+    firsts = [same[0] for same in alike]
     found = {}
-    for same, parameters in zip(alike, chosen):
-        first = same[0]
-        words = [first["model"], first["variant"], f"{parameters.get('epochs')} ep."]
-        words += [(first["device"] or {}).get("matmul_dtype")]
-        words += [f"{name}={parameters[name]}" for name in differ if name in parameters]
-        label = _plain(" ".join(str(word) for word in words if word))
-        given = _plain(parameters.get("label") or label)
-        found[label if given in found else given] = same
+    for same, first in zip(alike, firsts):
+        label = _plain(" ".join([_name(first), *_differing(first, firsts)]))
+        given = _plain(first["parameters"].get("label") or label)
+        label = label if given in found else given
+        found[f"{label} ({len(found) + 1})" if label in found else label] = same
     return found
+
+
+def _name(record):
+    words = [record["model"], record["variant"]]
+    words += [f"{record['parameters'].get('epochs')} ep."]
+    words += [(record["device"] or {}).get("matmul_dtype")]
+    return " ".join(str(word) for word in words if word)
+
+
+def _differing(record, others):
+    """``name=value`` of what is not alike in all settings of the same variant."""
+    alike = [other for other in others if other["variant"] == record["variant"]]
+    told = {"precision_mode": [one for one in alike if _name(one) == _name(record)]}
+    words = []
+    for name, value in record["parameters"].items():
+        known = [one["parameters"] for one in told.get(name, alike)]
+        values = {str(one[name]) for one in known if name in one}
+        if len(values) > 1 and name not in (*NOT_ASKED, "epochs"):
+            words.append(f"{name}={value}")
+    return words
 
 
 def _plain(text):
@@ -148,6 +172,33 @@ def compare(group, metric, published):
     return values, ours
 
 
+def costs(records, steps, metric):
+    """What each step of an audit reached: a row a step, as far as it was recorded.
+
+    Args:
+        records: runs of one model; runs that differ in the seed alone are one step.
+        steps: their labels, in the order of the rows.
+        metric: a name in their metrics.
+
+    Returns:
+        A table with the labels as index and the columns ``runs``, ``mean``, ``lowest``
+        and ``highest`` of the metric, and ``seconds``, the median time of training.
+    """
+    found = settings(records)
+    table = pd.DataFrame(
+        index=pd.Index([label for label in steps if label in found], name="setting"),
+        columns=["runs", "mean", "lowest", "highest", "seconds"],
+        dtype="float64",
+    )
+    for label in table.index:
+        values = pd.Series([record["metrics"][metric] for record in found[label]])
+        seconds = [record["timing"].get("train_s") for record in found[label]]
+        seconds = pd.Series(seconds, dtype="float64").dropna().median()
+        spread = values.mean(), values.min(), values.max()
+        table.loc[label] = [len(values), *spread, seconds]
+    return table.astype({"runs": "int64"})
+
+
 def peers(benches):
     """What other programs reached on our splits, in the form of ``published.csv``."""
     rows = [
@@ -165,14 +216,18 @@ def peers(benches):
     return pd.DataFrame(rows)
 
 
-def benches(folder):
-    """What ``ci/bench.sh`` left below a folder: ``{"stamp": ..., "mf": ...}``.
+def benches(text):
+    """What ``ci/bench.sh`` left below the folders of ``results.folders``.
+
+    Returns:
+        ``{"stamp": ..., "mf": ...}``, each with its ``rows`` as a table.
 
     Raises:
         InputError: a file in a folder ``bench`` is none of them.
     """
     found = {}
-    for path in sorted(sources.resolve(folder).rglob("bench/*.json")):
+    paths = [p for f in results.folders(text) for p in sorted(f.rglob("bench/*.json"))]
+    for path in paths:
         try:
             bench = files.read_json(path)
             assert all(

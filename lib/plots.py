@@ -36,8 +36,9 @@ def label(metric):
 def ranking(values, form, ours=(), xlabel="", bars=True):
     """Horizontal bars, best at the top; ours dark, what they are compared with light.
 
-    With ``bars=False`` points instead, on an axis that need not start at 0: for numbers
-    whose differences are small beside themselves.
+    With ``bars=False`` points instead, for numbers whose differences are small beside
+    themselves: the axis need not start at 0, and what is far worse than most stands as
+    a triangle on its edge.
 
     Args:
         values: name -> number, or numbers: their mean, with a line from the lowest to
@@ -64,15 +65,61 @@ def ranking(values, form, ours=(), xlabel="", bars=True):
         drawn = ax.barh(names, numbers, color=colors, xerr=spread, ecolor=MID)
         ax.bar_label(drawn, [form.format(number) for number in numbers], padding=3)
     else:
-        ax.errorbar(numbers, names, xerr=spread, ls="", ecolor=MID, capsize=3)
-        ax.scatter(numbers, names, c=colors, edgecolors=DARK, zorder=3)
-        for row, (number, high) in enumerate(zip(numbers, numbers + spread[1])):
-            place = {"xytext": (7, 0), "textcoords": "offset points", "va": "center"}
-            ax.annotate(form.format(number), (high, row), **place)
-    ax.margins(x=0.12)
+        _points(ax, names, numbers, spread, colors, form)
+    ax.margins(x=0.12 if bars else 0.2)
     ax.grid(axis="y", visible=False)
     ax.set_xlabel(xlabel)
     return fig, ax
+
+
+def _points(ax, names, numbers, spread, colors, form):
+    """The points of ``ranking``, lowest best, each with its number beside it."""
+    edge = min(numbers) + 3 * (np.median(numbers) - min(numbers))
+    far = np.array(numbers) > edge if len(numbers) > 3 else np.zeros(len(numbers), bool)
+    at = np.where(far, edge, numbers)
+    reach = np.where(far, 0, spread)
+    for marker, drawn in (("o", ~far), (">", far)):
+        y, c = np.flatnonzero(drawn), np.array(colors)[drawn]
+        ax.scatter(at[drawn], y, c=c, edgecolors=DARK, marker=marker, s=24, zorder=3)
+    wide = np.flatnonzero(reach.sum(axis=0))  # a single value has no line
+    line = {"ls": "", "ecolor": MID, "capsize": 3, "zorder": 4}
+    ax.errorbar(at[wide], wide, xerr=reach[:, wide], **line)
+    ax.set_yticks(range(len(names)))
+    ax.set_yticklabels(names)
+    for row, (number, right) in enumerate(zip(numbers, at + reach[1])):
+        place = {"xytext": (7, 0), "textcoords": "offset points", "va": "center"}
+        ax.annotate(form.format(number), (right, row), **place)
+
+
+def audit(table, metric):
+    """What each step of ``comparison.costs`` reached, and how long it trained.
+
+    Args:
+        table: of ``comparison.costs``, not empty.
+        metric: the metric that it holds.
+
+    Returns:
+        ``(fig, axs)``: means with the range of the seeds on the left, seconds on the
+        right; the first step is also drawn as a line through all others.
+    """
+    size = (7.6, 0.8 + 0.36 * len(table))
+    widths = {"width_ratios": [3, 1]}
+    fig, axs = plt.subplots(1, 2, figsize=size, sharey=True, gridspec_kw=widths)
+    means = table["mean"].to_numpy()
+    reach = [means - table["lowest"].to_numpy(), table["highest"].to_numpy() - means]
+    axs[0].errorbar(means, table.index, xerr=reach, fmt="o", capsize=3)
+    for row, mean in enumerate(means):
+        place = {"xytext": (0, 5), "textcoords": "offset points", "ha": "center"}
+        axs[0].annotate(f"{mean:.4f}", (mean, row), fontsize="small", **place)
+    axs[0].axvline(means[0], color="#7a8a99", ls=":")
+    axs[0].set_xlabel(f"{label(metric)}, mean and range of seeds")
+    axs[1].barh(table.index, table["seconds"], color=LIGHT, edgecolor=DARK)
+    axs[1].set_xlabel("training (seconds)")
+    axs[0].margins(x=0.12, y=0.06)
+    axs[0].invert_yaxis()
+    for ax in axs:
+        ax.grid(axis="y", visible=False)
+    return fig, axs
 
 
 def whole_epochs(ax):

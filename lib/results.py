@@ -3,14 +3,10 @@
 import hashlib
 import json
 import os
-import platform
-import subprocess
-import sys
 import time
-from importlib import metadata
 from pathlib import Path
 
-from lib import sources, workers
+from lib import provenance, sources, workers
 from lib.device import logical_id
 from lib.errors import InputError
 from lib.files import now, read_json, write_text
@@ -35,7 +31,6 @@ KEYS = {
     "timing": dict,  # seconds, examples/s, MB, date: what differs from run to run
 }
 _SILENT = ("output_dir", "label")  # parameters that change nothing that is computed
-_PACKAGES = ("tensorflow", "tensorflow-cpu", "keras", "npu_device", "numpy", "pandas")
 
 
 class Run:
@@ -147,8 +142,8 @@ class Run:
             "parameters": self.parameters,
             "data": self.data,
             "device": device.record() if device else None,
-            "versions": versions(),
-            "git_commit": git_commit(),
+            "versions": provenance.versions(),
+            "git_commit": provenance.git_commit(),
             "seed": self.parameters.get("seed"),
             "history": list(history),
             "metrics": metrics,
@@ -156,7 +151,7 @@ class Run:
             "timing": {
                 **(timing or {}),
                 "wall_time_s": self.wall_s(),
-                "peak_memory_mb": peak_memory_mb(),
+                "peak_memory_mb": provenance.peak_memory_mb(),
                 "started_at": self.started_at,
                 "finished_at": now(),
             },
@@ -214,26 +209,37 @@ def _is_numbers(row):
     return isinstance(row, dict) and {type(v) for v in row.values()} <= {int, float}
 
 
-def load(folder):
-    """Reads every ``result.json`` below a folder.
+def folders(text):
+    """The folders that ``records`` names: one, or several with commas between."""
+    whole = sources.resolve(text)
+    if whole.is_dir():
+        return [whole]
+    return [sources.resolve(part.strip()) for part in str(text).split(",")]
+
+
+def load(text):
+    """Reads every ``result.json`` below one or several folders.
 
     Args:
-        folder: a path; a relative one starts at the repository's root.
+        text: a path, or several with commas between; a relative one starts at the
+            repository's root.
 
     Returns:
         A list of records, ordered by run name.
 
     Raises:
-        InputError: the folder holds no record, or a file that is none.
+        InputError: a folder holds no record, or a file that is none.
     """
-    folder = sources.resolve(folder)
-    records = [_read(path) for path in sorted(folder.rglob("result.json"))]
-    if not records:
-        raise InputError(
-            f'records="{folder}": no result.json below it; run notebooks 03 and 04, or '
-            '"bash ci/run.sh", first.'
-        )
-    return sorted(records, key=lambda record: record["run"])
+    paths = set()
+    for folder in folders(text):
+        found = set(folder.rglob("result.json"))
+        if not found:
+            raise InputError(
+                f'records="{folder}": no result.json below it; run notebooks 03 and '
+                '04, or "bash ci/run.sh", first.'
+            )
+        paths |= found
+    return sorted(map(_read, sorted(paths)), key=lambda record: record["run"])
 
 
 def _read(path):
@@ -243,40 +249,6 @@ def _read(path):
         record = None
     check(record, path)
     return record
-
-
-def versions():
-    """Versions of Python and of the packages that can change a result."""
-    found = {"python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            found[package.replace("-cpu", "")] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
-
-
-def git_commit():
-    """The commit that runs, with ``-dirty`` where files differ; None outside git."""
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    try:
-        done = subprocess.run(command, cwd=sources.ROOT, capture_output=True, text=True)
-    except OSError:
-        return None
-    return done.stdout.strip() or None
-
-
-def peak_memory_mb():
-    """Largest resident size of this process so far, in MB (10^6 bytes)."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        import psutil
-
-        return round(psutil.Process().memory_info().peak_wset / 1e6)
-    unit = 1 if sys.platform == "darwin" else 1024
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return round(peak * unit / 1e6)
 
 
 def relative(path):

@@ -1,6 +1,8 @@
 """The house stays as README and design say: small, acyclic, true to its word."""
 
 import ast
+import base64
+import json
 import re
 import subprocess
 import sys
@@ -8,6 +10,7 @@ import sys
 import pytest
 import yaml
 
+from lib import comparison
 from lib.sources import ROOT
 
 MODULES = sorted((ROOT / "lib").glob("*.py"))
@@ -19,7 +22,7 @@ WITHOUT_TENSORFLOW = (
     "metrics",
     "baselines",
 )
-WITHOUT_TENSORFLOW += ("parameters", "results", "comparison", "plots")
+WITHOUT_TENSORFLOW += ("parameters", "results", "provenance", "comparison", "plots")
 WITHOUT_TENSORFLOW += ("device", "ascend", "launch_options", "processors")
 WITHOUT_TENSORFLOW += ("files", "losses")
 
@@ -88,6 +91,24 @@ def test_what_a_readme_names_exists(name):
     assert paths or name.startswith("results")
     for path in paths:
         assert (ROOT / path).exists(), path
+
+
+def test_the_figure_of_the_readmes_is_the_notebooks():
+    notebook = json.loads((ROOT / "notebooks/03_stamp.ipynb").read_text("utf-8"))
+    drawn = [
+        base64.b64decode(output["data"]["image/png"])
+        for cell in notebook["cells"]
+        for output in cell.get("outputs", [])
+        if "image/png" in output.get("data", {})
+    ]
+    assert (ROOT / "docs/stamp_sample.png").read_bytes() in drawn
+
+
+def test_the_audit_has_the_steps_that_it_trains():
+    for model, steps in comparison.AUDIT.items():
+        path = ROOT / f"ci/params/{model}_audit.yaml"
+        varied = yaml.safe_load(path.read_text(encoding="utf-8"))["vary"].values()
+        assert tuple(changes["label"] for changes in varied) == steps
 
 
 def test_both_readmes_tell_the_same():

@@ -227,9 +227,12 @@ def run_job(*arguments):
     [
         (
             ["--only", "03", "--set", "epoch=3"],
-            'unknown parameter "epoch"; 03_stamp know',
+            'unknown parameter "epoch"; known to 03_stamp: ',
         ),
-        (["--set", "nosuch=1"], 'unknown parameter "nosuch"; 01_explore_data, 02_'),
+        (
+            ["--set", "nosuch=1"],
+            'unknown parameter "nosuch"; known to 01_explore_data, 02_',
+        ),
         (["--only", "99"], "--only 99: no such notebook; there are 01_explore"),
         (["--params", "none.yaml"], "--params none.yaml: no such file; ci/params has"),
         (["--set", "epochs"], "--set epochs: write it as key=value"),
@@ -252,7 +255,8 @@ def test_the_main_job_refuses_what_it_does_not_know(arguments, sentence):
 def test_a_failing_cell_is_named_and_its_notebook_kept(setting, sentence):
     done = run_job("--only", "03", "--set", setting)
     assert done.returncode == 1
-    assert re.search(r"FAILED 03_stamp: cell \d+: " + re.escape(sentence), done.stdout)
+    failed = r"FAILED 03_stamp: cell \[\d+\]: " + re.escape(sentence)
+    assert re.search(failed, done.stdout)
     kept = Path(ROOT, re.search(r"see (\S+)", done.stdout).group(1))
     shown = [o for cell in code_cells(kept) for o in cell.outputs]
     assert any(o.output_type == "error" and "InputError" in o.ename for o in shown)

@@ -1,11 +1,12 @@
 """Records are whole, comparable, and honest about what is no record."""
 
 import json
+import subprocess
 
 import pandas as pd
 import pytest
 
-from lib import comparison, results
+from lib import comparison, provenance, results
 from lib.errors import InputError
 
 DATA = {"name": "toy", "sha256": "0" * 64, "counts": {"clicks": 3}}
@@ -75,6 +76,34 @@ def test_a_folder_without_records_says_how_to_make_some(tmp_path):
         results.load(tmp_path)
 
 
+def test_own_records_stand_beside_others_and_a_missing_folder_is_named(tmp_path):
+    for name in ("mine", "others"):
+        written(tmp_path / name, label=name)
+    both = results.load(f"{tmp_path}/mine, {tmp_path}/others")
+    assert sorted(r["parameters"]["label"] for r in both) == ["mine", "others"]
+    assert len(results.load(f"{tmp_path},{tmp_path}/mine")) == 2  # each file once
+    with pytest.raises(InputError, match="nowhere.*no result.json"):
+        results.load(f"{tmp_path}/mine, {tmp_path}/nowhere")
+
+
+def test_a_record_kept_in_results_makes_no_later_run_dirty(tmp_path, monkeypatch):
+    monkeypatch.setattr("lib.sources.ROOT", tmp_path)
+    assert provenance.git_commit() is None
+    kept, code = tmp_path / "results" / "result.json", tmp_path / "code.py"
+    for path in (kept, code):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("1")
+    name = ("-c", "user.name=a", "-c", "user.email=a@b")
+    for words in (["init", "-q"], ["add", "."], [*name, "commit", "-qm", "all"]):
+        subprocess.run(["git", *words], cwd=tmp_path, check=True)
+    commit = provenance.git_commit()
+    assert len(commit) == 40
+    kept.write_text("2")
+    assert provenance.git_commit() == commit
+    code.write_text("2")
+    assert provenance.git_commit() == commit + "-dirty"
+
+
 def test_an_output_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="output_dir: .*file.* cannot be made"):
@@ -95,9 +124,29 @@ def test_only_runs_that_differ_in_the_seed_alone_are_averaged(tmp_path):
 def test_a_label_names_a_setting_and_never_hides_another(tmp_path):
     for dim in (8, 32):
         written(tmp_path, label="mine", latent_dim=dim, epochs=1)
-    labels = list(comparison.settings(results.load(tmp_path)))
+    one, other = results.load(tmp_path)
+    moved = {**other, "device": {"kind": "gpu"}}  # alike in all that a label tells
+    labels = list(comparison.settings([one, other, moved]))
     assert "mine" in labels
-    assert len(labels) == 2
+    assert len(labels) == 3
+
+
+def test_a_label_tells_what_differs_among_settings_of_a_variant(tmp_path):
+    written(tmp_path, epochs=1, dropout=0.2, scale=1)
+    written(tmp_path, epochs=2, dropout=0.4, scale=1)
+    labels = sorted(comparison.settings(results.load(tmp_path)))
+    assert labels == ["stamp paper 1 ep. dropout=0.2", "stamp paper 2 ep. dropout=0.4"]
+
+
+def test_the_steps_of_an_audit_stand_in_its_order_as_far_as_recorded(tmp_path):
+    for seed, label, rate in ((0, "+ b", 0.4), (0, "+ a", 0.1), (1, "+ a", 0.3)):
+        metrics = {"hr_at_20": rate}
+        written(tmp_path, metrics=metrics, seed=seed, label=label, fixes=label)
+    of = comparison.costs(results.load(tmp_path), ["+ a", "+ never", "+ b"], "hr_at_20")
+    assert list(of.index) == ["+ a", "+ b"]
+    assert of.loc["+ a", ["runs", "lowest", "highest"]].tolist() == [2, 0.1, 0.3]
+    assert of.loc["+ a", "mean"] == pytest.approx(0.2)
+    assert comparison.costs([], ["+ a"], "hr_at_20").empty
 
 
 def test_a_label_is_no_part_of_what_was_run(tmp_path):

@@ -287,7 +287,7 @@ def test_a_dry_run_shows_the_workers_of_the_second_host():
     ("arguments", "sentence"),
     [
         (["--engine", "tensorflow", "--devices", "0,0"], "0,0: give different numbers"),
-        (["--set", "epoch=3"], 'unknown parameter "epoch"; 03_stamp know'),
+        (["--set", "epoch=3"], 'unknown parameter "epoch"; known to 03_stamp: '),
         (["--devices", "3-4"], "devices 3, 4: 2 or 4 of them stay in one ring"),
         (["--devices", "3"], "3 of them; an Ascend 910 server trains on 1, 2, 4 or 8"),
         (["--devices", "7-8"], "devices 7, 8: give different numbers from 0 to 7"),

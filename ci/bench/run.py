@@ -15,7 +15,7 @@ from pathlib import Path
 
 import plans
 
-from lib import device, results, sources
+from lib import device, provenance, results, sources
 
 HERE = Path(__file__).resolve().parent
 
@@ -154,8 +154,8 @@ def main():
         "bench": options.model,
         "device": device.open("cpu").record(),
         "cores": os.cpu_count(),
-        "versions": results.versions(),
-        "git_commit": results.git_commit(),
+        "versions": provenance.versions(),
+        "git_commit": provenance.git_commit(),
     }
     rows = []
     if options.data:
