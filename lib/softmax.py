@@ -20,25 +20,33 @@ def matrix_product(a, b, dtype="float32", transpose_a=False, transpose_b=False):
     Returns:
         float32, with entries rounded to ``dtype``.
     """
+    return tf.cast(_rounded_product(a, b, dtype, transpose_a, transpose_b), tf.float32)
+
+
+def _rounded_product(a, b, dtype, transpose_a=False, transpose_b=False):
+    """``matrix_product`` in the type that the processor leaves it in."""
     how = {"transpose_a": transpose_a, "transpose_b": transpose_b}
     a, b = tf.cast(a, dtype), tf.cast(b, dtype)
     if dtype == "bfloat16" and not processors.multiplies_bfloat16():
         outcome = tf.matmul(tf.cast(a, tf.float32), tf.cast(b, tf.float32), **how)
-        outcome = tf.cast(outcome, dtype)
-    else:
-        outcome = tf.matmul(a, b, **how)
-    return tf.cast(outcome, tf.float32)
+        return tf.cast(tf.cast(outcome, dtype), tf.float32)
+    return tf.matmul(a, b, **how)
 
 
 def _losses(logits, probabilities, targets):
     """``-log p_y`` for each row, also where ``p_y`` is too small for float32."""
-    own = tf.gather(probabilities, targets, axis=1, batch_dims=1)
+
+    def of_targets(columns):
+        return tf.cast(tf.gather(columns, targets, axis=1, batch_dims=1), tf.float32)
+
+    def highest(columns):
+        return tf.cast(tf.reduce_max(columns, axis=1), tf.float32)
+
+    own = of_targets(probabilities)
 
     def safe():  # log p_y = z_y - z_max + log p_max, and p_max is at least 1 / n_items
-        highest = tf.reduce_max(logits, axis=1)
-        of_highest = tf.math.log(tf.reduce_max(probabilities, axis=1))
-        own_logit = tf.gather(logits, targets, axis=1, batch_dims=1)
-        return (highest - own_logit) - of_highest  # large terms cancel first
+        distance = highest(logits) - of_targets(logits)  # large terms cancel first
+        return distance - tf.math.log(highest(probabilities))
 
     # Two passes over (batch, n_items) that hardly any batch needs.
     return tf.cond(tf.reduce_all(own > SMALLEST), lambda: -tf.math.log(own), safe)
@@ -78,11 +86,16 @@ def cross_entropy_of_product(targets, queries, items, dtype="float32"):
     rows, for the items: ``u`` and the 1 at each target meet arrays of (batch, d) and
     never one of (batch, n_items).
 
+    ``P`` goes into products, which round it to ``dtype``. In bfloat16 it is rounded as
+    soon as it is there, which saves two passes and moves a loss by at most 2^-8; the
+    sums of its softmax are float32. float16 is too coarse near 0 to hold it earlier.
+
     Args:
         targets: int ``(batch,)`` or ``(batch, 1)``, rows of ``items``.
         queries: float32 ``(batch, d)``.
         items: float32 ``(n_items, d)``.
-        dtype: of the inputs of the three matrix products; all else is float32.
+        dtype: of the inputs of the three matrix products; sums, loss and gradients are
+            float32.
 
     Returns:
         float32 ``(batch,)``, in nats.
@@ -90,7 +103,9 @@ def cross_entropy_of_product(targets, queries, items, dtype="float32"):
 
     @tf.custom_gradient
     def of_product(queries, items, targets):
-        logits = matrix_product(queries, items, dtype, transpose_b=True)
+        logits = _rounded_product(queries, items, dtype, transpose_b=True)
+        if dtype == "float16":
+            logits = tf.cast(logits, tf.float32)
         probabilities = tf.nn.softmax(logits)
 
         def gradient(upstream):

@@ -131,18 +131,35 @@ def test_reduced_precision_rounds_inputs_of_products_and_nothing_else(dtype, ste
         assert np.abs(ours - theirs).max() < 6 * step * logits.max()
 
 
-@pytest.mark.parametrize("in_hardware", [True, False])
-def test_a_bfloat16_product_rounds_its_inputs_and_its_outcome(in_hardware, monkeypatch):
+@pytest.fixture(params=["in hardware", "by hand"])
+def bfloat16(request, monkeypatch):
+    in_hardware = request.param == "in hardware"
     if in_hardware and tf.__version__.startswith("2.6."):
         pytest.skip("TensorFlow 2.6 adds up in bfloat16, and is not left to do so")
     monkeypatch.setattr(processors, "multiplies_bfloat16", lambda: in_hardware)
+    return "bfloat16"
+
+
+def test_a_bfloat16_product_rounds_its_inputs_and_its_outcome(bfloat16):
     queries, items, *_ = product_case(dim=8)
-    found = softmax.matrix_product(queries, items, "bfloat16", transpose_b=True)
+    found = softmax.matrix_product(queries, items, bfloat16, transpose_b=True)
     a, b = (tf.cast(tf.cast(x, "bfloat16"), "float64") for x in (queries, items))
     expected = tf.matmul(a, b, transpose_b=True).numpy()
     added = (tf.abs(a) @ tf.abs(tf.transpose(b))).numpy()  # float32 sums round, too
     assert (np.abs(found - expected) <= 2**-8 * np.abs(expected) + 1e-6 * added).all()
     assert np.abs(found - queries @ items.T).max() > 2**-9  # float32 is elsewhere
+
+
+def test_rounded_probabilities_move_a_loss_by_no_more_than_is_said(bfloat16):
+    """Small whole numbers, whose products bfloat16 holds: probabilities alone round."""
+    rng = np.random.default_rng(0)
+    queries, items = (rng.integers(-1, 2, (n, 6)).astype("float32") for n in (32, 500))
+    case = queries, items, rng.integers(0, 500, 32), np.ones(32)
+    found, expected = of_product(*case, bfloat16), exact_of_product(*case)
+    assert found[0].dtype == found[1].dtype == found[2].dtype == np.float32
+    assert np.abs(found[0] - expected[0]).max() < 2**-8
+    for ours, theirs in zip(found[1:], expected[1:]):
+        assert np.abs(ours - theirs).max() < 2**-8 * np.abs(theirs).max()
 
 
 def test_large_products_overflow_nothing():
