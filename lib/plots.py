@@ -6,6 +6,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
+ERRORS = ("rmse", "mae")  # metrics in stars, lowest best
 DARK, MID, LIGHT = "#17365d", "#d9741e", "#b9c4d0"
 
 
@@ -29,7 +30,7 @@ def use_style():
 
 def label(metric):
     """How a figure names a metric of the records: ``hr_at_20`` is HR@20."""
-    unit = " (stars)" if metric in ("rmse", "mae") else ""
+    unit = " (stars)" if metric in ERRORS else ""
     return metric.upper().replace("_AT_", "@") + unit
 
 
@@ -72,10 +73,16 @@ def ranking(values, form, ours=(), xlabel="", bars=True):
     return fig, ax
 
 
-def _points(ax, names, numbers, spread, colors, form):
-    """The points of ``ranking``, lowest best, each with its number beside it."""
+def _points(ax, names, numbers, spread, colors, form, metric="rmse"):
+    """Points, each with its number; of errors, those far off stand on the edge.
+
+    Returns:
+        A mask of these.
+    """
     edge = min(numbers) + 3 * (np.median(numbers) - min(numbers))
-    far = np.array(numbers) > edge if len(numbers) > 3 else np.zeros(len(numbers), bool)
+    far = np.array(numbers) > edge
+    if len(numbers) < 4 or metric not in ERRORS:
+        far = np.zeros(len(numbers), bool)
     at = np.where(far, edge, numbers)
     reach = np.where(far, 0, spread)
     for marker, drawn in (("o", ~far), (">", far)):
@@ -89,36 +96,44 @@ def _points(ax, names, numbers, spread, colors, form):
     for row, (number, right) in enumerate(zip(numbers, at + reach[1])):
         place = {"xytext": (7, 0), "textcoords": "offset points", "va": "center"}
         ax.annotate(form.format(number), (right, row), **place)
+    return far
 
 
 def audit(table, metric):
     """What each step of ``comparison.costs`` reached, and how long it trained.
 
     Args:
-        table: of ``comparison.costs``, not empty.
+        table: of ``comparison.costs``, not empty; labels that end in " alone" start
+            from the first row, all others from the row before.
         metric: the metric that it holds.
 
     Returns:
         ``(fig, axs)``: means with the range of the seeds on the left, seconds on the
-        right; the first step is also drawn as a line through all others.
+        right; steps that add up on top, those taken alone below. The first step is
+        also a dotted line through the others of its panel.
     """
-    size = (7.6, 0.8 + 0.36 * len(table))
-    widths = {"width_ratios": [3, 1]}
-    fig, axs = plt.subplots(1, 2, figsize=size, sharey=True, gridspec_kw=widths)
-    means = table["mean"].to_numpy()
-    reach = [means - table["lowest"].to_numpy(), table["highest"].to_numpy() - means]
-    axs[0].errorbar(means, table.index, xerr=reach, fmt="o", capsize=3)
-    for row, mean in enumerate(means):
-        place = {"xytext": (0, 5), "textcoords": "offset points", "ha": "center"}
-        axs[0].annotate(f"{mean:.4f}", (mean, row), fontsize="small", **place)
-    axs[0].axvline(means[0], color="#7a8a99", ls=":")
-    axs[0].set_xlabel(f"{label(metric)}, mean and range of seeds")
-    axs[1].barh(table.index, table["seconds"], color=LIGHT, edgecolor=DARK)
-    axs[1].set_xlabel("training (seconds)")
-    axs[0].margins(x=0.12, y=0.06)
-    axs[0].invert_yaxis()
-    for ax in axs:
-        ax.grid(axis="y", visible=False)
+    alone = table.index.str.endswith(" alone")
+    parts = [table[~alone], table[alone | (np.arange(len(table)) == 0)]]
+    parts = [part for part in parts if len(part) > 1] or [table]
+    shape = {"height_ratios": list(map(len, parts)), "width_ratios": [3, 1]}
+    size = (7.6, 1.0 * len(parts) + 0.34 * sum(map(len, parts)))
+    fig, axs = plt.subplots(
+        len(parts), 2, figsize=size, sharey="row", squeeze=False, gridspec_kw=shape
+    )
+    for (left, right), part in zip(axs, parts):
+        means = part["mean"].to_numpy()
+        reach = np.array([means - part["lowest"], part["highest"] - means])
+        dark = [DARK] * len(means)
+        far = _points(left, part.index, means, reach, dark, "{:.4f}", metric)
+        if not far[0]:
+            left.axvline(means[0], color="#7a8a99", ls=":")
+        right.barh(range(len(part)), part["seconds"], color=LIGHT, edgecolor=DARK)
+        left.margins(x=0.15, y=0.06)
+        left.invert_yaxis()
+        for ax in (left, right):
+            ax.grid(axis="y", visible=False)
+    axs[-1, 0].set_xlabel(f"{label(metric)}, mean and range of seeds")
+    axs[-1, 1].set_xlabel("training (seconds)")
     return fig, axs
 
 
