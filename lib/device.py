@@ -108,9 +108,10 @@ def open(
     ``mixed_bfloat16``          not there               products in bfloat16    as left
     ==========================  ======================  ======================  =======
 
-    Float16 trains with a scaled loss. ``mixed_bfloat16`` is for comparing results:
-    without the instructions it is slow. Later releases of ``npu_device`` have new names
-    for the same: ``mixed_float16`` and ``allow_mix_precision_fp16`` for
+    These are the products that train; scores to rank by are float32 but where a card
+    lowers them. Float16 trains with a scaled loss. ``mixed_bfloat16`` is for comparing
+    results: without the instructions it is slow. Later releases of ``npu_device`` have
+    new names for the same: ``mixed_float16`` and ``allow_mix_precision_fp16`` for
     ``allow_mix_precision``, ``fp16`` for ``force_fp16``, ``origin`` for
     ``must_keep_origin_dtype``, ``cube_fp16in_fp32out`` for ``force_fp32``; where a
     release does not have one, the older name is set.

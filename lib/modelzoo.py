@@ -16,7 +16,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from lib import mf, stamp
+from lib import mf, softmax, stamp
 from lib.errors import InputError
 from lib.quiet import tf
 from lib.ratings import means
@@ -97,7 +97,10 @@ class STAMP(stamp.STAMP):
     def call(self, windows, training=False):
         if "logits" in self.fixes:
             return super().call(windows, training)
-        return tf.nn.softmax(self.scores(self.query(windows, training)))
+        query = self.query(windows)
+        dtype = self.matmul_dtype if training else "float32"
+        product = softmax.matrix_product(query, self.items(), dtype, transpose_b=True)
+        return tf.nn.softmax(product)
 
     def cross_entropy(self, targets, outcome):
         """The training loss of what ``call`` returns: ``(batch,)``."""

@@ -42,7 +42,8 @@ class STAMP(tf.keras.Model):
             (``m_a = m_s``).
         scale: of cosine scores; 0 leaves vectors as they are.
         dropout: share of the looked-up vectors' entries that a training step sets to 0.
-        matmul_dtype: type of the score product's inputs; its outcome is float32.
+        matmul_dtype: type of the inputs of the training loss's products. Scores to rank
+            by are float32 always: rounded ones tie, and a tie costs its best item.
         seed: of the initial weights and the dropout.
         frozen: parts that training leaves as they are, of ``PARTS``.
 
@@ -158,9 +159,8 @@ class STAMP(tf.keras.Model):
         return h_s * h_t
 
     def scores(self, query):
-        """A query against every item: ``(batch, n_items)``."""
-        items = self.items()
-        return softmax.matrix_product(query, items, self.matmul_dtype, transpose_b=True)
+        """A query against every item: float32 ``(batch, n_items)``."""
+        return tf.matmul(query, self.items(), transpose_b=True)
 
     def call(self, windows, training=False):
         query = self.query(windows, training)
