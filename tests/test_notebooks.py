@@ -127,6 +127,10 @@ RERUNS = {
         | {"evaluate_on": "validation", "static": False, "test_share": 0.3, "seed": 1},
         {"rmse": (0.7, 1.1), "mae": (0.5, 0.9)},
     ),
+    "06_audit_the_originals": (
+        {"seed": 1},
+        {"hr_at_20, STAMP as published": (0.2, 0.25), "rmse, + biases": (0.9, 1)},
+    ),
     "08_recommend_and_export": (
         {"top_k": 3, "seed": 1, "interactive": "no"},
         {"sessions": (100, 1e4), "same_in_saved_model": (0.99, 1.01)},
@@ -215,6 +219,12 @@ def test_05_reads_one_record_and_many(tmp_path):
         "05_accuracy_and_throughput", tmp_path / "one", {"records": str(one)}
     )
     assert again["metrics"] == {"runs": 1}
+
+
+def test_06_says_which_runs_it_needs(tmp_path):
+    records = {"records": str(ROOT / "results/mf_ablation")}
+    with pytest.raises(papermill.PapermillExecutionError, match='label "STAMP as pub'):
+        execute("06_audit_the_originals", tmp_path, records)
 
 
 def run_job(*arguments):
