@@ -92,11 +92,9 @@ def settings(group):
     """
     alike = {}
     for record in group:
-        stated = record["parameters"].items()
-        asked = {k: v for k, v in stated if k not in NOT_ASKED and v != ""}
         data = record["data"].get("sha256")
         key = json.dumps(
-            [asked, data, record["model"], record["device"]], sort_keys=True
+            [_asked(record), data, record["model"], record["device"]], sort_keys=True
         )
         alike.setdefault(key, {})[record["parameters"].get("seed")] = record
     alike = [list(of_seeds.values()) for of_seeds in alike.values()]
@@ -108,6 +106,12 @@ def settings(group):
         label = label if given in found else given
         found[f"{label} ({len(found) + 1})" if label in found else label] = same
     return found
+
+
+def _asked(record):
+    """The parameters that make a record's setting."""
+    stated = record["parameters"].items()
+    return {k: v for k, v in stated if k not in NOT_ASKED and v != ""}
 
 
 def _name(record):
@@ -183,10 +187,18 @@ def costs(records, steps, metric):
     Returns:
         A table with the labels as index and the columns ``runs``, ``mean``, ``lowest``
         and ``highest`` of the metric, and ``seconds``, the median time of training.
+
+    Raises:
+        InputError: runs of one label that differ in more than the seed and the machine.
     """
-    found = settings(records)
+    found = {}
+    for record in records:
+        of_seeds = found.setdefault(record["parameters"].get("label"), {})
+        of_seeds[record["parameters"].get("seed")] = record
+    shown = [label for label in steps if label in found]
+    found = {label: _one_setting(label, found[label]) for label in shown}
     table = pd.DataFrame(
-        index=pd.Index([label for label in steps if label in found], name="setting"),
+        index=pd.Index(shown, name="setting"),
         columns=["runs", "mean", "lowest", "highest", "seconds"],
         dtype="float64",
     )
@@ -197,6 +209,27 @@ def costs(records, steps, metric):
         spread = values.mean(), values.min(), values.max()
         table.loc[label] = [len(values), *spread, seconds]
     return table.astype({"runs": "int64"})
+
+
+def _one_setting(label, of_seeds):
+    """The runs of a label, checked: alike but for the seed and the machine."""
+    runs = [of_seeds[seed] for seed in sorted(of_seeds)]
+    made = [
+        {
+            **_asked(record),
+            "precision_mode": (record["device"] or {}).get("matmul_dtype"),
+            "data": record["data"].get("sha256"),
+        }
+        for record in runs
+    ]
+    names = sorted({name for one in made for name in one})
+    differ = [n for n in names if len({str(one.get(n)) for one in made}) > 1]
+    if differ:
+        raise InputError(
+            f'label "{label}": its runs differ in {", ".join(differ)}; a label is one '
+            "setting, so leave the folders of the others out of records."
+        )
+    return runs
 
 
 def peers(benches):

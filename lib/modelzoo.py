@@ -23,7 +23,7 @@ from lib.ratings import means
 
 PENALTY = 1e-4  # on the sum of squares of a whole table, at every step
 START = 0.05  # half-width of the uniform, standard deviation of the normal start
-STAMP_FIXES = ("mask", "m_s", "logits")
+STAMP_FIXES = ("mask", "m_s", "logits", "penalty")
 MF_FIXES = ("biases", "means", "penalty")
 CLIP = 1e-7  # Keras keeps probabilities this far from 0 and 1
 
@@ -39,6 +39,7 @@ class STAMP(stamp.STAMP):
     Fixes: ``"mask"`` leaves padding out of the mean and the attention; items are then
     numbered from 1, see ``first_item``. ``"m_s"`` adds ``+ m_s`` to ``m_a``.
     ``"logits"`` returns scores, and trains on them as ``stamp.STAMP`` does.
+    ``"penalty"`` takes the penalty away.
 
     The loss, Keras' sparse categorical cross-entropy, sees in a compiled graph that
     probabilities come from a softmax and goes back to its input, so ``fit`` trains on
@@ -66,7 +67,7 @@ class STAMP(stamp.STAMP):
 
     def weight(self, name, shape, number):
         starts, seed = tf.keras.initializers, 100 * self.seed + number
-        penalty = tf.keras.regularizers.l2(PENALTY)
+        penalty = None if "penalty" in self.fixes else tf.keras.regularizers.l2(PENALTY)
         if name == "embedding":
             start = starts.RandomUniform(-START, START, seed=seed)
         elif name in stamp.PARTS["layers"]:  # the two of tanh

@@ -81,8 +81,9 @@ def mf_case(data, **options):
 
 def published_stamp(data):
     model = modelzoo.STAMP(data.n_items, 16)
-    take = stamp.batch_of(data.train, 8)
-    return model, take, len(data.train), "sparse_categorical_crossentropy"
+    data = data.numbered_from(model.first_item)
+    take = stamp.batch_of(data.train, 8, model.first_item)
+    return model, take, len(data.train), model.cross_entropy
 
 
 def published_mf(data):

@@ -119,9 +119,14 @@ def windows_and_targets(rng, n=BATCH):
 
 
 def follow(model, literal, batches, loss, rate):
-    """Trains model and reference on the same batches: ``(losses, expected)``."""
+    """Trains model and reference on the same batches.
+
+    Returns the losses of both and the weights of the reference at the end.
+    """
     start = modelzoo.get_weights(model)
     weights = {name: array.astype(np.float64) for name, array in start.items()}
+    found = np.squeeze(model.predict_on_batch(batches[0][0]))
+    np.testing.assert_allclose(found, literal(weights, batches[0][0]), 1e-5, 1e-7)
     adam = LiteralAdam(rate)
     model.compile(optimizer=optimizers.adam(rate, len(batches)), loss=loss)
     losses, expected = [], []
@@ -134,20 +139,22 @@ def follow(model, literal, batches, loss, rate):
 
 
 # At 12 times the described start the attention and the tanh layers are far from linear.
-@pytest.mark.parametrize(("scale", "clipped"), [(1, False), (12, False), (12, True)])
-def test_stamp_has_the_losses_and_predictions_of_the_description(scale, clipped):
+@pytest.mark.parametrize("scale", [1, 12])
+@pytest.mark.parametrize("loss", ["of Keras", "of the model", "clipped"])
+def test_stamp_has_the_losses_and_predictions_of_the_description(scale, loss):
     model = modelzoo.STAMP(N_ITEMS, DIM, seed=1)
+    functions = KERAS_LOSS, model.cross_entropy, modelzoo.clipped_cross_entropy
+    function = dict(zip(("of Keras", "of the model", "clipped"), functions))[loss]
     start = modelzoo.get_weights(model)
     weights = {name: scale * array for name, array in start.items()}
     modelzoo.set_weights(model, weights)
     rng = np.random.default_rng(0)
     batches = [windows_and_targets(rng) for _ in range(50)]
 
-    def literal(w, windows, targets):
-        return literal_stamp(w, windows, targets, clipped)
+    def literal(w, windows, targets=None):
+        return literal_stamp(w, windows, targets, loss == "clipped")
 
-    loss = modelzoo.clipped_cross_entropy if clipped else KERAS_LOSS
-    losses, expected, weights = follow(model, literal, batches, loss, 0.005)
+    losses, expected, weights = follow(model, literal, batches, function, 0.005)
     np.testing.assert_allclose(losses, expected, rtol=1e-4)
     assert expected[-1] < expected[0]
     windows, _ = windows_and_targets(rng)
@@ -426,5 +433,9 @@ def test_each_fix_changes_something_and_an_unknown_one_is_refused():
     for fix in ("mask", "m_s", "logits"):
         fixed = np.asarray(modelzoo.STAMP(N_ITEMS, DIM, fixes=fix)(windows))
         assert np.abs(fixed - published).max() > 1e-7
-    with pytest.raises(InputError, match='fix "mean": allowed are mask, m_s, logits'):
+    paid, free = (modelzoo.STAMP(N_ITEMS, DIM, fixes=f) for f in ("", "penalty"))
+    assert np.array_equal(paid(windows), free(windows))
+    assert sum(paid.losses) > 0
+    assert sum(free.losses) == 0
+    with pytest.raises(InputError, match='fix "mean": allowed are mask, m_s, logits, pen'):
         modelzoo.STAMP(N_ITEMS, DIM, fixes="mean")

@@ -149,6 +149,23 @@ def test_the_steps_of_an_audit_stand_in_its_order_as_far_as_recorded(tmp_path):
     assert comparison.costs([], ["+ a"], "hr_at_20").empty
 
 
+def test_a_step_of_an_audit_is_one_setting_on_any_machine(tmp_path):
+    for seed, rate in enumerate((0.1, 0.3)):
+        written(tmp_path, metrics={"hr_at_20": rate}, seed=seed, label="+ a")
+    here, there = results.load(tmp_path)
+    here["device"] = {"name": "one", "matmul_dtype": "float32"}
+    there["device"] = {**here["device"], "name": "another"}
+    there["parameters"] = {**there["parameters"], "precision_mode": "as on another"}
+    assert comparison.costs([here, there], ["+ a"], "hr_at_20").loc["+ a", "runs"] == 2
+    for field, changes, told in (
+        ("device", {"matmul_dtype": "bfloat16"}, "precision_mode"),
+        ("parameters", {"embed_dim": 7}, "embed_dim"),
+    ):
+        other = {**there, field: {**there[field], **changes}}
+        with pytest.raises(InputError, match=rf'"\+ a": its runs differ in {told};'):
+            comparison.costs([here, other], ["+ a"], "hr_at_20")
+
+
 def test_a_label_is_no_part_of_what_was_run(tmp_path):
     assert written(tmp_path, label="a")[0].name == written(tmp_path)[0].name
 
