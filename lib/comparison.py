@@ -12,8 +12,9 @@ from lib.errors import InputError
 AUDIT = {
     "stamp": (
         *("+ mask", "+ m_s", "+ logits", "+ whole pass", "+ order of time"),
-        *("+ SR-GNN's rules", "m_s alone", "logits alone", "whole pass alone"),
-        *("order of time alone", "SR-GNN's rules alone"),
+        *("+ SR-GNN's rules", "+ no penalty", "m_s alone", "logits alone"),
+        *("whole pass alone", "order of time alone", "SR-GNN's rules alone"),
+        "no penalty alone",
     ),
     "mf": (
         *("+ biases", "+ leak-free means", "+ shuffling", "+ split by time"),
