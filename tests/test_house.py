@@ -116,7 +116,7 @@ echo 'sys.base_prefix = "{tmp_path}/nowhere"'; cat; }} | {sys.executable} -
     assert "no libpython3.9.so" in said()
     assert "PYTHON39" in said(LD_LIBRARY_PATH="")
     (tmp_path / "elsewhere").mkdir()
-    (tmp_path / "elsewhere/libpython3.9.so.1.0").touch()
+    (tmp_path / "elsewhere/libpython3.9.so").touch()
     assert said(LD_LIBRARY_PATH=f"/x:{tmp_path}/elsewhere") == ""
     (tmp_path / "lib").mkdir()
     (tmp_path / "lib/libpython3.9.so").touch()
