@@ -5,10 +5,10 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-# The first Python 3.9 there is: python3.9, one of pyenv's, one that uv has or fetches.
+# The first Python 3.9: $PYTHON39, python3.9, python3, pyenv's, one that uv has or fetches.
 find_python39() {
   local candidate
-  for candidate in "${PYTHON39:-}" python3.9 \
+  for candidate in "${PYTHON39:-}" python3.9 python3 \
     "${PYENV_ROOT:-$HOME/.pyenv}"/versions/3.9*/bin/python; do
     if "$candidate" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 9))' \
       2>/dev/null; then
@@ -18,6 +18,20 @@ find_python39() {
   done
   uv python find 3.9 2>/dev/null ||
     { uv python install --quiet 3.9 && uv python find 3.9; } 2>/dev/null
+}
+
+# Says when a Python lacks the shared library that CANN's operator compiler loads.
+check_libpython() {
+  "$1" - <<'END' && return
+import glob, os, sys, sysconfig
+folders = [sysconfig.get_config_var(name) or "" for name in ("LIBDIR", "LIBPL")]
+folders += [os.path.join(folders[0], sysconfig.get_config_var("MULTIARCH") or "")]
+folders += [os.path.join(sys.base_prefix, "lib")]
+folders += os.environ.get("LD_LIBRARY_PATH", "").split(":")
+sys.exit(not any(glob.glob(os.path.join(f, "libpython3.9.so*")) for f in folders if f))
+END
+  echo "$1 has no libpython3.9.so, which CANN's operator compiler loads: for an NPU," \
+    "set PYTHON39 to a Python 3.9 built with --enable-shared; a CPU does not need it."
 }
 
 # Installs into an environment with uv, in a quarter of pip's time; where uv cannot, pip.
@@ -67,6 +81,7 @@ esac
 stamp="$want $PWD $(cat "$requirements" "$constraints" | cksum)"
 if [ "$(cat "$venv/made-from" 2>/dev/null || true)" != "$stamp" ]; then
   echo "Setting up ${venv##*/} (Python $want): a few minutes the first time."
+  if [ "${stack:-}" = ascend ]; then check_libpython "$python"; fi
   rm -rf "$venv"
   mkdir -p "$venv"
   wanted=$venv/requirements.txt
@@ -76,7 +91,8 @@ if [ "$(cat "$venv/made-from" 2>/dev/null || true)" != "$stamp" ]; then
     # There is no wheel of TensorFlow 2.6.5 for aarch64: take the container's own.
     "$python" -c 'import tensorflow as tf; assert tf.__version__ == "2.6.5"' || {
       echo "$python has no TensorFlow 2.6.5, and for aarch64 none can be downloaded:" \
-        "use a container that has it, or build it." >&2
+        "use a container that has it, or build it; PYTHON39=/path/to/python chooses the" \
+        "Python that has it." >&2
       exit 1
     }
     grep -v '^tensorflow' "$requirements" >"$wanted"
