@@ -6,6 +6,7 @@ written from the description of the ports, with the (batch, items, dim) product.
 
 import numpy as np
 import pytest
+import yaml
 
 from lib import (
     metrics,
@@ -13,8 +14,10 @@ from lib import (
     modelzoo,
     optimizers,
     ratings,
+    readers,
     results,
     sessions,
+    sources,
     stamp,
     training,
 )
@@ -441,3 +444,141 @@ def test_each_fix_changes_something_and_an_unknown_one_is_refused():
         InputError, match='fix "mean": allowed are mask, m_s, logits, pen'
     ):
         modelzoo.STAMP(N_ITEMS, DIM, fixes="mean")
+
+
+# What notebook 06 shows of the ports, on the sample.
+
+
+@pytest.fixture(scope="module")
+def clicks():
+    return sessions.load("sample", "file", "modelzoo")
+
+
+def of_each_fix(fixes, **options):
+    for names in fixes:
+        model = modelzoo.STAMP(N_ITEMS, DIM, fixes=names, seed=1, **options)
+        model.build(None)
+        yield model
+
+
+def test_counting_finds_the_hits_of_a_sort(clicks):
+    model = modelzoo.STAMP(clicks.n_items, DIM, seed=1)
+    model.build(None)  # scores far enough apart that rounding swaps none
+    modelzoo.set_weights(model, {"embedding": 40 * np.asarray(model.embedding)})
+    take = stamp.batch_of(clicks.test, MAXLEN, model.first_item)
+    windows, targets = take(np.arange(len(clicks.test)))
+    best = np.argsort(-model.query(windows).numpy() @ model.items().numpy().T, axis=1)
+    hits = (best[:, :20] == targets.numpy()[:, None]).any(axis=1).mean()
+    found = stamp.evaluate(model, clicks.test, MAXLEN)["hr_at_20"]
+    assert found == pytest.approx(hits, abs=2 / len(clicks.test))
+
+
+def test_the_mask_takes_padding_out_of_a_query():
+    changes = []
+    for model in of_each_fix(["", "mask"]):
+        short, padded = (
+            model.query(np.array([[0] * n + [5, 6]], np.int32)).numpy() for n in (0, 6)
+        )
+        changes.append(np.abs(padded - short).max() / np.abs(short).max())
+    assert changes[0] > 0.1
+    assert changes[1] < 1e-5
+
+
+def test_without_m_s_no_attention_leaves_no_query():
+    windows, _ = windows_and_targets(np.random.default_rng(0))
+    queries = []
+    for model in of_each_fix(["", "m_s"]):
+        modelzoo.set_weights(model, {"W0": np.zeros((DIM, 1))})
+        queries.append(model.query(windows).numpy())
+    assert not queries[0].any()
+    assert queries[1].any(axis=1).all()
+
+
+def test_the_published_epochs_are_a_quarter_of_one():
+    path = sources.ROOT / "ci/params/stamp_full_1p.yaml"
+    asked = yaml.safe_load(path.read_text(encoding="utf-8"))
+    record = next(
+        one
+        for one in results.load("results")
+        if one["parameters"].get("label") == asked["label"]
+    )
+    drawn = asked["epochs"] * asked["steps_per_epoch"] * asked["batch_size"]
+    assert 0.25 < drawn / record["data"]["counts"]["train_examples"] < 0.28
+
+
+def test_the_order_of_the_file_is_not_that_of_the_clicks():
+    views, _ = readers.read_views(sources.find(sources.DIGINETICA, "sample"))
+    back = []
+    for order in ("file", "timeframe"):
+        of_session = sessions.sort_clicks(views, order).groupby("session")
+        back.append((of_session["timeframe"].diff() < 0).mean())
+    assert back[0] > 0.3
+    assert back[1] == 0
+
+
+def test_the_port_asks_for_items_that_were_never_trained(clicks):
+    others = sessions.load("sample", "file", "srgnn")
+    for data, share in ((clicks, 0.05), (others, 0)):
+        never = ~np.isin(data.test.targets, data.train.items)
+        assert (never.mean() > share) == (data is clicks)
+
+
+def test_before_training_an_item_moves_by_the_penalty_alone(clicks):
+    """And Adam takes it a whole learning rate towards 0, however weak the penalty."""
+    model = modelzoo.STAMP(clicks.n_items, DIM, seed=1)
+    take = stamp.batch_of(clicks.train, MAXLEN, model.first_item)
+    windows, targets = take(np.arange(BATCH))
+    with tf.GradientTape(persistent=True) as tape:
+        loss = tf.reduce_mean(model.cross_entropy(targets, model(windows)))
+        penalty = tf.add_n(model.losses)
+    parts = (tape.gradient(part, model.embedding) for part in (loss, penalty))
+    loss, penalty = (
+        np.linalg.norm(tf.convert_to_tensor(part), axis=1) for part in parts
+    )
+    assert np.mean(penalty > loss) > 0.9
+    row, adam = tf.Variable([0.05]), optimizers.adam(0.005, 1)
+    adam.apply_gradients([(2 * modelzoo.PENALTY * row, row)])
+    assert 0.7 * 0.005 < 0.05 - float(row[0]) < 1.1 * 0.005
+
+
+def test_keras_3_refuses_what_the_summary_of_the_port_does():
+    inputs = tf.keras.Input((8,))
+    if tf.keras.__version__.startswith("3"):
+        with pytest.raises(ValueError, match="KerasTensor"):
+            tf.reduce_mean(inputs)
+    else:
+        assert tf.reduce_mean(inputs) is not None
+
+
+def test_biases_start_at_the_mean_of_the_user_and_are_trained():
+    raw = modelzoo.by_raw_id(ratings.load("sample", split="modelzoo"))
+    pairs = np.stack([raw.test.user_idx, raw.test.item_idx], axis=1)
+    for fixes, low, high, tables in (("", -0.1, 0.1, 2), ("biases", 3, 4, 4)):
+        model = modelzoo.MF(
+            raw.n_users, raw.n_items, fixes=fixes, user_mean=raw.user_mean
+        )
+        assert low < float(tf.reduce_mean(model(pairs))) < high
+        assert len(model.trainable_variables) == tables
+
+
+def test_the_means_of_the_port_tell_the_way_to_the_test():
+    raw = ratings.load("sample", split="modelzoo")
+    of_train, of_test = (
+        ratings.means(part, raw.n_users)[1] for part in (raw.train, raw.test)
+    )
+    told = np.corrcoef(raw.user_mean - of_train, of_test - of_train)[0, 1]
+    assert told > 0.9
+
+
+def test_rows_outside_the_batch_pay_until_that_is_fixed():
+    pairs = np.array([[0, 1], [4, 3], [2, 2]], np.int32)
+    for fixes in ("", "penalty"):
+        model = modelzoo.MF(6, 5, fixes=fixes)
+        with tf.GradientTape() as tape:
+            model(pairs)
+            penalty = tf.add_n(model.losses)
+        slopes = tf.convert_to_tensor(tape.gradient(penalty, model.p)).numpy()
+        pays = slopes.any(axis=1)
+        assert pays[[0, 2, 4]].all()
+        assert pays[[1, 3, 5]].all() == (fixes == "")
+        assert pays[[1, 3, 5]].any() == (fixes == "")
