@@ -254,7 +254,7 @@ def main():
     one_at_a_time = opened["kind"] != "cpu"
     parts = [options.model, *re.findall(r"\w+", options.only or "")]
     about = {
-        "bench": "-".join(parts + ["ascend"] * (options.peers == "none")),
+        "bench": "-".join(parts),
         "device": opened,
         "cores": os.cpu_count(),
         "versions": provenance.versions(),
@@ -262,7 +262,7 @@ def main():
         "rounds": options.rounds,
         "turns": TURNS[one_at_a_time],
     }
-    path /= f"{about['bench']}.json"
+    path /= "-".join(parts + ["ascend"] * (options.peers == "none")) + ".json"
     for line in (f"{opened['kind']}: {opened['name']}", *opened["notes"]):
         print(line, flush=True)
     rows = []

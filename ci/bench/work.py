@@ -25,7 +25,7 @@ MODES = {  # precision of a row -> precision_mode of lib.device.open
 
 def open_device(device, precision, threads=0):
     """Opens the device as the notebooks do; returns ``lib.device.Device``."""
-    return devices.open(device, MODES[precision], threads)
+    return devices.open(device, MODES[precision], threads=threads)
 
 
 def say(**message):
