@@ -11,8 +11,6 @@ import sys
 import time
 from pathlib import Path
 
-from lib import device as devices
-
 CHATTER = os.dup(1)
 if Path(sys.argv[0]).resolve().parent == Path(__file__).resolve().parent:  # a worker
     os.dup2(2, 1)  # whatever libraries print goes where errors go
@@ -25,6 +23,8 @@ MODES = {  # precision of a row -> precision_mode of lib.device.open
 
 def open_device(device, precision, threads=0):
     """Opens the device as the notebooks do; returns ``lib.device.Device``."""
+    from lib import device as devices  # not in the environment of the peers
+
     return devices.open(device, MODES[precision], threads=threads)
 
 
