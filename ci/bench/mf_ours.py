@@ -46,7 +46,9 @@ def epochs_of(data, model_class, batch_size, opened):
     """Whole epochs inside ``fit``, many steps a call; the first one compiles."""
     model, n = made(data, model_class, opened.cast_dtype), len(data.train)
     steps = pipeline.count_steps(n, batch_size)
-    optimizer = opened.scaled(optimizers.adam(1e-3, 1))
+    optimizer = optimizers.adam(1e-3, 1)
+    if model_class is mf.MF:  # the port has no loss scale
+        optimizer = opened.scaled(optimizer)
     model.compile(optimizer, loss="mse", steps_per_execution=steps)
     take = mf.batch_of(data.train)
     device.set_loop_size(steps)
