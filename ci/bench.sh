@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Speed against the peers, alternating in one run: bash ci/bench.sh stamp | mf,
 # or the accuracy of the rating peers on every split: bash ci/bench.sh peers
-# The peers live in an environment of their own, .venv-bench. "--stack ascend" as the
-# first words measures what needs no peer on TensorFlow 2.6.5.
+# The peers live in an environment of their own, .venv-bench, made when they take part.
+# "--stack ascend" as the first words measures what needs no peer on TensorFlow 2.6.5.
+# --device auto | npu | gpu | cpu, as in the notebooks; --help shows the other options.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 stack=
@@ -11,16 +12,19 @@ if [ "${1:-}" = --stack ]; then
   shift 2
 fi
 source ci/setup.sh
-peers=$PWD/.venv-bench
-stamp="$want $PWD $(cksum <ci/bench/requirements.txt)"
-if [ -n "$stack" ]; then
-  peers=none
-elif [ "$(cat "$peers/made-from" 2>/dev/null || true)" != "$stamp" ]; then
-  echo "Setting up .venv-bench with the peers: a few minutes the first time."
-  rm -rf "$peers"
-  "$python" -m venv "$peers"
-  install "$peers" -r ci/bench/requirements.txt
-  echo "$stamp" >"$peers/made-from"
+peers=none
+if [ -z "$stack" ]; then
+  peers=$PWD/.venv-bench
+  made_from="$want $PWD $(cksum <ci/bench/requirements.txt)"
+  if [ "$(cat "$peers/made-from" 2>/dev/null || true)" != "$made_from" ] &&
+    "$venv/bin/python" ci/bench/measure.py "$peers" --with-peers "$@" 2>/dev/null |
+    grep -qx peers; then
+    echo "Setting up .venv-bench with the peers: a few minutes the first time."
+    rm -rf "$peers"
+    "$python" -m venv "$peers"
+    install "$peers" -r ci/bench/requirements.txt
+    echo "$made_from" >"$peers/made-from"
+  fi
+  peers=$peers/bin/python
 fi
-[ "$peers" = none ] || peers=$peers/bin/python
-exec "$venv/bin/python" ci/bench/run.py "$peers" "$@"
+exec "$venv/bin/python" ci/bench/measure.py "$peers" "$@"

@@ -2,49 +2,195 @@
 
 import importlib
 import json
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from lib import sources
+from lib.quiet import tf
+
+BENCH = sources.ROOT / "ci" / "bench"
+STAND_IN = Path(__file__).parent / "stand_in"
+FEW = {"N_ITEMS": 60, "TRAIN_SESSIONS": 30, "TEST_SESSIONS": 9}
 
 
 @pytest.fixture
 def worker(monkeypatch):
-    monkeypatch.syspath_prepend(str(sources.ROOT / "ci" / "bench"))
+    monkeypatch.syspath_prepend(str(BENCH))
     return importlib.import_module
 
 
 @pytest.mark.parametrize(
-    "kind", ["fit", "raw", "floor", "evaluate", "recommend", "product"]
+    "kind", ["fit", "published", "raw", "floor", "evaluate", "recommend", "product"]
 )
 def test_every_worker_of_stamp_measures_what_it_is_asked(kind, worker, monkeypatch):
-    for name, few in (("N_ITEMS", 60), ("TRAIN_SESSIONS", 30), ("TEST_SESSIONS", 9)):
+    for name, few in FEW.items():
         monkeypatch.setattr(worker("clicks"), name, few)
-    steps = {"steps": 2} if kind in ("fit", "raw") else {}
-    one_round = worker("stamp_ours").prepare(kind, 16, **steps)
+    steps = {"steps": 2} if kind in ("fit", "published", "raw") else {}
+    one_round = worker("stamp_ours").prepare(kind, 16, device="cpu", **steps)
     done, seconds = one_round()
     assert done > 0
     assert seconds > 0
 
 
 @pytest.mark.parametrize("kind", ["published", "naive", "best", "steps", "floor"])
-def test_every_worker_of_mf_measures_what_it_is_asked(kind, worker, monkeypatch):
-    ours = worker("mf_ours")
-    monkeypatch.setattr(ours, "open_device", lambda *_, **__: None)  # it sets threads
-    options = {"steps": {"batch_size": 64, "matmul_dtype": "float32"}}
+def test_every_worker_of_mf_measures_what_it_is_asked(kind, worker):
+    options = {"steps": {"batch_size": 64}}
     options["floor"] = {"batch_size": 64, "steps": 2}
     options["best"] = {"latent_dim": 2, "batch_size": 64, "epochs": 1}
     options["best"].update(learning_rate=0.01, regularization=0.1, parts=2)
-    one_round = ours.prepare(kind, "sample", **options.get(kind, {}))
+    of_this_kind = {"device": "cpu", "threads": 0, **options.get(kind, {})}
+    one_round = worker("mf_ours").prepare(kind, "sample", **of_this_kind)
     done, seconds, *found = one_round()
     assert done > 0
     assert seconds > 0
     json.dumps(found)
 
 
-def test_a_plan_names_workers_that_there_are_and_the_rows_it_compares_with(worker):
-    for plan in worker("plans").PLANS.values():
-        rows = [row for group in plan["groups"].values() for row in group]
-        for row in rows:
-            assert (sources.ROOT / "ci" / "bench" / row["script"]).is_file()
-        assert set(plan["compare"]) <= {row["label"] for row in rows}
+def test_the_published_way_computes_what_the_ported_network_computes(
+    worker, monkeypatch
+):
+    """Scores and losses, padding and penalty included: only the graph differs."""
+    for name, few in FEW.items():
+        monkeypatch.setattr(worker("clicks"), name, few)
+    naive, modelzoo = worker("stamp_naive").Naive(61, 4), worker("lib.modelzoo")
+    same = modelzoo.STAMP(61, 4)
+    windows = np.array([[0, 0, 5, 60], [1, 2, 3, 4]], np.int32)
+    empty = np.zeros(2), np.zeros(2, np.int64)
+    scores = naive([*empty, windows[:, None]])
+    np.testing.assert_allclose(scores, same(windows), rtol=1e-5)
+    assert len(naive.losses) == len(same.losses) > 0
+    np.testing.assert_allclose(sum(naive.losses), sum(same.losses), rtol=1e-5)
+
+
+def test_both_ways_of_the_naive_group_train_on_windows_of_8(worker):
+    for kind in ("cpu", "npu"):
+        groups = worker("plans").groups("stamp", kind)
+        rows = [row for name in groups if "naive" in name for row in groups[name]]
+        assert {row["shown"]["window"] for row in rows} == {8}
+        assert {row["script"] for row in rows} == {"stamp_naive.py", "stamp_ours.py"}
+    windows_of = worker("inspect").signature(worker("stamp_naive").prepare).parameters
+    assert windows_of["maxlen"].default == 8
+
+
+@pytest.mark.parametrize("bench", ["stamp", "mf", "peers"])
+@pytest.mark.parametrize("kind", ["cpu", "gpu", "npu"])
+def test_a_plan_names_workers_that_there_are_and_the_rows_it_compares_with(
+    bench, kind, worker
+):
+    plans = worker("plans")
+    rows = [row for group in plans.groups(bench, kind).values() for row in group]
+    for row in rows:
+        assert (BENCH / row["script"]).is_file()
+        if kind == "npu":  # it has no bfloat16
+            assert row["shown"]["precision"] in ("float32", "float16")
+    assert set(plans.COMPARE[bench]) <= {row["label"] for row in rows}
+
+
+TURN = """
+import atexit, os, sys
+sys.path.insert(0, BENCH)
+import work
+
+def log(*words):
+    with open(os.path.join(FOLDER, "log"), "a") as file:
+        print(*words, file=file)
+
+def prepare(name):
+    log("start", name)
+    atexit.register(log, "end", name)
+    return lambda: (log("round", name), (1, 0.5))[1]
+
+work.serve(prepare)
+"""
+
+
+@pytest.mark.parametrize("one_at_a_time", [True, False])
+def test_rounds_alternate_and_a_card_never_has_two_workers(
+    one_at_a_time, worker, tmp_path
+):
+    script = tmp_path / "turn.py"
+    script.write_text(f"BENCH, FOLDER = {str(BENCH)!r}, {str(tmp_path)!r}\n{TURN}")
+    group = [
+        {"label": name, "script": str(script), "options": {"name": name}, "shown": {}}
+        for name in "ab"
+    ]
+    group[1]["rounds"] = 1
+    rows = worker("measure").measure(group, None, 2, one_at_a_time)
+    assert [row["per_second"] for row in rows] == [2, 2]
+    events = [line.split() for line in (tmp_path / "log").read_text().splitlines()]
+    alive, most = set(), 0
+    for what, name in events:
+        alive = alive | {name} if what == "start" else alive
+        most = max(most, len(alive))
+        alive = alive - {name} if what == "end" else alive
+    assert most == (1 if one_at_a_time else 2)
+    in_turn = [name for what, name in events if what == "round"]
+    warm = list("ab") if not one_at_a_time else []
+    timed = list("aba") if not one_at_a_time else list("aabbaa")  # warm, timed
+    assert in_turn == warm + timed
+
+
+ON_A_FEW_CLICKS = """
+import importlib, sys
+sys.path.insert(0, BENCH)
+sys.argv[0] = BENCH + "/worker.py"  # a worker: libraries print where errors go
+import clicks, work
+for name, few in FEW.items():
+    setattr(clicks, name, few)
+work.serve(importlib.import_module(MODULE).prepare)
+"""
+
+
+@pytest.mark.skipif(
+    not tf.__version__.startswith("2.6."), reason="npu_device needs TensorFlow 2.6"
+)
+def test_the_published_way_and_ours_run_on_a_card_in_turn(
+    worker, monkeypatch, tmp_path
+):
+    """Workers reach the caller's ``npu_device``, open it once each, break no rule."""
+    monkeypatch.setenv("PYTHONPATH", str(STAND_IN))
+    monkeypatch.setenv("STAND_IN_CALLS", str(tmp_path / "calls"))
+    groups = worker("plans").groups("stamp", "npu")
+    rows = groups["naive, float16"]
+    for row in rows:
+        script = tmp_path / row["script"]
+        names = {"BENCH": str(BENCH), "FEW": FEW, "MODULE": script.stem}
+        setting = "".join(f"{name} = {value!r}\n" for name, value in names.items())
+        script.write_text(setting + ON_A_FEW_CLICKS)
+        row["script"] = str(script)
+        row["options"].update(batch_size=8, steps=2, device="npu")
+    measured = worker("measure").measure(rows, None, 2, one_at_a_time=True)
+    assert [row["kind"] for row in measured] == ["naive", "published", "fit"]
+    assert all(row["per_second"] > 0 for row in measured)
+    calls = [json.loads(line) for line in (tmp_path / "calls").read_text().splitlines()]
+    assert all(isinstance(call, list) for call in calls)  # a broken rule is a sentence
+    assert [call for call in calls if call[0] == "opened"] == 6 * [["opened", 0]]
+    modes = [call[2] for call in calls if call[:2] == ["option", "precision_mode"]]
+    assert modes == 6 * ["allow_mix_precision"]
+    # The ports train with plain Adam; ours in float16 with the loss scale of the card.
+    assert [call[0] for call in calls].count("NpuLossScaleOptimizer") == 2
+
+
+def test_a_bench_with_nothing_to_measure_says_what_there_is(worker, capsys):
+    measure = worker("measure")
+    for arguments, part in (
+        (["none", "stamp", "--only", "naif", "--device", "cpu"], "--only naif: the gr"),
+        (["none", "peers", "--device", "cpu"], "leave out --stack"),
+        (["none", "stamp", "--rounds", "0", "--device", "cpu"], "give 1 or more"),
+        (["none", "stamp", "--data", "x", "--device", "cpu"], "reads no file"),
+    ):
+        with pytest.raises(SystemExit):
+            measure.parse(arguments)
+        assert part in capsys.readouterr().err
+
+
+def test_peers_are_set_up_only_for_groups_that_have_some(worker):
+    parse = worker("measure").parse
+    for only, some in (("naive", False), ("batch 128", True)):
+        _, groups, opened = parse(["x", "stamp", "--only", only, "--device", "cpu"])
+        rows = [row for group in groups.values() for row in group]
+        assert any(row.get("peer") for row in rows) == some
+        own = [row for row in rows if not row.get("peer")]
+        assert {row["options"]["device"] for row in own} == {opened["kind"]} == {"cpu"}

@@ -5,24 +5,31 @@ import time
 import numpy as np
 import work
 
-from lib import mf, modelzoo, optimizers, pipeline, ratings, training
-from lib.device import open as open_device
+from lib import device, mf, modelzoo, optimizers, pipeline, ratings, training
 from lib.quiet import tf
 
 
-def prepare(kind, data_path="ml-1m", test_share=0.1, **options):
+def prepare(
+    kind,
+    data_path="ml-1m",
+    test_share=0.1,
+    device="auto",
+    precision="float32",
+    threads=1,
+    **options,
+):
     """One of ``published``, ``naive``, ``best``, ``steps``, ``floor``, ``huge``."""
-    open_device("cpu", threads=options.pop("threads", 1))
+    opened = work.open_device(device, precision, threads)
     training.set_seed(0)
     if kind == "huge":
-        return epochs_of(_many_ratings(**options), mf.MF, 2**20, "float32")
+        return epochs_of(_many_ratings(**options), mf.MF, 2**20, opened)
     data = ratings.load(data_path, test_share=test_share)
     if kind == "published":  # what the published script computes, our way
-        return epochs_of(data, modelzoo.MF, 512, "float32")
+        return epochs_of(data, modelzoo.MF, 512, opened)
     if kind == "naive":  # its own way: fit over arrays, a call for every step
         return naive(data)
     if kind == "steps":
-        return epochs_of(data, mf.MF, **options)
+        return epochs_of(data, mf.MF, opened=opened, **options)
     if kind == "floor":
         return floor(data, **options)
     return best(data, **options)
@@ -35,12 +42,16 @@ def made(data, model_class, matmul_dtype="float32", **options):
     return model_class(*sizes, matmul_dtype=matmul_dtype, **options)
 
 
-def epochs_of(data, model_class, batch_size, matmul_dtype):
+def epochs_of(data, model_class, batch_size, opened):
     """Whole epochs inside ``fit``, many steps a call; the first one compiles."""
-    model, n = made(data, model_class, matmul_dtype), len(data.train)
+    model, n = made(data, model_class, opened.cast_dtype), len(data.train)
     steps = pipeline.count_steps(n, batch_size)
-    model.compile(optimizers.adam(1e-3, 1), loss="mse", steps_per_execution=steps)
+    optimizer = optimizers.adam(1e-3, 1)
+    if model_class is mf.MF:  # the port has no loss scale
+        optimizer = opened.scaled(optimizer)
+    model.compile(optimizer, loss="mse", steps_per_execution=steps)
     take = mf.batch_of(data.train)
+    device.set_loop_size(steps)
 
     def one_round():
         batches = pipeline.batches(take, n, batch_size, range(1), 0, steps)
@@ -78,6 +89,7 @@ def best(data, latent_dim, batch_size, epochs, learning_rate, regularization, pa
     steps = pipeline.count_steps(n, batch_size) // parts
     options = {"latent_dim": latent_dim, "regularization": regularization}
     take = mf.batch_of(data.train)
+    device.set_loop_size(steps)
 
     def one_round():
         curve = Curve(data.test)
@@ -138,13 +150,9 @@ def floor(data, batch_size, latent_dim=32, steps=50):
                 optimizers.apply_adam(
                     weight, moment, velocity, gradient, 1.0, *constants
                 )
+        return tables[0][0][0, 0]  # to wait for
 
-    def one_round():
-        started = time.perf_counter()
-        loop()
-        return steps * batch_size, time.perf_counter() - started
-
-    return one_round
+    return lambda: work.timed(loop, steps * batch_size)
 
 
 def _many_ratings(n_ratings=100_000_000, n_users=1_000_000, n_items=100_000):

@@ -1,16 +1,14 @@
 """What the bench measures: groups of rows; the rows of a group alternate."""
 
 
-def _ours(kind, batch_size, precision, label):
-    options = {"kind": kind, "batch_size": batch_size, "matmul_dtype": precision}
-    if kind in ("fit", "raw"):
-        options["steps"] = max(3, 4096 // batch_size)
-    return {
-        "label": label,
-        "script": "stamp_ours.py",
-        "options": options,
-        "shown": {"batch_size": batch_size, "precision": precision, "kind": kind},
-    }
+def _ours(kind, batch_size, precision, label, maxlen=19):
+    options = {"kind": kind, "batch_size": batch_size, "precision": precision}
+    shown = {"batch_size": batch_size, "precision": precision, "kind": kind}
+    if kind in ("fit", "published", "raw"):
+        options.update(steps=max(3, 4096 // batch_size), maxlen=maxlen)
+        shown["window"] = maxlen
+    script = "stamp_ours.py"
+    return {"label": label, "script": script, "options": options, "shown": shown}
 
 
 def _recbole(batch_size):
@@ -23,20 +21,34 @@ def _recbole(batch_size):
     }
 
 
-def _naive(batch_size):
-    return {
+def _naive_rows(precision, steps, maxlen=8):
+    """The published way of computing and, on the same windows, ours.
+
+    *Ours, same losses* trains the published network, so both compute the same numbers;
+    *ours* trains ``lib.stamp.STAMP``.
+    """
+    shown = {"batch_size": 128, "precision": precision, "kind": "naive"}
+    naive = {
         "label": "naive",
         "script": "stamp_naive.py",
-        "options": {"batch_size": batch_size},
-        "shown": {"batch_size": batch_size, "precision": "float32", "kind": "naive"},
+        "options": {"batch_size": 128, "precision": precision, "steps": steps},
+        "shown": {**shown, "window": maxlen},
     }
+    return [
+        naive,
+        _ours("published", 128, precision, "ours, same losses", maxlen),
+        _ours("fit", 128, precision, f"ours, {precision}", maxlen),
+    ]
 
 
-def _stamp_groups():
-    groups = {
-        "naive": [_naive(128), _ours("fit", 128, "float32", "ours, float32")],
-        "evaluation": [_ours("evaluate", 256, "float32", "ours, evaluation")],
-    }
+def _stamp_groups(low, on_card):
+    steps = 50 if on_card else 4  # a step takes a second and more on a CPU
+    groups = {"naive": _naive_rows("float32", steps)}
+    if low == "float16":  # the published scripts ask for it on an NPU
+        groups["naive, float16"] = _naive_rows(low, steps)
+    else:
+        groups["naive"].append(_ours("fit", 128, low, f"ours, {low}", 8))
+    groups["evaluation"] = [_ours("evaluate", 256, "float32", "ours, evaluation")]
     groups["recommend"] = [
         _ours("recommend", 512, "float32", "ours, a file of sessions"),
         _ours("product", 512, "float32", "floor, product"),
@@ -44,11 +56,11 @@ def _stamp_groups():
     for batch_size in (128, 256, 512, 1024):
         groups[f"batch {batch_size}"] = [
             _ours("fit", batch_size, "float32", "ours, float32"),
-            _ours("fit", batch_size, "bfloat16", "ours, bfloat16"),
+            _ours("fit", batch_size, low, f"ours, {low}"),
             _recbole(batch_size),
             _ours("raw", batch_size, "float32", "ours without Keras' loop"),
             _ours("floor", batch_size, "float32", "floor, float32"),
-            _ours("floor", batch_size, "bfloat16", "floor, bfloat16"),
+            _ours("floor", batch_size, low, f"floor, {low}"),
         ]
     return groups
 
@@ -76,11 +88,12 @@ def _peer(label, script, **options):
 SURPRISE_TUNED = {"n_factors": 32, "n_epochs": 40, "lr_all": 0.01, "reg_all": 0.05}
 
 
-def _mf_groups():
+def _mf_groups(low):
+    asked = low if low == "float16" else "float32"  # the published scripts, on an NPU
     published = [
-        _mf("ours, published settings", "published", 512),
-        _mf("naive", "naive", 512, threads=0),
-        _mf("naive, one thread", "naive", 512),
+        _mf("ours, published settings", "published", 512, asked, precision=asked),
+        _mf("naive", "naive", 512, asked, precision=asked, threads=0),
+        _mf("naive, one thread", "naive", 512, asked, precision=asked),
     ]
     tuned = {"epochs": 20, "learning_rate": 0.005, "regularization": 0.055}
     tuned = {"latent_dim": 32, "batch_size": 8192, **tuned}
@@ -104,9 +117,9 @@ def _mf_groups():
     for batch_size in (512, 2048, 8192, 32768):
         rows = [_mf("floor", "floor", batch_size)]
         rows[0]["options"]["batch_size"] = batch_size
-        for precision in ("float32", "bfloat16"):
+        for precision in ("float32", low):
             row = _mf(f"ours, {precision}", "steps", batch_size, precision)
-            row["options"].update(batch_size=batch_size, matmul_dtype=precision)
+            row["options"].update(batch_size=batch_size, precision=precision)
             rows.append(row)
         groups[f"batch {batch_size}"] = rows
     groups["100 million"] = [
@@ -139,11 +152,21 @@ def _peers_groups():
     return groups
 
 
-PLANS = {
-    "stamp": {
-        "groups": _stamp_groups(),
-        "compare": ("RecBole", "naive", "floor, float32", "floor, product"),
-    },
-    "mf": {"groups": _mf_groups(), "compare": ("naive", "floor")},
-    "peers": {"groups": _peers_groups(), "compare": ()},
+COMPARE = {  # labels that every rate of the group is divided by
+    "stamp": ("RecBole", "naive", "floor, float32", "floor, product"),
+    "mf": ("naive", "floor"),
+    "peers": (),
 }
+
+
+def groups(bench, kind="cpu"):
+    """The groups of a bench: name -> rows.
+
+    Args:
+        bench: ``"stamp"``, ``"mf"`` or ``"peers"``.
+        kind: of the device that the workers open, see ``lib.device.Device``.
+    """
+    low = "float16" if kind == "npu" else "bfloat16"
+    if bench == "stamp":
+        return _stamp_groups(low, kind != "cpu")
+    return _mf_groups(low) if bench == "mf" else _peers_groups()

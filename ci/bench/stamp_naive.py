@@ -1,7 +1,8 @@
 """STAMP the way the published port computes it; a worker of the bench.
 
 Written from its description: every score is a sum over an array of (batch, items, dim),
-the loss takes the logarithm of softmax's output, Keras' own Adam, Keras' own ``fit``.
+inputs are three NumPy arrays (two of them empty features, one of them float64), windows
+have 8 clicks, and Keras' own Adam, loss and ``fit`` train it.
 """
 
 import time
@@ -10,18 +11,18 @@ import clicks
 import numpy as np
 import work
 
-from lib import stamp
+from lib import modelzoo, stamp
 from lib.quiet import tf
 
 
-class Naive(stamp.STAMP):
-    """Scores through the three-dimensional array."""
+class Naive(modelzoo.STAMP):
+    """The port's network, its penalty included, with scores through that array."""
 
-    def call(self, windows, training=False):
-        items = self.items()
-        x, real = self.look_up(windows)
+    def call(self, inputs, training=False):
+        windows, items = inputs[-1][:, 0], self.items()
+        x = tf.gather(self.embedding, windows)
         m_s, m_t = tf.reduce_mean(x, 1), x[:, -1]
-        m_a = tf.reduce_sum(self.attend(x, real, m_s, m_t) * x, 1)
+        m_a = tf.reduce_sum(self.attend(x, 1.0, m_s, m_t) * x, 1)
         h_s = tf.tanh(tf.matmul(m_a, self.kernel_s) + self.bias_s)
         h_t = tf.tanh(tf.matmul(m_t, self.kernel_t) + self.bias_t)
         product = tf.expand_dims(h_t, 1) * items  # (batch, items, dim)
@@ -31,18 +32,21 @@ class Naive(stamp.STAMP):
 
 class Clock(tf.keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
+        self.loss = float(logs["loss"])  # a card is waited for
         if batch == 0:  # the first step compiles
             self.started = time.perf_counter()
         self.stopped = time.perf_counter()
 
 
-def prepare(batch_size, steps=2, maxlen=40):
+def prepare(batch_size, steps, maxlen=8, device="auto", precision="float32"):
+    work.open_device(device, precision)
     train, _ = clicks.make()
-    take = stamp.batch_of(train, maxlen)
+    take = stamp.batch_of(train, maxlen, first_item=0)
     rng = np.random.default_rng(0)
     n = (steps + 1) * batch_size
     windows, targets = (part.numpy() for part in take(rng.integers(0, len(train), n)))
-    model = Naive(clicks.N_ITEMS, 100)
+    inputs = [np.zeros(n), np.zeros(n, np.int64), windows[:, None]]
+    model = Naive(clicks.N_ITEMS + 1)
     model.compile(
         optimizer=tf.keras.optimizers.Adam(learning_rate=0.005),
         loss=tf.keras.losses.SparseCategoricalCrossentropy(),
@@ -50,8 +54,8 @@ def prepare(batch_size, steps=2, maxlen=40):
 
     def one_round():
         clock = Clock()
-        model.fit(windows, targets, batch_size=batch_size, verbose=0, callbacks=[clock])
-        return steps * batch_size, clock.stopped - clock.started
+        model.fit(inputs, targets, batch_size=batch_size, verbose=0, callbacks=[clock])
+        return steps * batch_size, clock.stopped - clock.started, {"loss": clock.loss}
 
     return one_round
 

@@ -1,44 +1,47 @@
 """STAMP as this repository trains it, and the floor under it; a worker of the bench."""
 
 import tempfile
-import time
 from pathlib import Path
 
 import clicks
 import numpy as np
 import work
 
-from lib import optimizers, processors, recommend, results, stamp, training
+from lib import modelzoo, optimizers, processors, recommend, results, stamp, training
 from lib.quiet import tf
 from lib.trained import Trained
 
 DIM, MAXLEN = 100, 19
 
 
-def prepare(kind, batch_size, matmul_dtype="float32", steps=8):
-    """One of ``fit``, ``raw``, ``floor``, ``evaluate``, ``recommend``, ``product``."""
+def prepare(
+    kind, batch_size, precision="float32", steps=8, maxlen=MAXLEN, device="auto"
+):
+    """One of ``fit``, ``published``, ``raw``, ``floor``, ``evaluate``, ``recommend``,
+    ``product``."""
+    opened = work.open_device(device, precision)
     training.set_seed(0)
     train, test = clicks.make()
-    model = stamp.STAMP(clicks.N_ITEMS, DIM, matmul_dtype=matmul_dtype)
-    take = stamp.batch_of(train, MAXLEN)
+    model = stamp.STAMP(clicks.N_ITEMS, DIM, matmul_dtype=opened.cast_dtype)
+    take = stamp.batch_of(train, maxlen)
     optimizer = optimizers.adam(1e-3, 1)
     if kind == "fit":
+        optimizer = opened.scaled(optimizer)
+        return in_fit(model, optimizer, take, len(train), batch_size, steps)
+    if kind == "published":  # the port's losses, our way; no scale, as the port
+        model = modelzoo.STAMP(clicks.N_ITEMS + 1, DIM, matmul_dtype=opened.cast_dtype)
+        take = stamp.batch_of(train, maxlen, model.first_item)
+        optimizer = optimizers.adam(0.005, 1)
         return in_fit(model, optimizer, take, len(train), batch_size, steps)
     if kind == "raw":
         return raw(model, optimizer, take, len(train), batch_size, steps)
     if kind == "evaluate":
-        return lambda: timed(lambda: stamp.evaluate(model, test, MAXLEN), len(test))
+        return lambda: evaluation(model, test, maxlen)
     if kind == "recommend":
         return of_a_file(model, test)
     if kind == "product":
         return product(batch_size)
-    return floor(batch_size, matmul_dtype)
-
-
-def timed(work, units):
-    started = time.perf_counter()
-    work()
-    return units, time.perf_counter() - started
+    return floor(batch_size, opened.cast_dtype)
 
 
 def in_fit(model, optimizer, take, n_examples, batch_size, steps):
@@ -55,6 +58,13 @@ def in_fit(model, optimizer, take, n_examples, batch_size, steps):
         return examples, examples / timing["examples_per_second"]
 
     return one_round
+
+
+def evaluation(model, test, maxlen):
+    def whole():
+        stamp.evaluate(model, test, maxlen)
+
+    return work.timed(whole, len(test))
 
 
 def raw(model, optimizer, take, n_examples, batch_size, steps):
@@ -76,9 +86,9 @@ def raw(model, optimizer, take, n_examples, batch_size, steps):
     def every_batch():
         for windows, targets in batches:
             loss = step(windows, targets)
-        return loss.numpy()
+        return loss
 
-    return lambda: timed(every_batch, steps * batch_size)
+    return lambda: work.timed(every_batch, steps * batch_size)
 
 
 def floor(batch_size, matmul_dtype):
@@ -99,7 +109,7 @@ def floor(batch_size, matmul_dtype):
     def adam():
         constants = (1e-3, 0.9, 0.999, 1e-7)
         optimizers.apply_adam(items, moment, velocity, gradient, 1.0, *constants)
-        return 0
+        return items[:1]
 
     operations = (
         lambda: tf.matmul(h, x, transpose_b=True),
@@ -108,8 +118,19 @@ def floor(batch_size, matmul_dtype):
         lambda: tf.nn.softmax(z),
         adam,
     )
-    functions = [tf.function(operation) for operation in operations]
-    return lambda: timed(lambda: [f() for f in functions], batch_size)
+    functions = [with_corner(operation) for operation in operations]
+    return lambda: work.timed(lambda: [f()[1] for f in functions][-1], batch_size)
+
+
+def with_corner(operation):
+    """Compiled: ``operation()``, all of it, and one number of it to wait for."""
+
+    @tf.function
+    def compiled():
+        outcome = operation()
+        return outcome, outcome[0, 0]
+
+    return compiled
 
 
 def of_a_file(model, test, k=20, times=4):
@@ -129,16 +150,16 @@ def of_a_file(model, test, k=20, times=4):
     def one_round(held=held):
         recommend.recommend_file(ours, asked, answers, k)
 
-    return lambda: timed(one_round, times * test.n_sessions)
+    return lambda: work.timed(one_round, times * test.n_sessions)
 
 
 def product(batch_size, batches=16):
     """The bare product of queries and items: no search, no text."""
     h = tf.random.normal((batch_size, DIM))
     x = tf.random.normal((clicks.N_ITEMS, DIM))
-    multiply = tf.function(lambda: tf.matmul(h, x, transpose_b=True))
-    return lambda: timed(
-        lambda: [multiply() for _ in range(batches)], batches * batch_size
+    multiply = with_corner(lambda: tf.matmul(h, x, transpose_b=True))
+    return lambda: work.timed(
+        lambda: [multiply()[1] for _ in range(batches)][-1], batches * batch_size
     )
 
 

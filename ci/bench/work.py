@@ -8,15 +8,41 @@ import json
 import os
 import resource
 import sys
+import time
 from pathlib import Path
 
 CHATTER = os.dup(1)
 if Path(sys.argv[0]).resolve().parent == Path(__file__).resolve().parent:  # a worker
     os.dup2(2, 1)  # whatever libraries print goes where errors go
+MODES = {  # precision of a row -> precision_mode of lib.device.open
+    "float32": "must_keep_origin_dtype",
+    "bfloat16": "mixed_bfloat16",
+    "float16": "allow_mix_precision",  # on an NPU
+}
+
+
+def open_device(device, precision, threads=0):
+    """Opens the device as the notebooks do; returns ``lib.device.Device``."""
+    from lib import device as devices  # not in the environment of the peers
+
+    return devices.open(device, MODES[precision], threads=threads)
 
 
 def say(**message):
     os.write(CHATTER, (json.dumps(message) + "\n").encode())
+
+
+def timed(work, units):
+    """Does ``work()`` and waits for the tensor that it returns, if it returns one.
+
+    Returns:
+        ``(units, seconds)``.
+    """
+    started = time.perf_counter()
+    last = work()
+    if last is not None:
+        last.numpy()  # a card computes on after a call has returned
+    return units, time.perf_counter() - started
 
 
 def serve(prepare):
