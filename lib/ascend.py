@@ -1,17 +1,22 @@
 """The Ascend NPU, through the vendor's package ``npu_device``.
 
-The package wants an order: environment, import, options, ``open().as_default()``, and
-only then tensors and models. ``open`` below is that order. Afterwards:
+The package requires an order: environment, import, options, ``open().as_default()``,
+and only then tensors and models. ``open`` below keeps that order. Afterwards:
 
 - ``with tf.device(...)`` does nothing; only ``lib.device.host`` reaches the host;
-- what an option says cannot be changed before the kernel restarts;
-- a compiled loop takes as many steps as ``NPU_LOOP_SIZE`` said at the import, or
-  ``set_loop_size`` since.
+- the options stay as they are until the kernel restarts;
+- a compiled loop takes as many steps as ``NPU_LOOP_SIZE`` said at the import, or as
+  ``set_loop_size`` has said since.
+
+Every name of the package is an attribute that ``import npu_device`` sets up. Its
+folders are not importable as sub-modules.
 """
 
 import importlib.util
+import json
 import os
 import sys
+from contextlib import contextmanager
 
 from lib.errors import InputError
 
@@ -25,16 +30,24 @@ NEWER_MODES = {  # names of later releases, and what they are called in every re
 _OF_FIRST_OPTION = ("allow_mix_precision_fp16",)  # the others are precision_mode_v2
 TENSORFLOW = "2.6.5"  # the one that npu_device supports
 INSTALL = (
-    "on a host with an Ascend card, source CANN's set_env.sh (/usr/local/Ascend/cann, "
-    "before CANN 9 /usr/local/Ascend/ascend-toolkit, before CANN 8 that of "
-    "/usr/local/Ascend/tfplugin too) and put the npu_device of the same CANN, which is "
-    f"not on PyPI, on PYTHONPATH, beside TensorFlow {TENSORFLOW} on Python 3.9"
+    "on a host with an Ascend card, source CANN's set_env.sh (in "
+    "/usr/local/Ascend/cann; before CANN 8.5 in /usr/local/Ascend/ascend-toolkit) and "
+    "put the npu_device of the same CANN version, which is not on PyPI, on PYTHONPATH, "
+    f"with TensorFlow {TENSORFLOW} on Python 3.9 (docs/ascend.md)"
 )
 _failure = None  # of this kernel's first try to open: options reach the card only once
 
 
 class Unavailable(Exception):
-    """There is no NPU to use; the text says why, and what to do."""
+    """There is no NPU to use; the message says why, and what to do.
+
+    Attributes:
+        installed: True if ``npu_device`` is there but failed to import or to open.
+    """
+
+    def __init__(self, message, installed=False):
+        super().__init__(message)
+        self.installed = installed
 
 
 def open(number, precision_mode, settings, steps_per_execution):
@@ -52,8 +65,9 @@ def open(number, precision_mode, settings, steps_per_execution):
 
     Raises:
         Unavailable: no package, no card, or no such precision.
-        InputError: tensors were made in this kernel already, or an option that every
-            release has was refused.
+        InputError: tensors were made in this kernel already, ``$NPU_LOOP_SIZE``
+            contradicts ``steps_per_execution``, or an option that every release has
+            was refused.
     """
     global _failure
     if precision_mode == "mixed_bfloat16":
@@ -62,18 +76,19 @@ def open(number, precision_mode, settings, steps_per_execution):
     if not imported_before and importlib.util.find_spec("npu_device") is None:
         raise Unavailable(f"npu_device is not installed; {INSTALL}")
     if _failure:
-        raise Unavailable(_failure)
+        raise Unavailable(_failure, installed=True)
     from lib.quiet import tf
 
     _refuse_a_used_kernel()
+    _check_loop_size(steps_per_execution)
     os.environ.setdefault("ASCEND_DEVICE_ID", str(number))
-    os.environ["NPU_LOOP_SIZE"] = str(steps_per_execution)  # read by the import
     try:
-        import npu_device as npu
-    except Exception as error:  # native libraries fail in ways of their own
+        with _loop_size_in_environment(steps_per_execution):
+            import npu_device as npu
+    except Exception as error:  # native libraries raise errors of many types
         raise Unavailable(
-            f"npu_device does not import ({_line(error)}); {INSTALL}"
-        ) from None
+            f"npu_device does not import ({_line(error)}); {INSTALL}", installed=True
+        ) from error
     if imported_before:
         set_loop_size(steps_per_execution)
     notes = _set(npu.global_options(), precision_mode, settings)
@@ -84,7 +99,7 @@ def open(number, precision_mode, settings, steps_per_execution):
             f"npu_device.open failed ({_line(error)}); look at ASCEND_DEVICE_ID, and "
             "whether another process computes on that card, then restart the kernel"
         )
-        raise Unavailable(_failure) from None
+        raise Unavailable(_failure, installed=True) from error
     if tf.__version__ != TENSORFLOW:
         notes.append(f"npu_device supports TensorFlow {TENSORFLOW}")
     team = handle.workers_num, handle.worker_id
@@ -104,23 +119,55 @@ def loss_scaled(optimizer):
     An Ascend 910 saturates: an overflow leaves the largest number instead of infinity,
     so Keras' own loss scale, which looks for infinity, would never halve.
     """
-    from npu_device.train.optimizer import NpuLossScaleOptimizer
+    import npu_device
 
-    return NpuLossScaleOptimizer(optimizer)
+    return npu_device.train.optimizer.NpuLossScaleOptimizer(optimizer)
 
 
 def reduced(optimizer):
     """Lets an optimizer average gradients over all cards before it applies them."""
-    from npu_device import distribute
+    import npu_device
 
-    return distribute.npu_distributed_keras_optimizer_wrapper(optimizer)
+    return npu_device.distribute.npu_distributed_keras_optimizer_wrapper(optimizer)
 
 
 def broadcast(variables):
     """Gives all cards the first one's variables."""
-    from npu_device import distribute
+    import npu_device
 
-    distribute.broadcast(list(variables), root_rank=0)
+    npu_device.distribute.broadcast(list(variables), root_rank=0)
+
+
+def mean(value):
+    """The mean of one number over all cards; each of them must call this."""
+    import npu_device
+
+    from lib.quiet import tf
+
+    number = tf.constant(value, tf.float32)
+    return float(npu_device.distribute.all_reduce(number, "mean"))
+
+
+def _check_loop_size(steps):
+    asked = os.environ.get("NPU_LOOP_SIZE")
+    if asked not in (None, str(steps)):
+        raise InputError(
+            f"NPU_LOOP_SIZE={asked}, but the models of this run take {steps} steps a "
+            "call (steps_per_execution in notebook 04, 1 elsewhere): unset "
+            "NPU_LOOP_SIZE, or set both to the same number."
+        )
+
+
+@contextmanager
+def _loop_size_in_environment(steps):
+    """Sets ``$NPU_LOOP_SIZE`` for the import, which alone reads it."""
+    asked = os.environ.get("NPU_LOOP_SIZE")
+    os.environ["NPU_LOOP_SIZE"] = str(steps)
+    try:
+        yield
+    finally:
+        if asked is None:
+            del os.environ["NPU_LOOP_SIZE"]
 
 
 def _refuse_a_used_kernel():
@@ -146,14 +193,25 @@ def _set(options, precision_mode, settings):
                 f'precision_mode="{older}" is set, the same by its older name'
             )
     for group, name, value in settings:
+        holder = getattr(options, group) if group else options
+        if name == "profiling_options":
+            value = _profile(holder.profiling_options.value, value)
         try:
-            setattr(getattr(options, group) if group else options, name, value)
+            setattr(holder, name, value)
         except (ValueError, TypeError) as error:
             raise InputError(
                 f"npu_device refuses {group}{'.' * bool(group)}{name}={value!r} "
                 f"({_line(error)}): its release and lib/ascend.py do not agree."
             ) from None
     return notes
+
+
+def _profile(default, asked):
+    """The profile asked for, with ``task_time`` where CANN 9 has it for task_trace."""
+    profile = json.loads(asked)
+    if "task_time" in json.loads(default):
+        profile["task_time"] = profile.pop("task_trace")
+    return json.dumps(profile)
 
 
 def _set_newer(options, precision_mode):

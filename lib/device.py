@@ -1,8 +1,10 @@
 """Which device runs, and in which precision."""
 
 import os
+import sys
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from typing import Optional
 
 from lib import ascend, processors, workers
 from lib.errors import InputError
@@ -34,6 +36,9 @@ class Device:
         note: why, in a few words.
         notes: why no better device was chosen, and which options are not in force.
         workers, rank: how many processes train together, and which this is.
+        loss_scale: False for plain optimizers, as the published ports train.
+        fallback: why a card that should be there is not used: ``npu_device`` is
+            installed but failed; None otherwise.
     """
 
     kind: str
@@ -44,6 +49,8 @@ class Device:
     notes: tuple = ()
     workers: int = 1
     rank: int = 0
+    loss_scale: bool = True
+    fallback: Optional[str] = None
 
     @property
     def cast_dtype(self):
@@ -55,17 +62,22 @@ class Device:
         return "float32" if self.kind == "npu" else self.matmul_dtype
 
     def record(self):
-        """The same as a dict, for ``result.json``."""
-        return {**asdict(self), "notes": list(self.notes)}
+        """The same as a dict, for ``result.json``; ``fallback`` where there is one."""
+        record = {**asdict(self), "notes": list(self.notes)}
+        del record["loss_scale"]  # follows from the run's parameters
+        if self.fallback is None:
+            del record["fallback"]
+        return record
 
     def scaled(self, optimizer):
         """Wraps an optimizer in a dynamic loss scale where float16 needs it.
 
         A gradient of the full-catalogue softmax is far below the smallest float16;
         bfloat16 and float32 reach it as it is. On an NPU it is the vendor's scale,
-        which sees overflow there; elsewhere it is Keras' own.
+        which sees overflow there; elsewhere it is Keras' own. With
+        ``loss_scale=False`` the optimizer stays plain.
         """
-        if self.matmul_dtype == "float16":
+        if self.matmul_dtype == "float16" and self.loss_scale:
             if self.kind == "npu":
                 optimizer = ascend.loss_scaled(optimizer)
             elif self.workers > 1:
@@ -88,6 +100,7 @@ def open(
     precision_mode="allow_mix_precision",
     threads=0,
     steps_per_execution=1,
+    loss_scale=True,
     **launch,
 ):
     """Chooses the device and the precision; safe to call again.
@@ -104,7 +117,9 @@ def open(
                                 float16
     ``force_fp32``              products take float16,  products in bfloat16    float32
                                 the rest is float32
-    ``force_fp16``              all it can in float16   products in float16     as left
+    ``force_fp16``              all it can in float16;  products in float16     as left
+                                the vendor means it
+                                for inference
     ``mixed_bfloat16``          not there               products in bfloat16    as left
     ==========================  ======================  ======================  =======
 
@@ -117,7 +132,7 @@ def open(
     release does not have one, the older name is set.
 
     Everything is checked before a device is touched. Once an NPU is open, a second call
-    with the same arguments returns the same ``Device`` and does nothing.
+    with the same arguments returns an equal ``Device`` and does nothing.
 
     Args:
         device: ``"auto"`` (an NPU where one opens, else a GPU where TensorFlow sees
@@ -127,6 +142,8 @@ def open(
             steps run faster on one: waking a second thread costs more than it does.
         steps_per_execution: of the models that will be compiled. An NPU wants to know
             before it is opened, see ``set_loop_size``; other devices do not ask.
+        loss_scale: False trains in float16 without a loss scale, as the published ports
+            do; ``Device.notes`` then says what that costs.
         **launch: fields of ``lib.launch_options.LaunchOptions``. They are checked on
             every device and in force on an NPU.
 
@@ -136,8 +153,9 @@ def open(
     Raises:
         InputError: an unknown name or option, options that exclude each other, a file
             that is not as it must be, a device that is not there, another number of
-            threads than this kernel computes with already, or other arguments than
-            those that the NPU of this kernel was opened with.
+            threads than this kernel computes with already, an ``$NPU_LOOP_SIZE`` that
+            contradicts ``steps_per_execution``, or other arguments than those that the
+            NPU of this kernel was opened with.
     """
     global _npu
     for name, value, allowed in (
@@ -165,9 +183,9 @@ def open(
     }
     if _npu is not None:
         _refuse_another_wish(wish)
-        return _npu[1]
+        return _with_notes(_npu[1], loss_scale)
     settings = options.settings(precision_mode)
-    notes = []
+    notes, fallback = [], None
     team = workers.announced()
     if device in ("auto", "npu") and team.engine != "tensorflow":
         try:
@@ -182,17 +200,22 @@ def open(
                 ) from None
             if device == "npu":
                 raise InputError(f'device="npu": {reason}; or use "auto".') from None
-            notes.append(f"no NPU: {str(reason).partition(';')[0]}")
+            short = str(reason).partition(";")[0]
+            notes.append(f"no NPU: {short}")
+            if reason.installed:
+                fallback = short
+                sys.stderr.write(f"!!! NOT ON AN NPU: {reason}\n")
         else:
             if threads:
                 notes.append(f"threads={threads}: not applicable on an NPU")
             opened = _card(name, precision_mode, notes, team)
             _npu = wish, opened
-            return opened
+            return _with_notes(opened, loss_scale)
     if device == "npu":
         raise InputError('device="npu": TF_CONFIG is for CPUs and GPUs; unset it.')
     notes += [f"{name}: not applicable without an NPU" for name in options.asked_for()]
-    return _processor(device, precision_mode, threads, notes)
+    opened = _processor(device, precision_mode, threads, notes)
+    return _with_notes(replace(opened, fallback=fallback), loss_scale)
 
 
 def set_loop_size(steps):
@@ -229,6 +252,20 @@ def logical_id():
     if not text.isdecimal():
         raise InputError(f"ASCEND_DEVICE_ID={text!r}: give a whole number, 0 or more.")
     return int(text)
+
+
+def _with_notes(opened, loss_scale):
+    """Adds the notes on precision that a run's record should have."""
+    notes = list(opened.notes)
+    precision = ascend.NEWER_MODES.get(opened.precision_mode, opened.precision_mode)
+    if opened.kind == "npu" and precision == "force_fp16":
+        notes.append("force_fp16: the vendor means it for inference, not for training")
+    if not loss_scale and opened.matmul_dtype == "float16":
+        notes.append(
+            "no loss scale, as in the published ports: float16 gradients below 6e-8 "
+            "become 0, so training may stall"
+        )
+    return replace(opened, notes=tuple(notes), loss_scale=loss_scale)
 
 
 def _refuse_another_wish(wish):

@@ -5,6 +5,7 @@ options become is a list of settings of ``npu_device``, which ``lib.ascend`` app
 """
 
 import json
+import os
 import re
 from dataclasses import dataclass, fields
 
@@ -18,7 +19,7 @@ _FUSION_SECTIONS = ("Switch", "Priority", "ExceptionalPassOfO1Level")
 _FUSION_GROUPS = ("GraphFusion", "UBFusion")
 _COLLECTED = {  # what a profile holds, beside the two ends of a step, found by itself
     "training_trace": "on",
-    "task_trace": "on",
+    "task_trace": "on",  # lib.ascend sets task_time where the release has it
     "aicpu": "on",
     "fp_point": "",
     "bp_point": "",
@@ -77,8 +78,9 @@ class LaunchOptions:
             ``group`` is ``""`` for an option at the top.
 
         Raises:
-            InputError: two options exclude each other, a folder cannot be made, a step
-                list or a file is not as the card wants it.
+            InputError: two options exclude each other, cards are renumbered while
+                profiling, a folder cannot be made, a step list or a file is not as the
+                card wants it.
         """
         if self.data_dump_flag and self.over_dump:
             raise InputError(
@@ -112,6 +114,12 @@ class LaunchOptions:
                 ("dump_config", "dump_debug_mode", "all"),
             ]
         if self.profiling:
+            if "ASCEND_RT_VISIBLE_DEVICES" in os.environ:
+                raise InputError(
+                    "profiling=True with ASCEND_RT_VISIBLE_DEVICES set: CANN does not "
+                    "profile renumbered cards; unset it and choose the card by "
+                    "ASCEND_DEVICE_ID."
+                )
             path = _folder("profiling_dump_path", self.profiling_dump_path)
             options = json.dumps({"output": path, **_COLLECTED})
             found += [

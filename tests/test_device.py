@@ -79,6 +79,17 @@ def test_only_float16_gets_a_loss_scale():
     assert scaled.inner_optimizer is adam
 
 
+def test_without_a_loss_scale_float16_stays_plain_and_the_record_says_its_cost():
+    adam = tf.keras.optimizers.Adam()
+    opened = device.open("cpu", "force_fp16", loss_scale=False)
+    assert opened.scaled(adam) is adam
+    (note,) = opened.record()["notes"]
+    assert note.startswith("no loss scale, as in the published ports")
+    for mode in ("must_keep_origin_dtype", "mixed_bfloat16"):
+        plain = device.open("cpu", mode, loss_scale=False).record()
+        assert plain == device.open("cpu", mode).record()
+
+
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [

@@ -39,6 +39,14 @@ def test_the_options_of_a_notebook_are_picked_out_of_its_parameters():
     assert found == {"over_dump": True, "data_dump_step": "3"}
 
 
+def test_renumbered_cards_are_not_profiled(tmp_path, monkeypatch):
+    monkeypatch.setenv("ASCEND_RT_VISIBLE_DEVICES", "4,5")
+    sentence = refused(profiling=True, profiling_dump_path=str(tmp_path / "p"))
+    assert sentence.startswith("profiling=True with ASCEND_RT_VISIBLE_DEVICES set")
+    assert not (tmp_path / "p").exists()
+    assert settings() == []
+
+
 def test_a_data_dump_names_its_steps_and_makes_its_folder(tmp_path):
     path = tmp_path / "a" / "b"
     found = settings(

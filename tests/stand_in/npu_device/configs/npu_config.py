@@ -4,9 +4,16 @@ import os
 
 from npu_device.contract import calls, fail
 
-OLD = os.environ.get("STAND_IN_RELEASE") == "2022"
+RELEASE = os.environ.get("STAND_IN_RELEASE", "2023")
+OLD = RELEASE == "2022"
 ON_OFF = (True, False)
 ANY = None  # not checked when it is set
+_DEPRECATED = (
+    "op_select_implmode",
+    "optypelist_for_implmode",
+    "variable_format_optimize",
+    "op_debug_level",
+)
 _MODES = (
     "allow_fp32_to_fp16",
     "force_fp16",
@@ -28,17 +35,17 @@ _V2_MODES = (
     "mixed_bfloat16",
 )
 _PROFILE = (
-    '{"output":"./","training_trace":"on","task_trace":"on","hccl":"on","aicpu":"on",'
+    '{"output":"./","training_trace":"on","%s":"on","hccl":"on","aicpu":"on",'
     '"aic_metrics":"PipeUtilization","msproftx":"off"}'
-)
+) % ("task_time" if RELEASE == "9" else "task_trace")
 
 
-class _Value:
-    """What reading an option gives: its text is in ``value``."""
+class OptionValue:
+    """What reading an option gives: its text is in ``value``, None where unset."""
 
     def __init__(self, value):
-        text = {True: "1", False: "0"}[value] if isinstance(value, bool) else value
-        self.value = None if text is None else str(text)
+        text = str(value)
+        self.value = {"None": None, "True": "1", "False": "0"}.get(text, text)
 
 
 class _Group:
@@ -49,8 +56,10 @@ class _Group:
     def __getattr__(self, name):
         if name in self._groups:
             return self._groups[name]
+        if OLD and name in ("precision_mode_v2", "op_precision_mode"):
+            return OptionValue(None)  # for the checks of the stand-in
         self._require(name)
-        return _Value(self._values[name])
+        return OptionValue(self._values[name])
 
     def __setattr__(self, name, value):
         if name in self._groups:
@@ -58,7 +67,7 @@ class _Group:
         self._require(name)
         default, allowed = self._table[name]
         if allowed is not ANY and value not in allowed:
-            if default is not None and type(value) is not type(default):
+            if default is not None and type(value) is not type(default) and not OLD:
                 raise TypeError(f"Expected {type(default)}, got {type(value)}")
             raise ValueError(f"'{value}' not in optional list {list(allowed)}")
         if ("opened",) in [call[:1] for call in calls]:
@@ -71,46 +80,77 @@ class _Group:
             names = [*self._table, *self._groups]
             raise ValueError(f"{self._kind} has no option {name}, all options {names}")
 
+    def warn_of_deprecated(self):
+        for name in _DEPRECATED:
+            if self._values.get(name) is not None:
+                print(f"[warning][tf_adapter] {name} is deprecated")
 
-def _tree():
-    top = {
+
+def _top():
+    table = {
         "graph_run_mode": (1, (0, 1)),
         "deterministic": (0, (0, 1)),
-        "precision_mode": (None, _MODES + (() if OLD else _NEWER_MODES)),
+        "precision_mode": (None, _MODES + _NEWER_MODES),
         "precision_mode_v2": (None, _V2_MODES),
-        "modify_mixlist": (None, ANY),
-        "customize_dtypes": (None, ANY),
         "op_precision_mode": (None, ANY),
         "op_select_implmode": (None, ("high_performance", "high_precision")),
-        "optypelist_for_implmode": (None, ANY),
-        "fusion_switch_file": (None, ANY),
-        "enable_scope_fusion_passes": (None, ANY),
         "variable_format_optimize": (None, ON_OFF),
-        "graph_memory_max_size": (None, ANY),
-        "variable_memory_max_size": (None, ANY),
         "op_compiler_cache_mode": ("enable", ("enable", "disable", "force")),
-        "op_compiler_cache_dir": (None, ANY),
-        "stream_max_parallel_num": (None, ANY),
         "ac_parallel_enable": (None, ("0", "1")),
         "hcom_parallel": (True, ON_OFF),
-        "hcom_multi_mode": (None, ANY),
         "is_tailing_optimization": (False, ON_OFF),
         "op_debug_level": (None, (0, 1, 2, 3, 4)),
-        "op_debug_config": (None, ANY),
-        "debug_dir": (None, ANY),
         "enable_exception_dump": (2, (0, 1, 2)),
         "enable_small_channel": (False, ON_OFF),
-        "graph_exec_timeout": (None, ANY),
         "topo_sorting_mode": (None, (0, 1, None)),
         "overflow_flag": (1, (0, 1)),
         "stream_sync_timeout": (-1, ANY),
         "event_sync_timeout": (-1, ANY),
         "external_weight": (False, ON_OFF),
         "jit_compile": ("auto", ("true", "false", "auto")),
-        "graph_compiler_cache_dir": (None, ANY),
     }
+    unchecked = (
+        "modify_mixlist customize_dtypes optypelist_for_implmode fusion_switch_file "
+        "enable_scope_fusion_passes graph_memory_max_size variable_memory_max_size "
+        "op_compiler_cache_dir stream_max_parallel_num hcom_multi_mode op_debug_config "
+        "debug_dir graph_exec_timeout graph_compiler_cache_dir"
+    )
+    table.update((name, (None, ANY)) for name in unchecked.split())
+    if RELEASE == "9":
+        table.update(_top_of_cann_9())
     if OLD:
-        del top["precision_mode_v2"], top["op_precision_mode"], top["deterministic"]
+        for name in ("precision_mode_v2", "op_precision_mode", "deterministic"):
+            del table[name]
+        table.update(
+            precision_mode=("allow_fp32_to_fp16", _MODES),
+            op_compiler_cache_mode=("disable", ("enable", "disable", "force")),
+            hcom_parallel=(False, ON_OFF),
+            enable_exception_dump=(0, (0, 1)),
+            jit_compile=(True, ON_OFF),
+            auto_tune_mode=(None, ANY),
+        )
+    return table
+
+
+def _top_of_cann_9():
+    table = {
+        "precision_mode_v2": (None, (*_V2_MODES, "cube_hif8", "mixed_hif8")),
+        "quant_dumpable": (None, ("0", "1")),
+        "execute_times": (-1, ANY),
+        "input_fusion_size": (131072, ANY),
+        "shape_generalization_mode": ("STRICT", ("STRICT", "FULL", "ADAPTIVE")),
+        "export_compile_stat": (1, (0, 1, 2)),
+        "oo_constant_folding": (True, ON_OFF),
+        "oo_level": ("O3", ("O0", "O1", "O2", "O3")),
+    }
+    for name in ("compile_dynamic_mode", "all_tensor_not_empty", "input_batch_cpy"):
+        table[name] = (False, ON_OFF)
+    for name in ("auto_multistream_parallel_mode", "aicore_num", "optimization_switch"):
+        table[name] = (None, ANY)
+    return table
+
+
+def _tree():
     dump = {
         "enable_dump": (False, ON_OFF),
         "dump_path": (None, ANY),
@@ -121,6 +161,8 @@ def _tree():
         "dump_data": ("tensor", ("tensor", "stats")),
         "dump_layer": (None, ANY),
     }
+    if OLD:
+        del dump["dump_data"], dump["dump_layer"]
     profiling = {
         "enable_profiling": (False, ON_OFF),
         "profiling_options": (_PROFILE, ANY),
@@ -130,10 +172,13 @@ def _tree():
         "work_path": ("./", ANY),
         "aoe_config_file": (None, ANY),
     }
+    nine = RELEASE == "9"
     memory = {
         "atomic_clean_policy": (0, (0, 1)),
-        "static_memory_policy": (0, (0, 1, 2)),
+        "static_memory_policy": (0, (0, 1, 2, 3, 4) if nine else (0, 1, 2)),
     }
+    if nine:
+        memory["variable_use_1g_huge_page"] = (0, (0, 1, 2))
     groups = [
         ("dump_config", "NpuDumpConfig", dump),
         ("profiling_config", "NpuProfilingConfig", profiling),
@@ -141,7 +186,7 @@ def _tree():
         ("memory_config", "MemoryConfig", memory),
     ]
     groups = [(name, _Group(kind, f"{name}.", table)) for name, kind, table in groups]
-    return _Group("NpuConfig", "", top, groups)
+    return _Group("NpuConfig", "", _top(), groups)
 
 
 _options = _tree()

@@ -1,0 +1,3 @@
+from npu_device._api.train import optimizer
+
+__all__ = ["optimizer"]
