@@ -62,7 +62,9 @@ def _of_dump(dump):
         return "E10001: enable_dump and enable_dump_debug are both set"
     if "1" in kinds and not path:
         return "E10058: dump_path is not set"
-    if "1" in kinds and not (Path(path).is_dir() and os.access(path, os.R_OK | os.W_OK)):
+    if "1" in kinds and not (
+        Path(path).is_dir() and os.access(path, os.R_OK | os.W_OK)
+    ):
         return "E10001: dump_path is no folder to write to"
     if step:
         items = step.split("|")

@@ -1,6 +1,7 @@
 """``global_options()``: every name, its default, and the values that it takes."""
 
 import os
+import sys
 
 from npu_device.contract import calls, fail
 
@@ -83,7 +84,7 @@ class _Group:
     def warn_of_deprecated(self):
         for name in _DEPRECATED:
             if self._values.get(name) is not None:
-                print(f"[warning][tf_adapter] {name} is deprecated")
+                sys.stdout.write(f"[warning][tf_adapter] {name} is deprecated\n")
 
 
 def _top():

@@ -4,7 +4,6 @@ import functools
 
 import numpy as np
 import tensorflow as tf
-
 from npu_device import npu_device as session
 from npu_device.contract import calls, fail
 from npu_device.distribute import fabric

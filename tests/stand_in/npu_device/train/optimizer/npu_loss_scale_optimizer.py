@@ -1,7 +1,6 @@
 """The loss scale of the package, which reads the card's overflow flag."""
 
 import tensorflow as tf
-
 from npu_device import float_status
 from npu_device import npu_device as session
 from npu_device.contract import calls
