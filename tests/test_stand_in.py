@@ -99,7 +99,8 @@ ones = tf.ones([10_000])
 def masks():
     return tf.nn.dropout(ones, 0.25, seed=5), tf.random.uniform([10_000], seed=5) > 0.25
 dropped, of_cpu = masks()
-answer(graphs=graphs, places=places, tries=len(tries), outcome=outcome, jit=bool(inner._jit_compile),
+answer(graphs=graphs, places=places, tries=len(tries), outcome=outcome,
+       jit=bool(inner._jit_compile),
        same=float(tf.reduce_mean(tf.cast((dropped > 0) == of_cpu, tf.float32))),
        mean=float(tf.reduce_mean(dropped)), kept=float(tf.reduce_max(dropped)))
 """

@@ -26,20 +26,12 @@ if "STAND_IN_IMPORT" in os.environ:
 if not tf.__version__.startswith("2.6."):  # its native libraries would not load
     raise ImportError(f"built for TensorFlow 2.6, found {tf.__version__}")
 
-from npu_device._api import distribute, train
-from npu_device.configs.npu_config import global_options
-from npu_device.contract import ContractBroken, broken, calls
-from npu_device.npu_device import open, set_npu_loop_size
-from npu_device.patches import npu_compat_function
-
-__all__ = [
-    "ContractBroken",
-    "broken",
-    "calls",
-    "distribute",
-    "global_options",
-    "npu_compat_function",
-    "open",
-    "set_npu_loop_size",
-    "train",
-]
+from npu_device._api import distribute as distribute
+from npu_device._api import train as train
+from npu_device.configs.npu_config import global_options as global_options
+from npu_device.contract import ContractBroken as ContractBroken
+from npu_device.contract import broken as broken
+from npu_device.contract import calls as calls
+from npu_device.npu_device import open as open
+from npu_device.npu_device import set_npu_loop_size as set_npu_loop_size
+from npu_device.patches import npu_compat_function as npu_compat_function

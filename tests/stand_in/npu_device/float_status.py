@@ -49,8 +49,7 @@ def _saturate(value):
 
 
 def _largest():
-    options = global_options()
-    modes = options.precision_mode.value, options.precision_mode_v2.value
+    modes = map(global_options().text, ("precision_mode", "precision_mode_v2"))
     return (tf.float32 if set(_KEPT) & set(modes) else tf.float16).max
 
 

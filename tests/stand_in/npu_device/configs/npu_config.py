@@ -6,39 +6,29 @@ import sys
 from npu_device.contract import calls, fail
 
 RELEASE = os.environ.get("STAND_IN_RELEASE", "2023")
-OLD = RELEASE == "2022"
-ON_OFF = (True, False)
-ANY = None  # not checked when it is set
-_DEPRECATED = (
-    "op_select_implmode",
-    "optypelist_for_implmode",
-    "variable_format_optimize",
-    "op_debug_level",
-)
+OLD, NEW = RELEASE == "2022", RELEASE == "9"
+ON_OFF, ANY = (True, False), None  # ANY: not checked when it is set
+_DEPRECATED = "op_select_implmode optypelist_for_implmode variable_format_optimize"
 _MODES = (
-    "allow_fp32_to_fp16",
-    "force_fp16",
-    "force_fp32",
-    "must_keep_origin_dtype",
-    "allow_mix_precision",
+    "allow_fp32_to_fp16 force_fp16 force_fp32 must_keep_origin_dtype "
+    "allow_mix_precision"
 )
 _NEWER_MODES = (
-    "cube_fp16in_fp32out",
-    "allow_mix_precision_fp16",
-    "allow_mix_precision_bf16",
-    "allow_fp32_to_bf16",
+    "cube_fp16in_fp32out allow_mix_precision_fp16 allow_mix_precision_bf16 "
+    "allow_fp32_to_bf16"
 )
-_V2_MODES = (
-    "fp16",
-    "origin",
-    "cube_fp16in_fp32out",
-    "mixed_float16",
-    "mixed_bfloat16",
-)
+_V2_MODES = "fp16 origin cube_fp16in_fp32out mixed_float16 mixed_bfloat16"
 _PROFILE = (
     '{"output":"./","training_trace":"on","%s":"on","hccl":"on","aicpu":"on",'
     '"aic_metrics":"PipeUtilization","msproftx":"off"}'
-) % ("task_time" if RELEASE == "9" else "task_trace")
+) % ("task_time" if NEW else "task_trace")
+_UNCHECKED = (
+    "modify_mixlist customize_dtypes op_precision_mode optypelist_for_implmode "
+    "fusion_switch_file enable_scope_fusion_passes graph_memory_max_size "
+    "variable_memory_max_size op_compiler_cache_dir stream_max_parallel_num "
+    "hcom_multi_mode op_debug_config debug_dir graph_exec_timeout "
+    "graph_compiler_cache_dir"
+)
 
 
 class OptionValue:
@@ -57,8 +47,6 @@ class _Group:
     def __getattr__(self, name):
         if name in self._groups:
             return self._groups[name]
-        if OLD and name in ("precision_mode_v2", "op_precision_mode"):
-            return OptionValue(None)  # for the checks of the stand-in
         self._require(name)
         return OptionValue(self._values[name])
 
@@ -81,9 +69,13 @@ class _Group:
             names = [*self._table, *self._groups]
             raise ValueError(f"{self._kind} has no option {name}, all options {names}")
 
+    def text(self, name):
+        """What is sent to the graph engine; None where there is nothing to send."""
+        return OptionValue(self._values.get(name)).value
+
     def warn_of_deprecated(self):
-        for name in _DEPRECATED:
-            if self._values.get(name) is not None:
+        for name in (*_DEPRECATED.split(), "op_debug_level"):
+            if self.text(name) is not None:
                 sys.stdout.write(f"[warning][tf_adapter] {name} is deprecated\n")
 
 
@@ -91,9 +83,8 @@ def _top():
     table = {
         "graph_run_mode": (1, (0, 1)),
         "deterministic": (0, (0, 1)),
-        "precision_mode": (None, _MODES + _NEWER_MODES),
-        "precision_mode_v2": (None, _V2_MODES),
-        "op_precision_mode": (None, ANY),
+        "precision_mode": (None, f"{_MODES} {_NEWER_MODES}".split()),
+        "precision_mode_v2": (None, _V2_MODES.split()),
         "op_select_implmode": (None, ("high_performance", "high_precision")),
         "variable_format_optimize": (None, ON_OFF),
         "op_compiler_cache_mode": ("enable", ("enable", "disable", "force")),
@@ -109,21 +100,30 @@ def _top():
         "event_sync_timeout": (-1, ANY),
         "external_weight": (False, ON_OFF),
         "jit_compile": ("auto", ("true", "false", "auto")),
+        **{name: (None, ANY) for name in _UNCHECKED.split()},
     }
-    unchecked = (
-        "modify_mixlist customize_dtypes optypelist_for_implmode fusion_switch_file "
-        "enable_scope_fusion_passes graph_memory_max_size variable_memory_max_size "
-        "op_compiler_cache_dir stream_max_parallel_num hcom_multi_mode op_debug_config "
-        "debug_dir graph_exec_timeout graph_compiler_cache_dir"
-    )
-    table.update((name, (None, ANY)) for name in unchecked.split())
-    if RELEASE == "9":
-        table.update(_top_of_cann_9())
+    if NEW:
+        table.update(
+            precision_mode_v2=(None, f"{_V2_MODES} cube_hif8 mixed_hif8".split()),
+            quant_dumpable=(None, ("0", "1")),
+            execute_times=(-1, ANY),
+            input_fusion_size=(131072, ANY),
+            compile_dynamic_mode=(False, ON_OFF),
+            shape_generalization_mode=("STRICT", ("STRICT", "FULL", "ADAPTIVE")),
+            all_tensor_not_empty=(False, ON_OFF),
+            input_batch_cpy=(False, ON_OFF),
+            auto_multistream_parallel_mode=(None, ANY),
+            export_compile_stat=(1, (0, 1, 2)),
+            aicore_num=(None, ANY),
+            oo_constant_folding=(True, ON_OFF),
+            oo_level=("O3", ("O0", "O1", "O2", "O3")),
+            optimization_switch=(None, ANY),
+        )
     if OLD:
         for name in ("precision_mode_v2", "op_precision_mode", "deterministic"):
             del table[name]
         table.update(
-            precision_mode=("allow_fp32_to_fp16", _MODES),
+            precision_mode=("allow_fp32_to_fp16", _MODES.split()),
             op_compiler_cache_mode=("disable", ("enable", "disable", "force")),
             hcom_parallel=(False, ON_OFF),
             enable_exception_dump=(0, (0, 1)),
@@ -133,25 +133,7 @@ def _top():
     return table
 
 
-def _top_of_cann_9():
-    table = {
-        "precision_mode_v2": (None, (*_V2_MODES, "cube_hif8", "mixed_hif8")),
-        "quant_dumpable": (None, ("0", "1")),
-        "execute_times": (-1, ANY),
-        "input_fusion_size": (131072, ANY),
-        "shape_generalization_mode": ("STRICT", ("STRICT", "FULL", "ADAPTIVE")),
-        "export_compile_stat": (1, (0, 1, 2)),
-        "oo_constant_folding": (True, ON_OFF),
-        "oo_level": ("O3", ("O0", "O1", "O2", "O3")),
-    }
-    for name in ("compile_dynamic_mode", "all_tensor_not_empty", "input_batch_cpy"):
-        table[name] = (False, ON_OFF)
-    for name in ("auto_multistream_parallel_mode", "aicore_num", "optimization_switch"):
-        table[name] = (None, ANY)
-    return table
-
-
-def _tree():
+def _groups():
     dump = {
         "enable_dump": (False, ON_OFF),
         "dump_path": (None, ANY),
@@ -159,11 +141,9 @@ def _tree():
         "dump_mode": ("output", ("input", "output", "all")),
         "enable_dump_debug": (False, ON_OFF),
         "dump_debug_mode": ("all", ("aicore_overflow", "atomic_overflow", "all")),
-        "dump_data": ("tensor", ("tensor", "stats")),
-        "dump_layer": (None, ANY),
     }
-    if OLD:
-        del dump["dump_data"], dump["dump_layer"]
+    if not OLD:
+        dump.update(dump_data=("tensor", ("tensor", "stats")), dump_layer=(None, ANY))
     profiling = {
         "enable_profiling": (False, ON_OFF),
         "profiling_options": (_PROFILE, ANY),
@@ -173,24 +153,20 @@ def _tree():
         "work_path": ("./", ANY),
         "aoe_config_file": (None, ANY),
     }
-    nine = RELEASE == "9"
     memory = {
         "atomic_clean_policy": (0, (0, 1)),
-        "static_memory_policy": (0, (0, 1, 2, 3, 4) if nine else (0, 1, 2)),
+        "static_memory_policy": (0, range(5 if NEW else 3)),
     }
-    if nine:
+    if NEW:
         memory["variable_use_1g_huge_page"] = (0, (0, 1, 2))
-    groups = [
-        ("dump_config", "NpuDumpConfig", dump),
-        ("profiling_config", "NpuProfilingConfig", profiling),
-        ("aoe_config", "NpuAoeConfig", aoe),
-        ("memory_config", "MemoryConfig", memory),
-    ]
-    groups = [(name, _Group(kind, f"{name}.", table)) for name, kind, table in groups]
-    return _Group("NpuConfig", "", _top(), groups)
+    kinds = {"NpuDumpConfig": dump, "NpuProfilingConfig": profiling}
+    kinds.update(NpuAoeConfig=aoe, MemoryConfig=memory)
+    names = ("dump_config", "profiling_config", "aoe_config", "memory_config")
+    for name, (kind, table) in zip(names, kinds.items()):
+        yield name, _Group(kind, f"{name}.", table)
 
 
-_options = _tree()
+_options = _Group("NpuConfig", "", _top(), _groups())
 
 
 def global_options():

@@ -62,17 +62,6 @@ def npu_distributed_keras_optimizer_wrapper(
     return optimizer
 
 
-def shard_and_rebatch_dataset(dataset, global_bs):
-    """Each rank's share of a dataset that is not batched yet, and its batch size."""
-    calls.append(("shard_and_rebatch_dataset", global_bs))
-    if not _is_cluster():
-        return dataset, global_bs
-    workers = session.handle.workers_num
-    if global_bs % workers:
-        raise ValueError(f"Batch size must be divisible by num npus: {workers}")
-    return dataset.shard(workers, session.handle.worker_id), global_bs // workers
-
-
 @npu_compat_function
 def _all_reduce(values, reduction):
     values = [tf.convert_to_tensor(value) for value in values]  # IndexedSlices: dense

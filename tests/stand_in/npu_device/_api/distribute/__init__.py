@@ -1,13 +1,5 @@
+from npu_device.distribute.hccl import all_reduce as all_reduce
+from npu_device.distribute.hccl import broadcast as broadcast
 from npu_device.distribute.hccl import (
-    all_reduce,
-    broadcast,
-    npu_distributed_keras_optimizer_wrapper,
-    shard_and_rebatch_dataset,
+    npu_distributed_keras_optimizer_wrapper as npu_distributed_keras_optimizer_wrapper,
 )
-
-__all__ = [
-    "all_reduce",
-    "broadcast",
-    "npu_distributed_keras_optimizer_wrapper",
-    "shard_and_rebatch_dataset",
-]

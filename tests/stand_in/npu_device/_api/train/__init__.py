@@ -1,3 +1,1 @@
-from npu_device._api.train import optimizer
-
-__all__ = ["optimizer"]
+from npu_device._api.train import optimizer as optimizer

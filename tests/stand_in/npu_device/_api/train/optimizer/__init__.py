@@ -1,3 +1,3 @@
-from npu_device.train.optimizer.npu_loss_scale_optimizer import NpuLossScaleOptimizer
-
-__all__ = ["NpuLossScaleOptimizer"]
+from npu_device.train.optimizer.npu_loss_scale_optimizer import (
+    NpuLossScaleOptimizer as NpuLossScaleOptimizer,
+)
