@@ -100,7 +100,7 @@ def _top():
         "event_sync_timeout": (-1, ANY),
         "external_weight": (False, ON_OFF),
         "jit_compile": ("auto", ("true", "false", "auto")),
-        **{name: (None, ANY) for name in _UNCHECKED.split()},
+        **dict.fromkeys(_UNCHECKED.split(), (None, ANY)),
     }
     if NEW:
         table.update(
