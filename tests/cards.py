@@ -1,4 +1,4 @@
-"""Cases for processes of their own, beside the stand-in for ``npu_device``.
+"""Cases that run in new processes, with the stand-in for ``npu_device`` on the path.
 
 What the package changes lasts as long as the process; the workers of a job have one
 process each.
@@ -16,11 +16,14 @@ from lib.quiet import tf
 from lib.sources import ROOT
 
 STAND_IN = Path(__file__).parent / "stand_in"
+NEEDS = (
+    "npu_device, and so its stand-in, imports only with TensorFlow 2.6; the Ascend "
+    "stack runs this test"
+)
 IMPORTS = tf.__version__.startswith("2.6.")
 needs_the_card = pytest.mark.skipif(
     not IMPORTS,
-    reason="npu_device, and so its stand-in, imports beside TensorFlow 2.6 alone: the "
-    "Ascend stack runs this test",
+    reason=NEEDS,
 )
 OURS = (
     *("ASCEND_DEVICE_ID", "CHIEF_DEVICE_ID", "NPU_LOOP_SIZE", "TF_CONFIG"),
@@ -58,7 +61,7 @@ def start(*command, **environment):
 
 
 def outputs(process):
-    """What a command printed, on both streams; it must succeed."""
+    """Returns what a command printed on both streams; the command must succeed."""
     said, complained = process.communicate()
     assert process.returncode == 0, said + complained
     return said, complained

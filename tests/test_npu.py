@@ -1,4 +1,4 @@
-"""An NPU is opened in the order that its package wants, and trains what the CPU does.
+"""An NPU is opened in the order that its package requires, and both models train on it.
 
 No card is needed: ``tests/stand_in`` keeps the contract of ``npu_device``.
 """
@@ -7,7 +7,7 @@ import json
 
 import numpy as np
 import pytest
-from cards import IMPORTS, needs_the_card, outputs, run, run_job, start
+from cards import IMPORTS, NEEDS, needs_the_card, outputs, run, run_job, start
 
 TRAIN = """
 from lib import mf, optimizers, ratings, results, sessions, stamp, training
@@ -241,9 +241,9 @@ answer(named=named, kind=auto.kind, notes=auto.notes, scaled=scaled,
 
 
 @pytest.mark.skipif(
-    IMPORTS, reason="beside TensorFlow 2.6 the package imports: the Ascend stack"
+    IMPORTS, reason="this is what users of another TensorFlow than 2.6 see"
 )
-def test_beside_another_tensorflow_the_package_is_there_and_not_usable():
+def test_with_another_tensorflow_the_package_is_there_and_not_usable():
     found = run(
         """
 named = sentence_of(device.open, "npu")
@@ -460,7 +460,7 @@ answer(
 def job(request, tmp_path_factory):
     """A job of two workers, the same training in one process, and their folder."""
     if not IMPORTS:
-        pytest.skip("npu_device imports beside TensorFlow 2.6 alone")
+        pytest.skip(NEEDS)
     folder = tmp_path_factory.mktemp(request.param)
     settings = {"MODEL": request.param, "OUTPUT": str(folder / "output")}
     ranks = run_job(JOB, folder, **settings)

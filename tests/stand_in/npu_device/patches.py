@@ -52,7 +52,7 @@ def _inlined(called):
             return outermost(self, *args, **kwargs)
         try:
             return self._python_function(*args, **kwargs)
-        except Exception:  # it needs what tf.function does for it, autograph say
+        except Exception:  # it may need what tf.function does, such as autograph
             return called(self, *args, **kwargs)
 
     return call
@@ -95,7 +95,7 @@ def _on_the_host(py_function):
 
 
 def _dropout(original):
-    """Draws masks of the card's own, in graphs; no seed gives those of a CPU."""
+    """In graphs, draws masks that differ from those of a CPU with the same seed."""
 
     def dropout(x, rate, noise_shape=None, seed=None, name=None):
         if tf.executing_eagerly() or noise_shape is not None:
