@@ -79,7 +79,7 @@ def open(number, precision_mode, settings, steps_per_execution):
         raise Unavailable(_failure, installed=True)
     from lib.quiet import tf
 
-    _refuse_a_used_kernel()
+    unused = _unused_context()
     _check_loop_size(steps_per_execution)
     os.environ.setdefault("ASCEND_DEVICE_ID", str(number))
     try:
@@ -95,6 +95,7 @@ def open(number, precision_mode, settings, steps_per_execution):
     try:
         handle = npu.open(number).as_default()
     except Exception as error:
+        _return_to(unused)
         _failure = (
             f"npu_device.open failed ({_line(error)}); look at ASCEND_DEVICE_ID, and "
             "whether another process computes on that card, then restart the kernel"
@@ -170,7 +171,8 @@ def _loop_size_in_environment(steps):
             del os.environ["NPU_LOOP_SIZE"]
 
 
-def _refuse_a_used_kernel():
+def _unused_context():
+    """TensorFlow's context; InputError where it has computed already."""
     from tensorflow.python.eager import context
 
     if getattr(context.context(), "_initialized", False):
@@ -179,6 +181,14 @@ def _refuse_a_used_kernel():
             "before that: what was made would be lost; restart the kernel and call "
             'device.open first, or use device="cpu".'
         )
+    return context.context()
+
+
+def _return_to(unused):
+    """Undoes what a failed open leaves: a context of the package's, started already."""
+    from tensorflow.python.eager import context
+
+    context._set_context(unused)
 
 
 def _set(options, precision_mode, settings):

@@ -4,13 +4,12 @@ import time
 
 import numpy as np
 
-from lib import checkpoints, files, workers
+from lib import checkpoints, collectives, workers
 from lib.errors import InputError
 from lib.losses import Watch
 from lib.quiet import tf
 
 LOG_EVERY = 100  # steps between two lines of the log
-PATIENCE_S = 1800  # for the first worker's evaluation
 
 
 class Bookkeeper(tf.keras.callbacks.Callback):
@@ -90,11 +89,8 @@ class Bookkeeper(tf.keras.callbacks.Callback):
         for weight in self.model.trainable_variables:
             if not np.isfinite(tf.convert_to_tensor(weight).numpy()).all():
                 self._stop("weights are not finite any more at the end")
-        row = {"epoch": self.epoch, "loss": float(logs["loss"])}
-        if workers.current().rank:
-            row = self._row_of_the_first_worker()
-        else:
-            row.update(self.evaluate(self.epoch))
+        row = {"epoch": self.epoch, "loss": collectives.mean(float(logs["loss"]))}
+        row.update(self.evaluate(self.epoch))  # by all workers: no graph runs on one
         self.progress["history"].append(row)
         self.progress["epoch_s"].append(seconds)
         shown = "  ".join(f"{k} {v:.4f}" for k, v in row.items() if k != "epoch")
@@ -103,16 +99,3 @@ class Bookkeeper(tf.keras.callbacks.Callback):
         self.log.write(line)
         if workers.current().rank == 0:
             checkpoints.save(self.manager, self.progress, self.run)
-
-    def _row_of_the_first_worker(self):
-        """What it measured: it alone evaluates, and writes that down when it saves."""
-        path = checkpoints.state_of(self.manager.directory, self.epoch)
-        until = time.time() + PATIENCE_S
-        while not path.exists():
-            if time.time() > until:
-                raise InputError(
-                    f"{path} has not come up: workers on several hosts need an "
-                    "output_dir that all of them share."
-                )
-            time.sleep(0.1)
-        return files.read_json(path)["history"][-1]

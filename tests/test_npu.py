@@ -1,61 +1,13 @@
-"""An NPU is opened in the order that its package wants, and says what it could not do.
+"""An NPU is opened in the order that its package requires, and both models train on it.
 
-No card is needed: ``tests/stand_in`` keeps the contract of ``npu_device``. What it
-changes lasts as long as the process, so every case below has one of its own.
+No card is needed: ``tests/stand_in`` keeps the contract of ``npu_device``.
 """
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
+import numpy as np
 import pytest
-
-from lib.sources import ROOT
-
-STAND_IN = Path(__file__).parent / "stand_in"
-# What the cases share: answer() prints, sentence_of() returns the text of an error.
-START = """
-import json, os, sys
-from lib import device
-from lib.errors import InputError
-
-def answer(**values):
-    print(json.dumps(values))
-
-def sentence_of(function, *args, kind=InputError, **options):
-    try:
-        function(*args, **options)
-    except kind as error:
-        return str(error)
-"""
-
-
-def beside_the_stand_in(*command, **environment):
-    """Runs a command beside the stand-in and returns what it prints."""
-    kept = {
-        name: value
-        for name, value in os.environ.items()
-        if name not in ("ASCEND_DEVICE_ID", "NPU_LOOP_SIZE", "RANK_SIZE")
-    }
-    kept["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(STAND_IN)])
-    done = subprocess.run(
-        [sys.executable, *command],
-        env={**kept, **environment},
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
-def run(code, **environment):
-    """Runs a case beside the stand-in and returns what it answers."""
-    said = beside_the_stand_in("-c", START + code, **environment)
-    return json.loads(said.splitlines()[-1])
-
+from cards import IMPORTS, NEEDS, needs_the_card, outputs, run, run_job, start
 
 TRAIN = """
 from lib import mf, optimizers, ratings, results, sessions, stamp, training
@@ -63,7 +15,6 @@ options = json.loads(os.environ["OPTIONS"])
 opened = device.open(**options)
 same = device.open(**options) == opened
 other = sentence_of(device.open, **{**options, "data_dump_step": "3"})
-from lib.quiet import tf
 import npu_device
 training.set_seed(0)
 
@@ -104,7 +55,6 @@ answer(
     calls=npu_device.calls,
     broken=npu_device.broken,
     number=os.environ["ASCEND_DEVICE_ID"],
-    tensorflow=tf.__version__,
 )
 """
 
@@ -134,6 +84,7 @@ def trained(tmp_path_factory):
     return folder, found
 
 
+@needs_the_card
 def test_calls_come_in_the_order_of_the_contract(trained):
     folder, found = trained
     calls = [tuple(call) for call in found["calls"]]
@@ -167,16 +118,16 @@ def test_calls_come_in_the_order_of_the_contract(trained):
     assert found["number"] == "0"
 
 
+@needs_the_card
 def test_the_record_says_that_it_was_an_npu(trained):
     record = trained[1]["device"]
     assert (record["kind"], record["name"]) == ("npu", "Ascend NPU:0")
     assert record["precision_mode"] == "mixed_float16"
     assert record["matmul_dtype"] == "float16"
     assert "threads=1: not applicable on an NPU" in record["notes"]
-    supported = "npu_device supports TensorFlow 2.6.5" not in record["notes"]
-    assert supported == (trained[1]["tensorflow"] == "2.6.5")
 
 
+@needs_the_card
 def test_a_second_call_is_the_same_device_or_an_error(trained):
     assert trained[1]["same"]
     assert trained[1]["other"] == (
@@ -185,6 +136,7 @@ def test_a_second_call_is_the_same_device_or_an_error(trained):
     )
 
 
+@needs_the_card
 def test_both_models_train_on_it(trained):
     for history in trained[1]["histories"]:
         assert [row["epoch"] for row in history] == [1, 2, 3]
@@ -192,6 +144,7 @@ def test_both_models_train_on_it(trained):
     assert trained[1]["scales"] == "NpuLossScaleOptimizer"
 
 
+@needs_the_card
 def test_an_older_release_gets_the_older_name_and_float32_no_scale(tmp_path):
     found = run(
         """
@@ -227,22 +180,23 @@ answer(
         ["opened", 3],
         ["as_default"],
     ]
-    assert found["inert"].endswith("CPU:0")
+    assert found["inert"].endswith("CPU:1")  # the card of the stand-in
     assert found["elsewhere"].startswith("device='cpu': this kernel computes on an NPU")
 
 
+@needs_the_card
 def test_an_npu_that_does_not_open_is_an_error_by_name_and_a_step_down_by_auto():
     found = run(
         """
 named = sentence_of(device.open, "npu")
-auto = device.open("auto")
+auto = device.open("auto", threads=1)
 from lib.quiet import tf
-tf.zeros(1)
+where = tf.zeros(1).device
 again = sentence_of(device.open, "npu", steps_per_execution=2)
 bfloat16 = sentence_of(device.open, "npu", "mixed_bfloat16")
 tries = [call for call in sys.modules["npu_device"].calls if call[0] == "open"]
 answer(named=named, kind=auto.kind, notes=auto.notes, again=again, b=bfloat16,
-       tries=len(tries))
+       tries=len(tries), where=where, fallback=auto.fallback)
 """,
         STAND_IN_CARD="no device 0\nat line 7",
     )
@@ -253,11 +207,15 @@ answer(named=named, kind=auto.kind, notes=auto.notes, again=again, b=bfloat16,
     )
     assert found["kind"] in ("gpu", "cpu")
     assert found["notes"][0].startswith("no NPU: npu_device.open failed (RuntimeError")
+    assert found["fallback"] == found["notes"][0].partition(": ")[2]
+    assert found["stderr"].count("!!! NOT ON AN NPU: npu_device.open failed") == 1
+    assert found["where"].endswith("CPU:0")
     assert found["again"] == found["named"]
     assert found["tries"] == 1
     assert found["b"].startswith('device="npu": an Ascend 910 has no bfloat16')
 
 
+@needs_the_card
 def test_a_package_that_does_not_import_says_what_to_source_and_install():
     found = run(
         """
@@ -265,7 +223,8 @@ named = sentence_of(device.open, "npu")
 auto = device.open("auto", "force_fp16")
 from lib.quiet import tf
 scaled = type(auto.scaled(tf.keras.optimizers.Adam())).__name__
-answer(named=named, kind=auto.kind, notes=auto.notes, scaled=scaled)
+answer(named=named, kind=auto.kind, notes=auto.notes, scaled=scaled,
+       fallback=auto.fallback)
 """,
         STAND_IN_IMPORT="libge_runner.so: cannot open shared object file",
     )
@@ -276,114 +235,310 @@ answer(named=named, kind=auto.kind, notes=auto.notes, scaled=scaled)
     assert "TensorFlow 2.6.5 on Python 3.9" in found["named"]
     assert found["kind"] in ("gpu", "cpu")
     assert found["notes"][0].startswith("no NPU: npu_device does not import")
+    assert found["fallback"].startswith("npu_device does not import (ImportError")
+    assert "!!! NOT ON AN NPU: npu_device does not import" in found["stderr"]
     assert found["scaled"] == "LossScaleOptimizer"
 
 
-def test_what_was_made_before_an_npu_opens_stops_it_and_the_stand_in_is_strict():
+@pytest.mark.skipif(
+    IMPORTS, reason="this is what users of another TensorFlow than 2.6 see"
+)
+def test_with_another_tensorflow_the_package_is_there_and_not_usable():
+    found = run(
+        """
+named = sentence_of(device.open, "npu")
+auto = device.open("auto")
+answer(named=named, kind=auto.kind, notes=auto.notes, fallback=auto.fallback)
+"""
+    )
+    assert found["named"].startswith(
+        'device="npu": npu_device does not import (ImportError: built for TensorFlow '
+        "2.6, found "
+    )
+    assert "with TensorFlow 2.6.5 on Python 3.9" in found["named"]
+    assert found["kind"] in ("gpu", "cpu")
+    assert found["notes"][0] == f"no NPU: {found['fallback']}"
+    assert "!!! NOT ON AN NPU: npu_device does not import" in found["stderr"]
+
+
+@needs_the_card
+def test_a_kernel_that_has_computed_opens_no_npu():
     found = run(
         """
 from lib.quiet import tf
-before = tf.Variable([1.0])
+tf.Variable([1.0])
 used = sentence_of(device.open, "auto")
-imported = "npu_device" in sys.modules
-
-import npu_device as npu
-def assign(target, name, value):
-    setattr(target, name, value)
-options = npu.global_options()
-unknown = sentence_of(assign, options, "auto_tune_mode", "RL", kind=ValueError)
-closed = sentence_of(assign, options, "precision_mode", "fp8", kind=ValueError)
-typed = sentence_of(assign, options, "jit_compile", True, kind=TypeError)
-group = sentence_of(assign, options, "dump_config", {}, kind=npu.ContractBroken)
-integer = sentence_of(npu.set_npu_loop_size, "4", kind=TypeError)
-os.environ["RANK_SIZE"] = "8"
-cluster = sentence_of(npu.open, kind=RuntimeError)
-os.environ["RANK_SIZE"] = "1"
-npu.open(0).as_default()
-late = sentence_of(assign, options, "precision_mode", "force_fp16",
-                   kind=npu.ContractBroken)
-second = sentence_of(npu.open, 1, kind=RuntimeError)
-try:
-    lost = before.numpy() is None
-except tf.errors.FailedPreconditionError:
-    lost = True
-npu.distribute.broadcast([tf.Variable(1.0)])
-npu.distribute.all_reduce([tf.zeros(1), None], "sum")
-wide = sentence_of(npu.distribute.all_reduce, tf.zeros(1, tf.float64),
-                   kind=npu.ContractBroken)
-answer(used=used, imported=imported, unknown=unknown, closed=closed, typed=typed,
-       group=group, integer=integer, late=late, second=second, lost=lost, wide=wide,
-       cluster=cluster, broken=npu.broken, calls=npu.calls, tensorflow=tf.__version__)
+answer(used=used, imported="npu_device" in sys.modules)
 """
     )
     assert found["used"].startswith("TensorFlow has computed in this kernel already")
     assert not found["imported"]
-    assert found["unknown"].startswith("NpuConfig has no option auto_tune_mode, all")
-    assert found["closed"].startswith("'fp8' not in optional list")
-    assert found["typed"].startswith("Expected <class 'str'>, got <class 'bool'>")
-    assert found["integer"].startswith("loop_size must be int")
-    assert found["cluster"].startswith("CM_CHIEF_IP and RANK_TABLE_FILE are all not")
-    assert found["second"] == "Failed create npu instance on device 1"
-    assert found["lost"] or found["tensorflow"] != "2.6.5"
-    assert found["broken"] == [
-        found["group"],
-        "tensors were made before open: they are lost",
-        found["late"],
-        found["wide"],
-    ]
-    assert found["calls"][-2:] == [["broadcast", 1, 0], ["all_reduce", "sum"]]
 
 
-CLUSTER = """
-from lib import optimizers, results, sessions, stamp, training
-opened = device.open("npu", "allow_mix_precision")
-import npu_device
-clicks = sessions.load("sample")
-model = stamp.STAMP(clicks.n_items, 16)
-model.compile(opened.scaled(optimizers.adam(0.01, 1)), loss=model.cross_entropy)
-run = results.Run("n", {"output_dir": os.environ["OUTPUT"]}, results.describe(clicks))
-history, timing = training.fit(
-    model, stamp.batch_of(clicks.train, 10), len(clicks.train), run, 128, 1,
-    steps_per_epoch=3,
+@needs_the_card
+def test_a_loop_size_of_the_user_is_kept_or_refused():
+    found = run(
+        """
+refused = sentence_of(device.open, "npu", steps_per_execution=4)
+tried = "npu_device" in sys.modules
+device.open("npu", steps_per_execution=1558)
+answer(refused=refused, tried=tried, calls=sys.modules["npu_device"].calls,
+       after=os.environ["NPU_LOOP_SIZE"])
+""",
+        NPU_LOOP_SIZE="1558",
+    )
+    assert found["refused"].startswith("NPU_LOOP_SIZE=1558, but the models of this run")
+    assert not found["tried"]
+    assert found["calls"][0] == ["import", "1558"]
+    assert found["after"] == "1558"
+
+
+@needs_the_card
+def test_a_profile_of_cann_9_has_task_time(tmp_path):
+    found = run(
+        """
+device.open("npu", steps_per_execution=4, profiling=True,
+            profiling_dump_path=os.environ["FOLDER"])
+options = sys.modules["npu_device"].global_options().profiling_config
+answer(profile=json.loads(options.profiling_options.value),
+       after="NPU_LOOP_SIZE" in os.environ)
+""",
+        STAND_IN_RELEASE="9",
+        FOLDER=str(tmp_path),
+    )
+    assert found["profile"]["task_time"] == "on"
+    assert "task_trace" not in found["profile"]
+    assert found["profile"]["training_trace"] == "on"
+    assert not found["after"]
+
+
+HOST = """
+opened = device.open("npu")
+from lib import mf, pipeline, ratings, sessions, stamp, training
+from lib.quiet import tf
+
+def places(tensors):
+    tables = [t for t in tensors if t.dtype not in (tf.resource, tf.variant)]
+    return sorted({t.device.rpartition(":")[2] for t in tables})
+
+def found(model, take, n):
+    training.make_variables(model, take)
+    batches = pipeline.batches(take, n, 64, range(1), 0, 4)
+    while not hasattr(batches, "_map_func"):
+        batches = batches._input_dataset
+    captured = batches._map_func.function.captured_inputs
+    return {
+        "captured": places(captured), "tables": len(captured),
+        "taken": places(take(tf.constant([0, 1]))),
+        "weights": places(model.trainable_variables),
+    }
+
+clicks, stars = sessions.load("sample"), ratings.load("sample")
+answer(
+    stamp=found(
+        stamp.STAMP(clicks.n_items, 16), stamp.batch_of(clicks.train, 10),
+        len(clicks.train),
+    ),
+    mf=found(
+        mf.MF(stars.n_users, stars.n_items, 3.0), mf.batch_of(stars.train),
+        len(stars.train),
+    ),
 )
-answer(record=opened.record(), calls=npu_device.calls, timing=timing)
 """
 
 
-def test_cards_that_train_together_share_variables_and_gradients(tmp_path):
-    found = run(
-        CLUSTER,
-        OUTPUT=str(tmp_path),
-        RANK_SIZE="8",
-        RANK_ID="0",
-        RANK_TABLE_FILE=str(tmp_path / "table.json"),
-    )
-    assert (found["record"]["workers"], found["record"]["rank"]) == (8, 0)
-    kinds = [call[0] for call in found["calls"]]
-    wrapper = kinds.index("npu_distributed_keras_optimizer_wrapper")
-    # Around the loss scale; then all cards start from one card's variables.
-    assert kinds[wrapper - 1] == "NpuLossScaleOptimizer"
-    assert wrapper < kinds.index("broadcast") < kinds.index("fit")
-    assert ["broadcast", 10, 0] in found["calls"]
-    assert ["all_reduce", "mean"] in found["calls"]
-    assert "broken" not in kinds
-    per_worker = found["timing"]["examples_per_second"] / 8
-    assert found["timing"]["examples_per_second_per_worker"] == pytest.approx(
-        per_worker, abs=0.1
-    )
+@needs_the_card
+def test_tables_that_only_the_pipeline_reads_lie_on_the_host_and_weights_on_the_card():
+    found = run(HOST)
+    for name, tables in (("stamp", 3), ("mf", 2)):
+        assert found[name]["tables"] >= tables
+        assert found[name]["captured"] == found[name]["taken"] == ["0"], name
+        assert found[name]["weights"] == ["1"], name
 
 
+OVERFLOW = """
+opened = device.open("npu")
+from lib import optimizers, pipeline, sessions, stamp, training
+from lib.quiet import tf
+training.set_seed(0)
+clicks = sessions.load("sample")
+model = stamp.STAMP(clicks.n_items, 16)
+take, n = stamp.batch_of(clicks.train, 10), len(clicks.train)
+steep = lambda targets, query: 1e6 * model.cross_entropy(targets, query)
+if os.environ["SCALE"] == "card":
+    optimizer = opened.scaled(optimizers.adam(0.01, 60))
+else:
+    optimizer = tf.keras.mixed_precision.LossScaleOptimizer(optimizers.adam(0.01, 60))
+model.compile(optimizer, loss=steep)
+steps = []
+
+class Watch(tf.keras.callbacks.Callback):
+    def on_train_batch_end(self, batch, logs):
+        finite = getattr(optimizer, "last_step_finite", None)
+        weight = float(tf.reduce_sum(model.kernel_t))
+        steps.append([float(optimizer.loss_scale), weight, logs["loss"],
+                      int(optimizer.iterations), None if finite is None else
+                      bool(finite.numpy())])
+
+training.make_variables(model, take)
+before = float(tf.reduce_sum(model.kernel_t))
+device.set_loop_size(1)
+model.fit(pipeline.batches(take, n, 128, range(6), 0, 10), epochs=6, steps_per_epoch=10,
+          shuffle=False, verbose=0, callbacks=[Watch()])
+answer(steps=steps, before=before)
+"""
+
+
+@needs_the_card
+def test_an_overflow_halves_the_scale_skips_the_step_and_training_recovers():
+    found = run(OVERFLOW, SCALE="card")
+    scales, weights, losses, iterations, finite = zip(*found["steps"])
+    assert finite[:3] == (False, False, False)
+    scale, weight = 2.0**15, found["before"]
+    for step, is_finite in enumerate(finite):
+        assert (scales[step] == scale) == is_finite
+        assert scales[step] in (scale, scale / 2)
+        assert (weights[step] != weight) == is_finite
+        scale, weight = scales[step], weights[step]
+    assert iterations == tuple(range(1, 61))
+    assert sum(finite[-20:]) > 15
+    assert losses[-1] < 0.96 * losses[0]
+
+
+@needs_the_card
+def test_the_loss_scale_of_keras_would_not_see_it():
+    found = run(OVERFLOW, SCALE="keras")
+    assert {step[0] for step in found["steps"]} == {2.0**15}
+
+
+JOB = """
+opened = device.open("npu", "allow_mix_precision")
+import numpy as np
+from lib import (
+    collectives, mf, optimizers, ratings, results, sessions, stamp, training, workers,
+)
+from lib.quiet import tf
+import npu_device
+training.set_seed(0)
+rank = workers.current().rank
+if os.environ["MODEL"] == "stamp":
+    data = sessions.load("sample")
+    model = stamp.STAMP(data.n_items, 16, seed=rank)  # other weights in every worker
+    take, loss = stamp.batch_of(data.train, 10), model.cross_entropy
+    judge = lambda: stamp.evaluate(model, data.test, 10)
+else:
+    data = ratings.load("sample")
+    model = mf.MF(data.n_users, data.n_items, data.global_mean, seed=rank)
+    take, loss = mf.batch_of(data.train), "mse"
+    judge = lambda: mf.evaluate(model, data.test)
+judged = []
+def evaluate():
+    judged.append(judge())
+    return judged[-1]
+model.compile(opened.scaled(optimizers.adam(0.01, 15)), loss=loss)
+training.make_variables(model, take)
+start = [w.numpy() for w in model.trainable_variables]
+run = results.Run("n", {"output_dir": os.environ["OUTPUT"]}, {"name": "a"})
+alone = os.environ.get("ALONE")
+history = timing = None
+def train():
+    global history, timing
+    history, timing = training.fit(
+        model, take, len(data.train), run, 128, 3, steps_per_epoch=5,
+        evaluate=evaluate if rank == 0 or not alone else None,
+    )
+broken = sentence_of(train, kind=npu_device.ContractBroken)
+answer(
+    record=opened.record(), history=history, timing=timing, broken=broken,
+    judged=judged, calls=npu_device.calls, start=[float(w.sum()) for w in start],
+    weights=[w.numpy().tolist() for w in model.trainable_variables],
+)
+"""
+
+
+@pytest.fixture(scope="module", params=["stamp", "mf"])
+def job(request, tmp_path_factory):
+    """A job of two workers, the same training in one process, and their folder."""
+    if not IMPORTS:
+        pytest.skip(NEEDS)
+    folder = tmp_path_factory.mktemp(request.param)
+    settings = {"MODEL": request.param, "OUTPUT": str(folder / "output")}
+    ranks = run_job(JOB, folder, **settings)
+    one = run(JOB, **{**settings, "OUTPUT": str(folder / "one")})
+    return ranks, one, folder / "output"
+
+
+def weights_of(found):
+    return [np.array(weight) for weight in found["weights"]]
+
+
+def test_two_cards_train_what_one_does_on_the_same_batches(job):
+    ranks, one, _ = job
+    assert ranks[0]["start"] == one["start"] != ranks[1]["start"]
+    for first, second, alone in zip(*map(weights_of, (*ranks, one))):
+        np.testing.assert_array_equal(first, second)
+        # Sums in another order: 3e-7 at most here.
+        np.testing.assert_allclose(first, alone, atol=1e-5)
+
+
+def test_the_history_of_two_cards_is_the_mean_over_both(job):
+    ranks, one, _ = job
+    assert ranks[0]["history"] == ranks[1]["history"]
+    for both, alone in zip(ranks[0]["history"], one["history"]):
+        assert both["loss"] == pytest.approx(alone["loss"], rel=1e-5)
+
+
+def test_every_card_evaluates_and_the_first_alone_writes(job):
+    ranks, _, output = job
+    assert len(ranks[0]["judged"]) == 3
+    assert ranks[0]["judged"] == ranks[1]["judged"]
+    written = {path.name for path in output.glob("1/*/**/*") if path.is_file()}
+    assert written == {"train_1.log"}
+    assert list(output.glob("0/*/ckpt/ckpt-3.index"))
+
+
+def test_two_cards_start_alike_and_average_before_they_look_for_overflow(job):
+    ranks, one, _ = job
+    for rank, found in enumerate(ranks):
+        assert (found["record"]["workers"], found["record"]["rank"]) == (2, rank)
+        kinds = [call[0] for call in found["calls"]]
+        wrapper = kinds.index("npu_distributed_keras_optimizer_wrapper")
+        assert kinds[wrapper - 1] == "NpuLossScaleOptimizer"
+        assert wrapper < kinds.index("broadcast") < kinds.index("fit")
+        reductions = [call[1] for call in found["calls"] if call[0] == "all_reduce"]
+        assert reductions[:2] == ["mean", "sum"]  # gradients, then the overflow flag
+        per_worker = found["timing"]["examples_per_second"] / 2
+        assert found["timing"]["examples_per_second_per_worker"] == pytest.approx(
+            per_worker, abs=0.1
+        )
+    assert "all_reduce" not in {call[0] for call in one["calls"]}
+
+
+@needs_the_card
+@pytest.mark.parametrize("model", ["stamp", "mf"])
+def test_a_graph_of_one_card_alone_would_be_seen(tmp_path, model):
+    ranks = run_job(
+        JOB, tmp_path, MODEL=model, OUTPUT=str(tmp_path / "o"), ALONE="1",
+        STAND_IN_TIMEOUT="30",
+    )  # fmt: skip
+    for found in ranks:
+        assert found["broken"].startswith("ranks disagree: rank ")
+        assert "graph" in found["broken"]
+
+
+@needs_the_card
 @pytest.mark.parametrize(
     ("number", "quick"), [("03", "with_baselines=false"), ("04", "with_ablation=false")]
 )
 def test_the_notebooks_run_on_it_headless(tmp_path, number, quick):
     calls = tmp_path / "calls.json"
-    beside_the_stand_in(
+    command = start(
         "ci/run.py", "--only", number, "--executed", str(tmp_path / "executed"),
         *("--set", "device=npu", "--set", "epochs=2", "--set", quick),
         *("--set", f"output_dir={tmp_path}"),
         STAND_IN_CALLS=str(calls), ASCEND_DEVICE_ID="5",
     )  # fmt: skip
+    outputs(command)
     calls = [tuple(json.loads(line)) for line in calls.read_text().splitlines()]
     (loop_size,) = {call[1] for call in calls if call[0] == "fit"}
     assert calls == [

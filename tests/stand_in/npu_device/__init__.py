@@ -1,36 +1,37 @@
 """A stand-in for ``npu_device``: no card, but the package's contract, strictly kept.
 
-It computes on the CPU. What the real package would let pass to fail later, or never
-(an option set after ``open``, tensors made before it), is a failure here: it raises
-``ContractBroken`` or is listed in ``broken``. ``calls`` lists every call in its order.
+The layout is that of the package: sub-folders have no ``__init__.py``, and a public
+name is an attribute that this import sets up from ``_api``. The card is a second
+(logical) CPU. What the package lets pass to fail later, or never (an option set after
+``open``, a graph that one rank runs alone), is a failure here: it raises
+``ContractBroken`` or is listed in ``broken``. ``calls`` lists the calls in their order.
 
-Settings of the stand-in, from the environment:
+The environment sets up the stand-in:
 
-- ``STAND_IN_RELEASE=2022``: a release without the newer names of precision modes;
+- ``STAND_IN_RELEASE``: ``2022`` has older options, ``9`` those of CANN 9 too;
 - ``STAND_IN_IMPORT=text``: the import fails, as it does without CANN;
 - ``STAND_IN_CARD=text``: the card cannot be opened;
-- ``STAND_IN_CALLS=file``: calls are written there too, one JSON list a line.
+- ``STAND_IN_CALLS=file``: calls are written there too, one JSON list a line;
+- ``STAND_IN_FABRIC=folder``: where the ranks of one job meet;
+- ``STAND_IN_RANK=number``: what ``hccl`` answers, where it is not ``$RANK_ID``;
+- ``STAND_IN_TIMEOUT=seconds``: how long a rank waits for the others.
 """
 
 import os
 
-from npu_device import distribute, train
-from npu_device.contract import ContractBroken, broken, calls
-from npu_device.options import global_options
-from npu_device.session import open, set_npu_loop_size
-
-__all__ = [
-    "ContractBroken",
-    "broken",
-    "calls",
-    "distribute",
-    "global_options",
-    "open",
-    "set_npu_loop_size",
-    "train",
-]
+import tensorflow as tf
 
 if "STAND_IN_IMPORT" in os.environ:
     raise ImportError(os.environ["STAND_IN_IMPORT"])
-# The loop size is read here, once, and never again from the environment.
-calls.append(("import", os.environ.get("NPU_LOOP_SIZE", "1")))
+if not tf.__version__.startswith("2.6."):  # its native libraries would not load
+    raise ImportError(f"built for TensorFlow 2.6, found {tf.__version__}")
+
+from npu_device._api import distribute as distribute
+from npu_device._api import train as train
+from npu_device.configs.npu_config import global_options as global_options
+from npu_device.contract import ContractBroken as ContractBroken
+from npu_device.contract import broken as broken
+from npu_device.contract import calls as calls
+from npu_device.npu_device import open as open
+from npu_device.npu_device import set_npu_loop_size as set_npu_loop_size
+from npu_device.patches import npu_compat_function as npu_compat_function

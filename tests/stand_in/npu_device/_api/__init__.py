@@ -1,0 +1,1 @@
+"""What becomes public as attributes of ``npu_device``."""

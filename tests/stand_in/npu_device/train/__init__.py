@@ -1,3 +1,0 @@
-from npu_device.train import optimizer
-
-__all__ = ["optimizer"]
