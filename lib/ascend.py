@@ -219,7 +219,7 @@ def _set(options, precision_mode, settings):
 def _profile(default, asked):
     """The profile asked for, with ``task_time`` where CANN 9 has it for task_trace."""
     profile = json.loads(asked)
-    if "task_time" in json.loads(default):
+    if "task_time" in str(default):
         profile["task_time"] = profile.pop("task_trace")
     return json.dumps(profile)
 
