@@ -67,13 +67,13 @@ case ${stack:-} in
     ;;
 esac
 want=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])') || {
-  echo "No $python found: install Python 3.10 to 3.13, or set PYTHON to one." >&2
+  echo "No $python found: install Python 3.11 to 3.13, or set PYTHON to one." >&2
   exit 1
 }
 case ${stack:-}$want in
-  3.10 | 3.11 | 3.12 | 3.13 | ascend3.9) ;;
+  3.11 | 3.12 | 3.13 | ascend3.9) ;;
   *)
-    echo "$python is Python $want: use 3.10 to 3.13, for example PYTHON=python3.12." >&2
+    echo "$python is Python $want: use 3.11 to 3.13, for example PYTHON=python3.12." >&2
     exit 1
     ;;
 esac
