@@ -49,6 +49,18 @@ def synchronize(variables):
         strategy.run(lambda: _total(tf.constant(0.0)))
 
 
+def mean(value):
+    """The mean of one number over all workers; each of them must call this."""
+    team = workers.current()
+    if team.engine == "hccl":
+        return ascend.mean(value)
+    if team.engine == "tensorflow":
+        strategy = tf.distribute.get_strategy()
+        total = strategy.run(lambda: _total(tf.constant(value, tf.float32)))
+        return float(total) / team.size
+    return value
+
+
 def fit(model, dataset, epochs, steps, callback):
     """``model.fit`` over several processes with TensorFlow's engine.
 
