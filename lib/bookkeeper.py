@@ -92,7 +92,10 @@ class Bookkeeper(tf.keras.callbacks.Callback):
             self.first_counted = self.logged_step = self.step
             self.first_step_s = round(self.counted_from - self.epoch_started, 3)
             self.progress["first_step_s"] = self.first_step_s
-        elif self.logged_step + LOG_EVERY <= self.step < self.schedule.steps:
+        elif (
+            self.step // LOG_EVERY > self.logged_step // LOG_EVERY
+            and self.step < self.schedule.steps
+        ):
             now = time.time()
             fields = {"loss": f"{logs['loss']:.6f}"}
             fields.update(self._speed(self.logged_step, now - self.logged_at))
