@@ -21,8 +21,8 @@ DeviceType        ``uname -m``                   the same
 ActualFPS         STAMP: 50 steps of 128 over    ``examples_per_second`` of the record:
                   the whole seconds of the       examples over seconds of all calls
                   last epoch, validation         but the first, which compiles (of MF
-                  included. MF: ``imgs/s``,      the first epoch), from the clock in
-                  with 797,696 ratings built     full, evaluation left out
+                  included. MF: ``imgs/s``,      the first epoch) unless it is the only
+                  with 797,696 ratings built     one, unrounded, evaluation left out
                   in, first epoch left out
 TrainingTime      STAMP: whole seconds of the    STAMP: seconds of the last epoch,
                   last epoch, validation         evaluation left out. MF: the same
