@@ -190,7 +190,8 @@ class STAMP(tf.keras.Model):
     def log_loss(self, windows, targets):
         """Cross-entropy of each target, without dropout, in float32: ``(batch,)``."""
         scores = self.scores(self.query(windows))
-        return tf.nn.sparse_softmax_cross_entropy_with_logits(targets, scores)
+        own = tf.gather(scores, targets, axis=1, batch_dims=1)
+        return tf.reduce_logsumexp(scores, axis=1) - own
 
 
 def windows(items, start, stop, maxlen):
