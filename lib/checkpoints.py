@@ -30,7 +30,7 @@ KEYS = {
 }
 
 
-def resume(run, checkpoint, epochs, agree):
+def resume(run, checkpoint, epochs, agree, wait):
     """Loads the last checkpoint of a run, if the run was cut off after one.
 
     A run whose record is written is over: it starts anew, and its checkpoint goes.
@@ -39,8 +39,10 @@ def resume(run, checkpoint, epochs, agree):
         run: a ``lib.results.Run``; its clock goes on where the checkpoint left it.
         checkpoint: a ``tf.train.Checkpoint`` of the model as it stands.
         epochs: how many the run will have.
-        agree: called with the number of epochs done when everything is read; returns
-            when all workers are there and have done as many.
+        agree: called with the number of epochs done; returns where all workers have
+            done as many. Loading variables of several workers is a thing of all of
+            them, so it comes after that.
+        wait: called when everything is read; returns when all workers are there.
 
     Returns:
         ``(manager, progress)``, for ``save``.
@@ -59,6 +61,7 @@ def resume(run, checkpoint, epochs, agree):
         )
     ended = progress and run.recorded_at() == progress["started_at"]
     ended = ended and len(progress["history"]) == epochs
+    agree(len(progress["history"]) if progress and not ended else 0)
     if ended:
         if progress["started_at"] == run.started_at:
             run.start_clock()
@@ -67,12 +70,10 @@ def resume(run, checkpoint, epochs, agree):
         run.continue_clock(progress["started_at"], progress["wall_s"])
     if is_chief and not ended:
         _tidy(folder)
-    if ended:
-        progress = None
-    agree(len(progress["history"]) if progress else 0)
+    wait()
     if is_chief and ended:
         _remove(folder)
-    if not progress:
+    if ended or not progress:
         progress = {
             "run": run.name,
             "history": [],

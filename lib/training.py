@@ -8,6 +8,8 @@ from lib.bookkeeper import Bookkeeper, Schedule
 from lib.errors import InputError
 from lib.quiet import tf
 
+FAREWELL_S = 3  # before a worker ends, so that the others hear what it said last
+
 
 def set_seed(seed):
     """Seeds TensorFlow and, where it can, makes its operations deterministic."""
@@ -93,10 +95,12 @@ def fit(
         assert checkpoint.save_counter is not None  # made now, by all workers together
 
         def agree(done):
-            collectives.synchronize(model.trainable_variables)
             _agree(done, run.chief_folder)
 
-        manager, progress = checkpoints.resume(run, checkpoint, epochs, agree)
+        def wait():
+            collectives.synchronize(model.trainable_variables)
+
+        manager, progress = checkpoints.resume(run, checkpoint, epochs, agree, wait)
         done = len(progress["history"])
         if done:
             print(f"resumed after epoch {done} of {epochs}")
@@ -138,6 +142,7 @@ def _agree(done, folder):
     """Ends every worker unless all of them go on after the same epoch."""
     mean = collectives.mean(float(done))
     if collectives.mean(abs(done - mean)) > 1e-3:  # the same number for all workers
+        time.sleep(FAREWELL_S)
         raise InputError(
             f"{folder}: this worker would go on after epoch {done}, others after "
             "another one: workers on several hosts need an output_dir that all of them "

@@ -313,6 +313,7 @@ def test_workers_that_would_resume_after_different_epochs_end_and_change_nothing
     tmp_path, monkeypatch
 ):
     """Two workers whose folders are not shared: 2 epochs are done here, none there."""
+    monkeypatch.setattr(training, "FAREWELL_S", 0)
     cut(tmp_path)
     before = content(tmp_path)
     others = iter([0.0, 1.0])  # what the other worker says: its epoch, its distance
@@ -326,6 +327,7 @@ def test_workers_that_would_resume_after_different_epochs_end_and_change_nothing
 
 def test_a_worker_that_stands_at_the_mean_of_the_others_ends_with_them(monkeypatch):
     """Three workers are after epochs 0, 2 and 4; each must end."""
+    monkeypatch.setattr(training, "FAREWELL_S", 0)
     means = iter([2.0, 4 / 3])
     monkeypatch.setattr(training.collectives, "mean", lambda value: next(means))
     assert "after epoch 2, others" in refusal(training._agree, 2, Path("ckpt"))
