@@ -1,4 +1,9 @@
-"""Worker processes of one job: all are started, watched, and ended together."""
+"""Worker processes of one job: all are started, watched, and ended together.
+
+What a worker prints is in ``output/<device id>/worker_<device id>.log``. The link
+``train_<device id>.log`` beside it, which led to the log of the newest single run,
+leads there from then on; a single run turns it back, so neither overwrites the other.
+"""
 
 import os
 import signal
@@ -8,6 +13,7 @@ import time
 
 import psutil  # comes with ipykernel
 
+from lib import files
 from lib.sources import ROOT
 
 LINES_SHOWN = 30  # of the log of a worker that failed
@@ -26,6 +32,10 @@ def run(workers):
                 process = subprocess.Popen(
                     command, env=clean(env), stdout=file, stderr=subprocess.STDOUT
                 )
+            known = log.with_name(log.name.replace("worker", "train"))
+            if known.is_file() and not known.is_symlink():  # an earlier release's
+                known.unlink()
+            files.link(known, log.name)
             started.append((name, log, process))
             print(f"{name}: process {process.pid}, log {os.path.relpath(log, ROOT)}")
         while not any(p.poll() for _, _, p in started):

@@ -12,6 +12,7 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
+import modelzoo_summary
 import nbformat
 import papermill
 import plan
@@ -37,6 +38,8 @@ def main():
         rows.append(row)
         if options.record and row["record"]:
             keep(row)
+        if row["seconds"]:
+            modelzoo_summary.write(row["name"], row["record"], row["seconds"])
     show(rows)
     failures = [row for row in rows if row["failure"]]
     for row in failures:
@@ -109,10 +112,10 @@ def execute(name, notebook, parameters, copy, listed=False, again=True):
     """
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     started = time.time()
-    row = {"name": name, "copy": copy, "failure": None, "record": None, "metrics": {}}
+    row = {"name": name, "copy": copy, "failure": None, "record": None}
     if listed and not again and (record := finished(copy, parameters)):
         print(f"\n{name}: has a record already", flush=True)
-        return {**row, "record": record, "seconds": 0, "metrics": metrics_of(record)}
+        return {**row, "record": record, "seconds": 0}
     print(f"\n{name}", flush=True)
     try:
         done = papermill.execute_notebook(
@@ -136,7 +139,6 @@ def execute(name, notebook, parameters, copy, listed=False, again=True):
     if workers.announced().rank:
         row["record"] = None  # the first worker's, and perhaps not there yet
     if row["record"]:
-        row["metrics"] = metrics_of(row["record"])
         shutil.copy2(copy, row["record"].parent / "notebook.ipynb")
     return row
 
@@ -151,10 +153,6 @@ def finished(copy, parameters):
     found = json.loads(record.read_text(encoding="utf-8"))["parameters"]
     same = all(found.get(key) == value for key, value in parameters.items())
     return record if same else None
-
-
-def metrics_of(record):
-    return json.loads(record.read_text(encoding="utf-8"))["metrics"]
 
 
 def record_of(notebook):
@@ -178,17 +176,37 @@ def keep(row):
 
 
 def show(rows):
-    """Prints the table that ends the job."""
-    print(f"\n{'notebook':<34} {'seconds':>7}  headline metrics\n{'-' * 88}")
+    """Prints the table that ends the job; cards that were not used stand below it."""
+    print(
+        f"\n{'notebook':<34} {'seconds':>7} {'examples/s':>11} {'ms/step':>9}  "
+        f"headline metrics\n{'-' * 110}"
+    )
+    unused = []
     for row in rows:
+        text = row["record"].read_text(encoding="utf-8") if row["record"] else "{}"
+        record = json.loads(text)
         shown = [
             f"{key} {value:,}" if isinstance(value, int) else f"{key} {value:.4f}"
-            for key, value in row["metrics"].items()
+            for key, value in record.get("metrics", {}).items()
         ]
         state = "FAILED" if row["failure"] else ", ".join(shown[:4])
-        print(f"{row['name']:<34} {row['seconds']:>7.1f}  {state}")
+        start = f"{row['name']:<34} {row['seconds']:>7.1f} {speed_of(record)}  "
+        print(start + state)
         if row["record"]:
-            print(f"{'':<34} {'':>7}  {row['record']}")
+            print(f"{'':<{len(start)}}{row['record']}")
+        device = record.get("device") or {}
+        if device.get("fallback"):
+            unused.append((row["name"], device["kind"].upper(), device["fallback"]))
+    for name, kind, reason in unused:
+        print(f"\n!!! {name} WAS COMPUTED ON THE {kind}, NOT ON AN NPU: {reason}")
+
+
+def speed_of(record):
+    """Examples a second and milliseconds a step of a record, as the table has them."""
+    timing = record.get("timing", {})
+    rate, pace = (timing.get(key) for key in ("examples_per_second", "ms_per_step"))
+    rate, pace = f"{rate:,.0f}" if rate else "", f"{pace:.3f}" if pace else ""
+    return f"{rate:>11} {pace:>9}"
 
 
 if __name__ == "__main__":

@@ -63,7 +63,7 @@ def workers_of(options, name, parameters, output):
         folder = output / str(number)
         command = [sys.executable, "ci/run.py", "--params", str(job)]
         command += ["--executed", str(folder / "executed")]
-        yield f"device {number}", folder / f"train_{number}.log", command, env
+        yield f"device {number}", folder / f"worker_{number}.log", command, env
 
 
 def show(workers):

@@ -25,12 +25,12 @@ KEYS = {
     "history": list,  # one dict an epoch
     "epoch_s": list,  # seconds of every epoch
     "first_step_s": (int, float),
-    "steady": list,  # examples and seconds without the first steps
+    "steady": list,  # examples, steps and seconds without the first calls
     "traced_graphs": int,
 }
 
 
-def resume(run, checkpoint, epochs, wait):
+def resume(run, checkpoint, epochs, agree, wait):
     """Loads the last checkpoint of a run, if the run was cut off after one.
 
     A run whose record is written is over: it starts anew, and its checkpoint goes.
@@ -39,6 +39,9 @@ def resume(run, checkpoint, epochs, wait):
         run: a ``lib.results.Run``; its clock goes on where the checkpoint left it.
         checkpoint: a ``tf.train.Checkpoint`` of the model as it stands.
         epochs: how many the run will have.
+        agree: called with the number of epochs done; returns where all workers have
+            done as many. Loading variables of several workers is a thing of all of
+            them, so it comes after that.
         wait: called when everything is read; returns when all workers are there.
 
     Returns:
@@ -58,6 +61,7 @@ def resume(run, checkpoint, epochs, wait):
         )
     ended = progress and run.recorded_at() == progress["started_at"]
     ended = ended and len(progress["history"]) == epochs
+    agree(len(progress["history"]) if progress and not ended else 0)
     if ended:
         if progress["started_at"] == run.started_at:
             run.start_clock()
@@ -75,7 +79,7 @@ def resume(run, checkpoint, epochs, wait):
             "history": [],
             "epoch_s": [],
             "first_step_s": None,
-            "steady": [0, 0.0],
+            "steady": [0, 0, 0.0],
             "traced_graphs": 0,
         }
     return tf.train.CheckpointManager(checkpoint, str(folder), max_to_keep=1), progress
@@ -91,7 +95,8 @@ def save(manager, progress, run):
     clock = {"started_at": run.started_at, "wall_s": run.wall_s()}
     try:
         folder.mkdir(exist_ok=True)
-        files.write_text(state_of(folder, number), json.dumps({**progress, **clock}))
+        state = folder / f"ckpt-{number}.json"  # there before the tensors are
+        files.write_text(state, json.dumps({**progress, **clock}))
         manager.save(checkpoint_number=number)
         _tidy(folder)
     except (OSError, tf.errors.OpError) as error:
@@ -99,11 +104,6 @@ def save(manager, progress, run):
             _tidy(folder)
         reason = getattr(error, "strerror", None) or str(error.message)
         raise files.not_written(folder, reason.partition("\n")[0]) from None
-
-
-def state_of(folder, number):
-    """The path of the JSON after an epoch; it is there before the tensors are."""
-    return Path(folder) / f"ckpt-{number}.json"
 
 
 def latest(folder):
@@ -160,7 +160,7 @@ def _is_progress(progress, number):
     return (
         numbered == list(range(1, number + 1))
         and len(history) == len(progress["epoch_s"]) == number
-        and len(progress["steady"]) == 2
+        and len(progress["steady"]) == 3
         and all("loss" in row for row in history)
         and all(type(value) in (int, float) for value in numbers)
     )

@@ -56,6 +56,22 @@ def not_written(path, reason):
     )
 
 
+def link(path, target):
+    """Makes ``path`` lead to ``target``, in one step; replaces a link of that name.
+
+    Nothing happens where the file system has no links, or where a file or a folder has
+    that name.
+    """
+    if path.exists() and not path.is_symlink():
+        return
+    unfinished = path.with_name(path.name + ".unfinished")
+    with contextlib.suppress(OSError, NotImplementedError):
+        if unfinished.is_symlink():  # of a process that died
+            unfinished.unlink()
+        unfinished.symlink_to(target)
+        os.replace(unfinished, path)
+
+
 def now():
     """Date and time in UTC, to the millisecond, as text (ISO 8601)."""
     return datetime.now(timezone.utc).isoformat(timespec="milliseconds")

@@ -9,7 +9,7 @@ from pathlib import Path
 from lib import provenance, sources, workers
 from lib.device import logical_id
 from lib.errors import InputError
-from lib.files import now, read_json, write_text
+from lib.files import link, now, read_json, write_text
 
 SCHEMA = 1
 # What result.json holds. All but "timing" is the same when a run is repeated.
@@ -38,7 +38,11 @@ class Run:
 
     Its folder is ``<output_dir>/<device id>/<name>``; the name ends in a hash of the
     parameters and the data, so runs that differ never share a folder, and the same run
-    repeated finds its own.
+    repeated finds its own. Beside it, the link ``latest`` leads to the folder of the
+    run that started last, and ``train_<device id>.log`` to the log in there, so both
+    paths are known before a run has its name; a file of that name that is no link
+    stays. Each of several workers has its own ``latest``, and what it prints in
+    ``train_<device id>.log``, see ``ci/processes.py``.
 
     Where several workers train together, each has its folder, and the first one's
     (``chief_folder``; its number is in ``$CHIEF_DEVICE_ID``, 0 where unset) takes the
@@ -68,6 +72,10 @@ class Run:
                 "folder that you may write to."
             ) from None
         self.recorded_at()
+        link(self.folder.with_name("latest"), self.name)
+        if workers.current().size == 1:
+            log = f"train_{self.device_id}.log"
+            link(self.folder.with_name(log), Path("latest", log))
 
     def start_clock(self):
         """Says that the run begins now."""

@@ -20,6 +20,8 @@ PROTOCOLS = ("srgnn", "modelzoo")
 MIN_SESSION_CLICKS = 2
 MIN_ITEM_CLICKS = 5
 TEST_DAYS = 7  # the last week; the day before it belongs to neither part
+PORT_DAY = "2016-05-25"  # Diginetica's, on which the published port validates
+PORT_DAYS = {"train_until": "2016-05-24", "test_from": "2016-05-26"}
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,8 @@ class Sessions:
             ``protocol="modelzoo"`` they are 0 to ``n_items - 1``, as in the original.
         n_items: how many items can be predicted.
         name, sha256: the data set, for records.
+        held_out: under ``protocol="modelzoo"``, the days between the two parts, on
+            which the port computes its ``val_loss``; else None.
     """
 
     train: Examples
@@ -41,6 +45,7 @@ class Sessions:
     n_items: int
     name: str
     sha256: str
+    held_out: Examples = None
 
     def counts(self):
         """The numbers that identify the outcome of preprocessing."""
@@ -57,12 +62,10 @@ class Sessions:
         shift = first - (len(self.item_ids) - self.n_items)
         if not shift:
             return self
-        train, test = (
-            replace(p, items=p.items + shift) for p in (self.train, self.test)
-        )
         ids = self.item_ids[-self.n_items :]
-        ids = _with_padding(ids) if first else ids
-        return replace(self, train=train, test=test, item_ids=ids)
+        parts = {"train": self.train, "test": self.test, "held_out": self.held_out}
+        parts = {k: p and replace(p, items=p.items + shift) for k, p in parts.items()}
+        return replace(self, item_ids=_with_padding(ids) if first else ids, **parts)
 
     def validation(self, days=TEST_DAYS):
         """The same data with the end of the training part in the place of the test.
@@ -103,7 +106,9 @@ def load(data_path, order="timeframe", protocol="srgnn", columns="", **rules):
             KDD 2018 paper did.
         protocol: ``"srgnn"`` (Wu et al. 2019: items of the training part only) or
             ``"modelzoo"`` (the published Ascend port: one label per item of the whole
-            file, from 0; the split day itself is its validation part). The port's
+            file, from 0). On Diginetica it splits at a fixed day, ``PORT_DAY``, and
+            validates on it; where a log has no such day, or is a table, the rules below
+            apply, and ``held_out`` is what lies between the two parts. The port's
             in-session order is ``order="file"``.
         columns: of a table, see ``tables.mapping``.
         **rules: ``min_session_clicks`` (2 or more) and ``min_item_clicks``, what a
@@ -122,6 +127,8 @@ def load(data_path, order="timeframe", protocol="srgnn", columns="", **rules):
     if not tables.is_table(data_path):
         source = sources.find(sources.DIGINETICA, data_path)
         clicks, sha256 = readers.read_views(source)
+        if protocol == "modelzoo" and (clicks["day"] == PORT_DAY).any():
+            rules = rules if any(map(rules.get, PORT_DAYS)) else {**rules, **PORT_DAYS}
         return prepare(clicks, source.name, sha256, order, protocol, **rules)
     clicks, raw_ids, name, sha256 = tables.read_clicks(data_path, columns)
     data = prepare(clicks, name, sha256, order, protocol, filters=True, **rules)
@@ -159,21 +166,19 @@ def prepare(
         clicks = sort_clicks(drop_short_sessions(clicks, min_session_clicks), order)
         train, _, test = split_by_day(clicks, "session", *days)
         item_ids = np.unique(train["item"])
-        numbers = np.searchsorted(item_ids, train["item"]) + 1
-        part = expand(train, numbers)
+        part = expand(train, np.searchsorted(item_ids, train["item"]) + 1)
         test = drop_short_sessions(test[test["item"].isin(item_ids)])
         test_part = expand(test, np.searchsorted(item_ids, test["item"]) + 1)
-        item_ids, n_items = _with_padding(item_ids), len(item_ids)
+        item_ids, n_items, held_out = _with_padding(item_ids), len(item_ids), None
     else:
         clicks = clicks.sort_values(["day", "session"], kind="stable")
         item_ids = np.unique(clicks["item"])
         n_items = len(item_ids)
-        train, _, test = split_by_day(clicks, "click", *days)
         parts = []
-        for rows in (train, test):
+        for rows in split_by_day(clicks, "click", *days):
             rows = drop_short_sessions(sort_clicks(rows, order))
             parts.append(expand(rows, np.searchsorted(item_ids, rows["item"])))
-        part, test_part = parts
+        part, held_out, test_part = parts
     if not len(part) or not len(test_part):
         raise InputError(
             f"{name}: after the filters (sessions of {min_session_clicks} clicks or "
@@ -181,7 +186,7 @@ def prepare(
             f"{'test' if len(part) else 'training'} example is left: give more clicks, "
             f"spread over more than {TEST_DAYS + 1} days, or other thresholds and days."
         )
-    return Sessions(part, test_part, item_ids, n_items, name, sha256)
+    return Sessions(part, test_part, item_ids, n_items, name, sha256, held_out)
 
 
 def is_filtered(clicks):
@@ -251,11 +256,9 @@ def split_by_day(clicks, by="session", train_until="", test_from=""):
 
 
 def _day(name, text, otherwise):
-    if not text:
-        return otherwise
-    if not is_day(text):
+    if text and not is_day(text):
         raise InputError(f'{name}="{text}": write a day as 2016-05-24.')
-    return pd.Timestamp(text)
+    return pd.Timestamp(text) if text else otherwise
 
 
 def is_day(text):

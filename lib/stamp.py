@@ -186,6 +186,13 @@ class STAMP(tf.keras.Model):
         rank = (self.n_items + 1 + balance) / 2
         return tf.where(tf.math.is_nan(rank), float(self.n_items), rank)
 
+    @tf.function
+    def log_loss(self, windows, targets):
+        """Cross-entropy of each target, without dropout, in float32: ``(batch,)``."""
+        scores = self.scores(self.query(windows))
+        own = tf.gather(scores, targets, axis=1, batch_dims=1)
+        return tf.reduce_logsumexp(scores, axis=1) - own
+
 
 def windows(items, start, stop, maxlen):
     """Cuts the last ``maxlen`` clicks of each prefix ``items[start:stop]``.
@@ -233,12 +240,39 @@ def evaluate(model, examples, maxlen, k=20, batch_size=256):
     Returns:
         ``{"hr_at_<k>": ..., "mrr_at_<k>": ...}``.
     """
+    return metrics.at(_of_each(model.ranks, model, examples, maxlen, batch_size), k)
+
+
+def validate(model, examples, maxlen, batch_size=256):
+    """The loss of examples as ``model.evaluate`` of Keras gives it: ``val_loss``.
+
+    That is the mean cross-entropy, without dropout, plus the penalties on the weights
+    as they are: of ``modelzoo.STAMP`` unless that fix is on, of ``STAMP`` none. Works
+    in batches, like ``evaluate``.
+
+    Args:
+        model: a ``STAMP``.
+        examples: ``lib.sessions.Examples``, as ``Sessions.held_out`` is, or None.
+        maxlen, batch_size: as in ``evaluate``.
+
+    Returns:
+        ``{"val_loss": nats}``; empty where there is no example.
+    """
+    if examples is None or not len(examples):
+        return {}
+    losses = _of_each(model.log_loss, model, examples, maxlen, batch_size)
+    penalty = sum(float(each) for each in model.losses)
+    return {"val_loss": float(losses.mean(dtype=np.float64)) + penalty}
+
+
+def _of_each(function, model, examples, maxlen, batch_size):
+    """``function(windows, targets)`` of all examples, in batches of one shape."""
     take, n = batch_of(examples, maxlen, model.first_item), len(examples)
-    ranks = []
+    found = []
     for first in range(0, n, batch_size):
         index = np.minimum(np.arange(first, first + batch_size, dtype=np.int32), n - 1)
-        ranks.append(model.ranks(*take(index)).numpy()[: n - first])
-    return metrics.at(np.concatenate(ranks), k)
+        found.append(function(*take(index)).numpy()[: n - first])
+    return np.concatenate(found)
 
 
 def recommend(model, session, maxlen, k=10):

@@ -145,10 +145,11 @@ def test_the_training_function_of_keras_runs_on_the_card(name, steps_per_executi
 def test_evaluation_runs_on_the_card(name):
     model, batch, _ = compiled(name)
     if isinstance(model, stamp.STAMP):
-        function = model.ranks.get_concrete_function(*batch)
+        functions = [model.ranks, model.log_loss]
     else:
-        function = model.stars.get_concrete_function(batch[0])
-    assert complaints(function) == set()
+        batch, functions = batch[:1], [model.stars]
+    for function in functions:
+        assert complaints(function.get_concrete_function(*batch)) == set()
 
 
 def test_batches_are_int32_and_float32_and_of_one_shape():

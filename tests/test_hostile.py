@@ -294,7 +294,7 @@ def test_a_model_of_anything_is_refused(run, tmp_path_factory, name, text):
 def resumed(run):
     checkpoint = SimpleNamespace(restore=lambda saved: restored)
     restored = SimpleNamespace(assert_existing_objects_matched=lambda: None)
-    return checkpoints.resume(run, checkpoint, 9, lambda: None)
+    return checkpoints.resume(run, checkpoint, 9, lambda _: None, lambda: None)
 
 
 @many

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -182,7 +183,7 @@ def test_a_training_killed_twenty_times_ends_as_an_unbroken_one(tmp_path):
         assert killed[key] == unbroken[key]
     assert len(killed["timing"]["epoch_s"]) == 40
     assert killed["timing"]["wall_time_s"] > states[-1][1] > 0
-    (folder,) = (tmp_path / "killed" / "0").iterdir()
+    (folder,) = (tmp_path / "killed" / "0").glob("killed-*")
     left = {path.name.partition(".")[0] for path in (folder / "ckpt").iterdir()}
     assert left == {"checkpoint", "ckpt-40"}
 
@@ -306,6 +307,40 @@ def test_a_second_training_in_the_same_folder_is_refused_and_changes_nothing(tmp
         assert "another training is at work in this folder" in refusal(train, tmp_path)
     assert content(tmp_path) == before
     assert len(train(tmp_path).history) == 3  # the lock went with its holder
+
+
+def test_workers_that_would_resume_after_different_epochs_end_and_change_nothing(
+    tmp_path, monkeypatch
+):
+    """Two workers whose folders are not shared: 2 epochs are done here, none there."""
+    monkeypatch.setattr(training, "FAREWELL_S", 0)
+    cut(tmp_path)
+    before = content(tmp_path)
+    others = iter([0.0, 1.0])  # what the other worker says: its epoch, its distance
+    monkeypatch.setattr(
+        training.collectives, "mean", lambda value: (value + next(others)) / 2
+    )
+    sentence = "on after epoch 2, others after another one: .* that all of them share"
+    assert re.search(sentence, refusal(train, tmp_path))
+    assert content(tmp_path) == before
+
+
+def test_a_worker_that_stands_at_the_mean_of_the_others_ends_with_them(monkeypatch):
+    """Three workers are after epochs 0, 2 and 4; each must end."""
+    monkeypatch.setattr(training, "FAREWELL_S", 0)
+    means = iter([2.0, 4 / 3])
+    monkeypatch.setattr(training.collectives, "mean", lambda value: next(means))
+    assert "after epoch 2, others" in refusal(training._agree, 2, Path("ckpt"))
+
+
+def test_the_loss_of_an_epoch_is_the_mean_over_the_workers(tmp_path, monkeypatch):
+    from lib import bookkeeper
+
+    alone = [row["loss"] for row in train(tmp_path / "alone").history]
+    monkeypatch.setattr(bookkeeper.collectives, "mean", lambda value: (value + 5.0) / 2)
+    monkeypatch.setattr(training, "_agree", lambda *_: None)
+    two = [row["loss"] for row in train(tmp_path / "two").history]
+    assert two == pytest.approx([(loss + 5.0) / 2 for loss in alone])
 
 
 def change_state(folder, **values):

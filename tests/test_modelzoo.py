@@ -248,6 +248,29 @@ def test_an_item_below_the_limit_gets_no_gradient_from_the_clipped_loss():
     assert tape.gradient(loss, probabilities).numpy()[0, 2] == 0
 
 
+@pytest.mark.parametrize("fixes", ["", "mask, m_s", "penalty"])
+def test_val_loss_is_what_keras_finds_on_the_same_model(fixes):
+    """In a graph, as the port's; the last batch is smaller."""
+    data = sessions.load("sample", "file", "modelzoo")
+    model = modelzoo.STAMP(data.n_items, DIM, fixes)
+    clicks = data.numbered_from(model.first_item)
+    part = clicks.held_out
+    take = stamp.batch_of(part, MAXLEN, model.first_item)
+    windows, targets = take(np.arange(len(part), dtype=np.int32))
+    model(windows)
+    for weight in model.trainable_variables:  # a penalty and scores worth the name
+        weight.assign(9 * weight)
+    assert len(part) % 32
+    found = stamp.validate(model, part, MAXLEN, batch_size=32)
+    model.compile(tf.keras.optimizers.SGD(0.0), KERAS_LOSS)
+    expected = model.evaluate(windows, targets, batch_size=32, verbose=0)
+    assert found == {"val_loss": pytest.approx(expected, rel=1e-4)}
+    penalty = sum(float(each) for each in model.losses)
+    assert (penalty > 10 * 1e-4 * expected) == (fixes != "penalty")  # it would be seen
+    assert stamp.validate(model, None, MAXLEN) == {}
+    assert stamp.validate(model, part.select(part.days < part.days), MAXLEN) == {}
+
+
 @pytest.mark.parametrize("eager", [False, True])
 def test_keras_clips_outside_a_graph_only(sharp, eager):
     model, windows, targets = sharp

@@ -1,6 +1,8 @@
 """Records are whole, comparable, and honest about what is no record."""
 
 import json
+import os
+import pathlib
 import subprocess
 
 import pandas as pd
@@ -43,6 +45,47 @@ def test_a_repeated_run_differs_in_its_timing_only(tmp_path):
     (second,) = results.load(tmp_path)
     first.pop("timing"), second.pop("timing")
     assert first == second
+
+
+def test_the_newest_run_and_its_log_are_found_without_its_name(tmp_path):
+    latest, known = tmp_path / "0" / "latest", tmp_path / "0" / "train_0.log"
+    for seed in (1, 2, 1):
+        run = results.Run("03_stamp", {"output_dir": str(tmp_path), "seed": seed}, DATA)
+        (run.folder / "train_0.log").write_text(f"of seed {seed}")
+        assert latest.resolve() == run.folder
+        assert known.read_text() == f"of seed {seed}"
+        run.write({"hr_at_20": 0.5})
+    assert not os.path.isabs(os.readlink(latest))  # the folder may be moved
+    assert len(results.load(tmp_path)) == 2  # no record is found twice
+    assert {path.name for path in (tmp_path / "0").iterdir() if path.is_symlink()} == {
+        "latest", "train_0.log",
+    }  # fmt: skip
+
+
+def test_a_link_never_replaces_a_file_or_a_folder(tmp_path):
+    (tmp_path / "0" / "latest").mkdir(parents=True)
+    (tmp_path / "0" / "train_0.log").write_text("mine")
+    written(tmp_path)
+    assert not (tmp_path / "0" / "latest").is_symlink()
+    assert (tmp_path / "0" / "train_0.log").read_text() == "mine"
+
+
+def test_a_file_system_without_links_is_no_error(tmp_path, monkeypatch):
+    def refused(*_):
+        raise OSError("no links here")
+
+    monkeypatch.setattr(os, "symlink", refused)
+    monkeypatch.setattr(pathlib.Path, "symlink_to", refused)
+    _, path = written(tmp_path)
+    assert {entry.name for entry in (tmp_path / "0").iterdir()} == {path.parent.name}
+
+
+def test_a_link_left_by_a_process_that_died_is_no_obstacle(tmp_path):
+    (tmp_path / "0").mkdir()
+    (tmp_path / "0" / "latest.unfinished").symlink_to("nowhere")
+    run, _ = written(tmp_path)
+    assert (tmp_path / "0" / "latest").resolve() == run.folder
+    assert not os.path.lexists(tmp_path / "0" / "latest.unfinished")
 
 
 def test_other_parameters_or_data_get_another_folder(tmp_path):

@@ -1,5 +1,6 @@
 """Diginetica's preprocessing, against literal loops and the published counts."""
 
+import json
 import random
 from collections import Counter, defaultdict
 from itertools import product
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from lib import sessions
 from lib.errors import InputError
+from lib.sources import ROOT
 
 FIRST_DAY = np.datetime64("2016-01-01")
 LAST_DAY, CUT = 20, 13  # days from the first; the test part is what comes after the cut
@@ -429,6 +431,48 @@ def test_load_reads_finds_and_prepares(tmp_path):
         assert_same(loaded, prepare(clicks, **options))
         assert loaded.name == tmp_path.name
         assert len(loaded.sha256) == 64
+
+
+def test_the_published_protocol_validates_on_its_own_day_of_diginetica(tmp_path):
+    """Whatever the last day is, where the log has that day and no other is given."""
+    port, days = np.datetime64("2016-05-25"), range(-3, 21)
+
+    def load(without=(), **rules):
+        lines = ["sessionId;userId;itemId;timeframe;eventdate"]
+        lines += [
+            f"{number + 100};NA;{item};{item};{port + number}"
+            for number in set(days) - set(without)
+            for item in (17, 42, 55)
+        ]
+        (tmp_path / "train-item-views.csv").write_text("\n".join(lines))
+        data = sessions.load(tmp_path, "file", "modelzoo", **rules)
+        parts = data.train, data.held_out, data.test
+        return [[(day - port).astype(int) for day in part.days] for part in parts]
+
+    assert load() == [[-3, -2, -1], [0], list(range(1, 21))]
+    assert load(without=[0])[1] == [13]  # a week before the last day
+    assert load(train_until="2016-05-26", test_from="2016-05-30")[1] == [2, 3, 4]
+    assert load(train_until="", test_from="") == load()
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_the_day_between_is_numbered_like_the_other_parts(first):
+    data = sessions.load("sample", "file", "modelzoo")
+    other = data.numbered_from(first)
+    assert len(data.held_out)
+    raw = data.item_ids[data.held_out.items]
+    np.testing.assert_array_equal(other.item_ids[other.held_out.items], raw)
+    assert sessions.load("sample").held_out is None
+
+
+def test_real_diginetica_is_split_as_the_records_say(real_data):
+    data = sessions.load(real_data / "diginetica", "file", "modelzoo")
+    path = ROOT / "results" / "stamp_full_1p-seed=0" / "result.json"
+    recorded = json.loads(path.read_text(encoding="utf-8"))["data"]
+    assert data.counts() == recorded["counts"]
+    assert data.sha256 == recorded["sha256"]
+    assert set(data.held_out.days) == {np.datetime64("2016-05-25")}
+    assert (len(data.held_out), data.held_out.n_sessions) == (8_097, 2_132)
 
 
 def test_real_diginetica_gives_the_published_counts(real_data):

@@ -33,7 +33,7 @@ def test_both_stacks_agree(tmp_path, number, quick):
         command += ["--set", f"output_dir={output}"]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr
-        (path,) = output.glob("*/*/result.json")
+        (path,) = output.rglob("result.json")
         records.append(json.loads(path.read_text()))
     ascend, current = records
     assert ascend["versions"]["tensorflow"] == "2.6.5"

@@ -1,9 +1,13 @@
 """A run that was cut off ends as an unbroken one, and each says how fast it was."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 from lib import (
+    bookkeeper,
+    checkpoints,
     mf,
     optimizers,
     pipeline,
@@ -88,6 +92,124 @@ def test_epochs_left_unjudged_change_no_number(unbroken, tmp_path, every, judged
     assert [row["epoch"] for row in history if "hr_at_20" in row] == judged
     for row, of_all in zip(history, unbroken[1]):
         assert row == {name: of_all[name] for name in row}
+
+
+# --- how fast ------------------------------------------------------------------------
+
+
+class Clock:
+    """Time that passes when a test says so."""
+
+    now = 0.0
+
+    def time(self):
+        return self.now
+
+    def wait(self, seconds):
+        self.now += seconds
+
+
+def drive(monkeypatch, schedule, first=10.0, step=0.5):
+    """Calls the callback as Keras does; evaluation takes 100 s, a checkpoint 1,000.
+
+    Returns the lines of the log and what ``fit`` would return of the time.
+    """
+    clock, lines = Clock(), []
+    progress = {
+        "history": [], "epoch_s": [], "first_step_s": None, "steady": [0, 0, 0.0],
+        "traced_graphs": 1,
+    }  # fmt: skip
+    monkeypatch.setattr(bookkeeper, "time", clock)
+    monkeypatch.setattr(checkpoints, "save", lambda *_: clock.wait(1000))
+
+    def evaluate(epoch):
+        clock.wait(100)
+        return {"hr_at_20": 0.25}
+
+    log = SimpleNamespace(write=lines.append)
+    callback = bookkeeper.Bookkeeper(None, progress, None, evaluate, log, schedule)
+    callback.set_model(SimpleNamespace(trainable_variables=[]))
+    for epoch in range(schedule.epochs):
+        callback.on_epoch_begin(epoch)
+        for last in range(schedule.group, schedule.steps + 1, schedule.group):
+            is_first = not epoch and last == schedule.group
+            clock.wait(first if is_first else schedule.group * step)
+            callback.on_train_batch_end(last - 1, {"loss": 7.0 - epoch})
+        callback.on_epoch_end(epoch, {"loss": 7.0 - epoch})
+    return lines, training._timing(progress, schedule, 1)
+
+
+# Three steps of 10 examples, the third of 5; the first call takes 10 s, a step 0.5.
+LOGGED = {
+    1: [
+        "epoch 1/2  loss 7.0000  hr_at_20 0.2500  examples/s 15  ms/step 500.000  "
+        "first_step_s 10.000  epoch_s 11.000",
+        "epoch 2/2  loss 6.0000  hr_at_20 0.2500  examples/s 17  ms/step 500.000  "
+        "epoch_s 1.500",
+    ],
+    3: [
+        "epoch 1/2  loss 7.0000  hr_at_20 0.2500  examples/s NA  ms/step NA  "
+        "first_step_s 10.000  epoch_s 10.000",
+        "epoch 2/2  loss 6.0000  hr_at_20 0.2500  examples/s 17  ms/step 500.000  "
+        "epoch_s 1.500",
+    ],
+}
+
+
+@pytest.mark.parametrize("group", LOGGED)
+def test_an_epoch_is_one_line_with_its_speed(monkeypatch, capsys, group):
+    lines, _ = drive(monkeypatch, bookkeeper.Schedule(2, 3, group, 10, 25))
+    assert lines == LOGGED[group]
+    assert capsys.readouterr().out.splitlines() == lines  # on the screen too
+
+
+def test_the_speed_of_a_run_is_that_of_all_calls_but_the_first(monkeypatch):
+    _, timing = drive(monkeypatch, bookkeeper.Schedule(2, 3, 1, 10, 25))
+    assert timing["examples_per_second"] == (10 + 5 + 25) / (5 * 0.5)
+    assert timing["ms_per_step"] == 500.0
+    assert timing["first_step_s"] == 10.0
+    assert timing["epoch_s"] == [11.0, 1.5]
+    _, timing = drive(monkeypatch, bookkeeper.Schedule(1, 3, 3, 10, 25))
+    assert timing["examples_per_second"] == 25 / 10.0  # there is no other call
+    assert timing["ms_per_step"] == pytest.approx(10_000 / 3, abs=0.001)
+
+
+def test_a_long_epoch_has_lines_inside_it(monkeypatch):
+    lines, _ = drive(monkeypatch, bookkeeper.Schedule(1, 200, 1, 10, 2000))
+    assert lines[0] == (
+        "step 100 of epoch 1/1  loss 7.000000  examples/s 20  ms/step 500.000"
+    )
+    assert [line.partition(" ")[0] for line in lines] == ["step", "epoch"]
+
+
+@pytest.mark.parametrize("group", [1, 4])
+def test_a_real_training_logs_the_speed_of_every_epoch(tmp_path, capsys, group):
+    train_mf(tmp_path, 3, group=group, steps_per_epoch=4)
+    log = (tmp_path / "0" / "latest" / "train_0.log").read_text().splitlines()
+    assert [line for line in log if line.startswith("epoch ")] == log
+    assert set(log) <= set(capsys.readouterr().out.splitlines())
+    for number, line in enumerate(log, 1):
+        fields = dict(field.split(" ") for field in line.split("  "))
+        assert fields["epoch"] == f"{number}/3"
+        alone = number == 1 and group == 4
+        assert (fields["examples/s"] == "NA") == (fields["ms/step"] == "NA") == alone
+        assert ("first_step_s" in fields) == (number == 1)
+        if not alone:  # batches of 1,000
+            product = float(fields["examples/s"]) * float(fields["ms/step"])
+            assert product == pytest.approx(1e6, rel=0.01)
+
+
+def test_cheap_metrics_are_found_every_epoch(tmp_path):
+    found = iter(range(9))
+    rows, _, _ = train_mf(
+        tmp_path, 3, steps_per_epoch=1, evaluate_every=2,
+        validate=lambda: {"val_loss": next(found)}, evaluate=lambda: {"rmse": 1.0},
+    )  # fmt: skip
+    assert [row["val_loss"] for row in rows] == [0, 1, 2]
+    assert ["rmse" in row for row in rows] == [False, True, True]
+
+
+# --- grouping, resuming, losses ------------------------------------------------------
 
 
 def train_mf(folder, epochs, group=1, static=True, **options):

@@ -9,9 +9,10 @@ import time
 from pathlib import Path
 
 import numpy as np
+import processes
 import pytest
 
-from lib import mf, pipeline, ratings, workers
+from lib import mf, pipeline, ratings, results, workers
 from lib.errors import InputError
 from lib.quiet import tf
 
@@ -29,7 +30,7 @@ device = open_device("cpu", "must_keep_origin_dtype")
 clicks, stars = sessions.load("sample"), ratings.load("sample")
 of_stamp = stamp.STAMP(clicks.n_items, 16)
 of_mf = mf.MF(stars.n_users, stars.n_items, stars.global_mean)
-losses = {}
+histories = {}
 for model, data, take, loss in (
     (of_stamp, clicks, stamp.batch_of(clicks.train, 10), of_stamp.cross_entropy),
     (of_mf, stars, mf.batch_of(stars.train), "mse"),
@@ -37,11 +38,17 @@ for model, data, take, loss in (
     training.set_seed(0)
     model.compile(device.scaled(optimizers.adam(0.02, 20)), loss=loss)
     run = Run(type(model).__name__, {"output_dir": sys.argv[1]}, describe(data))
+    if model is of_stamp:
+        evaluate = lambda: stamp.evaluate(model, data.test, 10)
+    else:
+        evaluate = lambda: mf.evaluate(model, data.test)
     history, timing = training.fit(
-        model, take, len(data.train), run, 128, epochs=20, steps_per_epoch=1
+        model, take, len(data.train), run, 128, epochs=20, steps_per_epoch=1,
+        evaluate=evaluate, evaluate_every=10,
     )
-    losses[type(model).__name__] = [row["loss"] for row in history]
-print(json.dumps({"losses": losses, "rank": device.rank, "workers": device.workers}))
+    histories[type(model).__name__] = history
+found = {"histories": histories, "rank": device.rank, "workers": device.workers}
+print(json.dumps(found))
 """
 
 
@@ -87,18 +94,45 @@ def trained(tmp_path_factory):
 @pytest.mark.parametrize("model", ["STAMP", "MF"])
 def test_two_workers_at_half_the_batch_follow_one(trained, model):
     one, two, _ = trained
-    expected = one["losses"][model]
+    expected = [row["loss"] for row in one["histories"][model]]
     assert expected[-1] < expected[0] - 0.01  # they move
     for worker in two:
-        np.testing.assert_allclose(worker["losses"][model], expected, atol=1e-4)
+        found = [row["loss"] for row in worker["histories"][model]]
+        np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize(("model", "metric"), [("STAMP", "hr_at_20"), ("MF", "rmse")])
+def test_every_worker_evaluates_and_finds_the_same(trained, model, metric):
+    _, two, folder = trained
+    first, second = (worker["histories"][model] for worker in two)
+    assert [row["epoch"] for row in first if metric in row] == [10, 20]
+    assert second == first
+    states = (folder / "two" / "0").glob(f"{model}-*/ckpt/*.json")
+    assert [json.loads(path.read_text())["history"] for path in states] == [first]
+
+
+def test_workers_without_a_shared_folder_do_not_resume_apart(trained, tmp_path):
+    """The first one finds twenty epochs, the second none: both end, and say why."""
+    _, _, folder = trained
+    ports = [free_port(), free_port()]
+    outputs = [folder / "two", tmp_path / "elsewhere"]
+    processes = [start(output, 2, rank, ports) for rank, output in enumerate(outputs)]
+    for process, done in zip(processes, (20, 0)):
+        _, err = process.communicate(timeout=300)
+        assert process.returncode
+        assert f"this worker would go on after epoch {done}, others after an" in err
+        assert "workers on several hosts need an output_dir that all of them" in err
 
 
 def test_the_first_worker_alone_writes_checkpoints(trained):
     _, two, folder = trained
     assert [(w["rank"], w["workers"]) for w in two] == [(0, 2), (1, 2)]
-    assert len(list((folder / "two" / "0").glob("*/ckpt/checkpoint"))) == 2
-    assert not list((folder / "two" / "1").glob("*/ckpt"))
-    assert len(list((folder / "two" / "1").glob("*/train_1.log"))) == 2
+    assert len(list((folder / "two" / "0").rglob("ckpt/checkpoint"))) == 2
+    assert not list((folder / "two" / "1").rglob("ckpt"))
+    assert len(list((folder / "two" / "1").rglob("train_1.log"))) == 2
+    for rank in "01":
+        assert (folder / "two" / rank / "latest" / f"train_{rank}.log").is_file()
+        assert not (folder / "two" / rank / f"train_{rank}.log").exists()
 
 
 @pytest.fixture
@@ -223,6 +257,39 @@ def test_a_killed_worker_ends_the_job_and_the_next_start_resumes(tmp_path):
     assert f"resumed after epoch {done} of 25" in copy
 
 
+def test_a_job_and_a_single_run_leave_each_others_output_alone(tmp_path, monkeypatch):
+    """Both are found at ``train_0.log``, whichever came last."""
+    monkeypatch.setattr(processes.signal, "signal", lambda *_: None)  # pytest's stay
+
+    def single(seed):
+        parameters = {"output_dir": str(tmp_path), "seed": seed}
+        data = {"name": "toy", "sha256": "", "counts": {}}
+        log = results.Run("03_stamp", parameters, data).folder / "train_0.log"
+        log.write_text(f"single {seed}")
+        return log
+
+    def job(text):
+        command = [sys.executable, "-c", f"print('{text}')"]
+        assert processes.run([("device 0", tmp_path / "0/worker_0.log", command, {})])
+
+    known = tmp_path / "0" / "train_0.log"
+    first = single(1)
+    assert known.read_text() == "single 1"
+    job("of a job")
+    assert known.read_text() == "of a job\n"
+    second = single(2)
+    assert known.read_text() == "single 2"
+    assert first.read_text() == "single 1"
+    assert (tmp_path / "0" / "worker_0.log").read_text() == "of a job\n"
+    job("of another")
+    assert known.read_text() == "of another\n"
+    assert second.read_text() == "single 2"
+    known.unlink()
+    known.write_text("what an earlier release wrote there")
+    job("of a third")
+    assert known.read_text() == "of a third\n"
+
+
 def kernel_of(folder):
     """The process whose log file of a run is open in this folder."""
     import psutil
@@ -267,7 +334,7 @@ def test_a_dry_run_shows_every_npu_with_its_rank(addresses):
         assert "stamp_full_1p-seed=1.yaml" in line
         assert f"RANK_ID={rank} RANK_SIZE=4 RANK_TABLE_FILE=" in line
         assert f"ASCEND_DEVICE_ID={rank + 4} CHIEF_DEVICE_ID=4" in line
-        assert f"> {ROOT}/output/{rank + 4}/train_{rank + 4}.log" in line
+        assert f"> {ROOT}/output/{rank + 4}/worker_{rank + 4}.log" in line
 
 
 def test_a_dry_run_shows_the_workers_of_the_second_host():
