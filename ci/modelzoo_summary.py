@@ -42,7 +42,7 @@ loss file         the loss that Keras prints:    the loss of each epoch, its mea
 ================  =============================  =======================================
 
 Between "published" and "here" only the way of computing the figures differs: the losses
-are those of the same model. The graph behind ours is much cheaper, see README.
+are those of the same model. The graph behind ours is much cheaper, see docs/ascend.md.
 """
 
 import json
