@@ -14,7 +14,7 @@ import time
 import psutil  # comes with ipykernel
 
 from lib import files
-from lib.sources import ROOT
+from lib.files import ROOT
 
 LINES_SHOWN = 30  # of the log of a worker that failed
 PATIENCE_S = 3  # for others that fail with it

@@ -19,7 +19,7 @@ import plan
 from papermill.exceptions import PapermillExecutionError
 from plan import NOTEBOOKS, ROOT
 
-from lib import workers
+from lib.hardware import workers
 
 
 def main():

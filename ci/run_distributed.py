@@ -11,11 +11,12 @@ from pathlib import Path
 
 import plan
 import processes
+import rank_table
 import yaml
 
-from lib import rank_table, results, sources
+from lib import files
 from lib.errors import InputError
-from lib.sources import ROOT
+from lib.files import ROOT
 
 
 def main():
@@ -43,7 +44,7 @@ def jobs_of(options):
     for name, notebook, parameters, _ in plan.runs(options):
         if options.engine == "npu":
             parameters["device"] = "npu"  # or an error: never eight runs on CPUs
-        output = sources.resolve(parameters.get("output_dir", "output"))
+        output = files.resolve(parameters.get("output_dir", "output"))
         jobs.append((name, {"notebook": notebook.stem, **parameters}, output))
     return jobs
 
@@ -58,7 +59,7 @@ def workers_of(options, name, parameters, output):
     job = output / "jobs" / f"{name}.yaml"
     if not options.dry_run:
         job.parent.mkdir(parents=True, exist_ok=True)
-        results.write_text(job, yaml.safe_dump(parameters, sort_keys=False))
+        files.write_text(job, yaml.safe_dump(parameters, sort_keys=False))
     for number, env in environments:
         folder = output / str(number)
         command = [sys.executable, "ci/run.py", "--params", str(job)]
@@ -160,7 +161,7 @@ def table_of(options, devices):
     path = ROOT / "output" / name
     if not options.dry_run:
         path.parent.mkdir(exist_ok=True)
-        results.write_text(path, json.dumps(table, indent=1) + "\n")
+        files.write_text(path, json.dumps(table, indent=1) + "\n")
     return path, table
 
 

@@ -40,6 +40,7 @@ if [ -n "$ascend" ]; then
 else
   echo "!!! NOT TESTED: the Ascend stack (TensorFlow 2.6.5). No Python 3.9 found. !!!"
 fi
+"$venv/bin/python" ci/count_code.py
 echo "=== The current stack, in one line ==="
 tail -n 1 "$logs/current"
 exit "$status"

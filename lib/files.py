@@ -5,6 +5,7 @@ import errno
 import json
 import os
 from datetime import datetime, timezone
+from pathlib import Path
 
 from lib.errors import InputError
 
@@ -13,6 +14,7 @@ try:
 except ImportError:  # Windows
     fcntl = None
 
+ROOT = Path(__file__).resolve().parents[1]
 _TAKEN = (errno.EACCES, errno.EAGAIN)
 
 
@@ -126,3 +128,29 @@ class Log:
             self._file.write(f"{line}\n".encode())
         except OSError as error:
             raise not_written(self.path, error.strerror) from None
+
+
+def resolve(path):
+    """A path as given, or below the repository's root where it is relative.
+
+    Raises:
+        InputError: no file or folder can have such a name here.
+    """
+    try:
+        full = ROOT / Path(path).expanduser()
+        os.stat(full)
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        pass  # it may come, and whoever needs it says what is missing
+    except (OSError, RuntimeError, ValueError) as error:
+        shown = f"{str(path)[:60]}..." if len(str(path)) > 60 else path
+        reason = getattr(error, "strerror", None) or str(error)
+        raise InputError(
+            f"{str(shown)!r} cannot be a path ({reason}): give another."
+        ) from None
+    return full
+
+
+def relative(path):
+    """A path as seen from the repository's root, for printing."""
+    path = Path(path)
+    return path.relative_to(ROOT) if ROOT in path.parents else path

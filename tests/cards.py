@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from lib.quiet import tf
-from lib.sources import ROOT
+from lib.files import ROOT
+from lib.hardware.tensorflow import tf
 
 STAND_IN = Path(__file__).parent / "stand_in"
 NEEDS = (
@@ -32,7 +32,6 @@ OURS = (
 # What the cases share: answer() prints, sentence_of() returns the text of an error.
 START = """
 import json, os, sys
-from lib import device
 from lib.errors import InputError
 
 def answer(**values):

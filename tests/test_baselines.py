@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from lib import baselines, sessions
-from lib.sessions import Examples
+from lib.data import sessions
+from lib.data.sessions import Examples
+from lib.evaluation import session_baselines
 
 
 def examples(*clicks):
@@ -18,7 +19,7 @@ TRAIN = examples([1, 2, 3], [1, 2], [2, 2, 4], [1, 5], [2, 1])
 
 
 def scores(name, *prefixes, **options):
-    fitted = baselines.SESSION_BASELINES[name](**options).fit(TRAIN, 6)
+    fitted = session_baselines.SESSION_BASELINES[name](**options).fit(TRAIN, 6)
     return np.asarray(fitted.scores([np.array(p, np.int32) for p in prefixes]))
 
 
@@ -71,16 +72,20 @@ def test_v_sknn_weighs_a_click_by_how_late_it_is(prefix, k, sample):
 
 def test_measuring_a_baseline_changes_nothing_and_tells_what_it_costs():
     test = examples(*([1, 2, 3, 1] for _ in range(100)))
-    found, cost = baselines.measure(baselines.SessionKnn, TRAIN, test, 6, k=2)
-    assert found == baselines.evaluate(baselines.SessionKnn().fit(TRAIN, 6), test, k=2)
+    found, cost = session_baselines.measure(
+        session_baselines.SessionKnn, TRAIN, test, 6, k=2
+    )
+    assert found == session_baselines.evaluate(
+        session_baselines.SessionKnn().fit(TRAIN, 6), test, k=2
+    )
     assert set(cost) == {"fit_s", "evaluate_s", "memory_mb"}
 
 
 def test_evaluation_does_not_depend_on_the_batch():
     test = examples([1, 2, 3, 1], [2, 4], [5, 1, 2])
-    fitted = baselines.ItemKnn().fit(TRAIN, 6)
-    whole = baselines.evaluate(fitted, test, k=2)
-    assert baselines.evaluate(fitted, test, k=2, batch_size=1) == whole
+    fitted = session_baselines.ItemKnn().fit(TRAIN, 6)
+    whole = session_baselines.evaluate(fitted, test, k=2)
+    assert session_baselines.evaluate(fitted, test, k=2, batch_size=1) == whole
 
 
 # The rows of the published tables and of independent measurements, in percent.
@@ -99,10 +104,10 @@ def diginetica(real_data):
 
 @pytest.mark.parametrize("name", KNOWN)
 def test_session_baselines_meet_the_known_rows_on_diginetica(diginetica, name):
-    fitted = baselines.SESSION_BASELINES[name]().fit(
+    fitted = session_baselines.SESSION_BASELINES[name]().fit(
         diginetica.train, diginetica.n_items
     )
-    found = baselines.evaluate(fitted, diginetica.test)
+    found = session_baselines.evaluate(fitted, diginetica.test)
     hit_rate, reciprocal, tolerance = KNOWN[name]
     assert 100 * found["hr_at_20"] == pytest.approx(hit_rate, abs=tolerance)
     assert 100 * found["mrr_at_20"] == pytest.approx(reciprocal, abs=tolerance)

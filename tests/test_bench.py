@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lib import sources
-from lib.quiet import tf
+from lib import files
+from lib.hardware.tensorflow import tf
 
-BENCH = sources.ROOT / "ci" / "bench"
+BENCH = files.ROOT / "ci" / "bench"
 STAND_IN = Path(__file__).parent / "stand_in"
 FEW = {"N_ITEMS": 60, "TRAIN_SESSIONS": 30, "TEST_SESSIONS": 9}
 
@@ -54,7 +54,7 @@ def test_the_published_way_computes_what_the_ported_network_computes(
     """Scores and losses, padding and penalty included: only the graph differs."""
     for name, few in FEW.items():
         monkeypatch.setattr(worker("clicks"), name, few)
-    naive, modelzoo = worker("stamp_naive").Naive(61, 4), worker("lib.modelzoo")
+    naive, modelzoo = worker("stamp_naive").Naive(61, 4), worker("lib.models.published")
     same = modelzoo.STAMP(61, 4)
     windows = np.array([[0, 0, 5, 60], [1, 2, 3, 4]], np.int32)
     empty = np.zeros(2), np.zeros(2, np.int64)

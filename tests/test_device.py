@@ -7,9 +7,9 @@ import sys
 
 import pytest
 
-from lib import device, processors
 from lib.errors import InputError
-from lib.quiet import tf
+from lib.hardware import device
+from lib.hardware.tensorflow import tf
 
 TENSORFLOW_26 = tf.__version__.startswith("2.6.")
 
@@ -40,7 +40,7 @@ def test_the_cpu_can_always_be_opened_again_and_again():
     ],
 )
 def test_precision_in_force_follows_the_table(monkeypatch, mode, flags, dtype):
-    monkeypatch.setattr(processors, "_cpu", lambda: ("some processor", flags))
+    monkeypatch.setattr(device, "_cpu", lambda: ("some processor", flags))
     opened = device.open("cpu", mode)
     if TENSORFLOW_26 and dtype == "bfloat16" and mode != "mixed_bfloat16":
         dtype = "float32"  # there it would be slower, so only its own name gives it
@@ -53,11 +53,11 @@ def test_precision_in_force_follows_the_table(monkeypatch, mode, flags, dtype):
 
 def test_threads_are_set_before_the_first_operation_and_not_after():
     code = """
-from lib import device, processors
+from lib.hardware import device
 from lib.errors import InputError
 device.open("cpu", threads=1)
 device.open("cpu", threads=1)
-from lib.quiet import tf
+from lib.hardware.tensorflow import tf
 tf.zeros(1)
 device.open("cpu", threads=1)
 try:
@@ -72,7 +72,7 @@ except InputError as error:
 def test_only_float16_gets_a_loss_scale():
     optimizer = object()
     assert device.open("cpu", "allow_mix_precision").scaled(optimizer) is optimizer
-    from lib.quiet import tf
+    from lib.hardware.tensorflow import tf
 
     adam = tf.keras.optimizers.Adam()
     scaled = device.open("cpu", "force_fp16").scaled(adam)
@@ -135,14 +135,14 @@ def test_options_of_an_npu_are_checked_and_reported_elsewhere(tmp_path):
 
 
 def test_what_is_made_on_the_host_is_on_the_cpu():
-    from lib.quiet import tf
+    from lib.hardware.tensorflow import tf
 
     with device.host():
         assert tf.constant(1).device.endswith("CPU:0")
 
 
 def test_a_gpu_that_is_not_there_is_an_error():
-    from lib.quiet import tf
+    from lib.hardware.tensorflow import tf
 
     if tf.config.list_physical_devices("GPU"):
         pytest.skip("this machine has a GPU")

@@ -15,10 +15,12 @@ from pathlib import Path
 
 import pytest
 
-from lib import download
+from lib.data import sources
 from lib.errors import InputError
 
-FILES = {name: random.Random(name).randbytes(90_000) for name in download.FILES}
+FILES = {
+    name: random.Random(name).randbytes(90_000) for name in sources.MOVIELENS_FILES
+}
 ROOTED = Path(tempfile.gettempdir(), f"evil-{os.getpid()}.txt")
 HOSTILE = ("../evil.txt", str(ROOTED), "ml-1m/../../evil.txt", "ml-1m/evil.txt")
 HOSTILE += ("..\\evil.txt", "C:\\evil.txt", "//evil.txt", "ml-1m/ratings.dat/evil.txt")
@@ -31,7 +33,10 @@ def packed(files):
     with zipfile.ZipFile(buffer, "w") as archive:
         for name in HOSTILE:
             archive.writestr(name, "evil")
-        for name in ("evil", f"ml-1m/{download.FILES[0]}"):  # the file comes again
+        for name in (
+            "evil",
+            f"ml-1m/{sources.MOVIELENS_FILES[0]}",
+        ):  # the file comes again
             link = zipfile.ZipInfo(name)
             link.external_attr = LINK
             with warnings.catch_warnings():
@@ -106,7 +111,7 @@ def fetch(server, tmp_path, monkeypatch, capfd):
     def fetch(*paths, sha256=SHA256, port=server.server_port):
         urls = [f"http://127.0.0.1:{port}{path}" for path in paths]
         try:
-            return download.movielens(data_dir, urls, sha256)
+            return sources.fetch_movielens(data_dir, urls, sha256)
         finally:
             capfd.readouterr()  # progress bars
             assert not list(data_dir.glob("unfinished-*"))

@@ -8,8 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lib import export, mf, ratings, recommend, sessions, stamp, trained, training
+from lib.data import ratings, sessions
 from lib.errors import InputError
+from lib.models import mf, stamp
+from lib.serving import export, recommend, trained
+from lib.training.fit import set_seed
 
 ALONE = """
 import json, sys
@@ -64,7 +67,7 @@ def stars():
 
 @pytest.fixture(scope="module")
 def of_sessions(clicks):
-    training.set_seed(0)
+    set_seed(0)
     model = drawn(stamp.STAMP(clicks.n_items, 16))
     return trained.Trained(model, clicks.item_ids[1:], np.array([]), 9, "a STAMP")
 

@@ -8,9 +8,11 @@ import itertools
 
 import pytest
 
-from lib import mf, modelzoo, optimizers, pipeline, ratings, sessions, stamp
-from lib.device import Device
-from lib.quiet import tf
+from lib.data import ratings, sessions
+from lib.hardware.device import Device
+from lib.hardware.tensorflow import tf
+from lib.models import mf, optimizers, published, stamp
+from lib.training import pipeline
 
 BATCH = 64
 # Types of tensors that the card takes; a resource is a variable or an iterator.
@@ -80,14 +82,14 @@ def mf_case(data, **options):
 
 
 def published_stamp(data):
-    model = modelzoo.STAMP(data.n_items, 16)
+    model = published.STAMP(data.n_items, 16)
     data = data.numbered_from(model.first_item)
     take = stamp.batch_of(data.train, 8, model.first_item)
     return model, take, len(data.train), model.cross_entropy
 
 
 def published_mf(data):
-    model = modelzoo.MF(data.n_users, data.n_items)
+    model = published.MF(data.n_users, data.n_items)
     return model, mf.batch_of(data.train), len(data.train), "mse"
 
 

@@ -10,27 +10,22 @@ from types import SimpleNamespace
 import nbformat
 import plan
 import pytest
+import rank_table
 import run as job
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lib import (
-    checkpoints,
-    comparison,
-    launch_options,
-    mf,
-    optimizers,
-    parameters,
-    rank_table,
-    ratings,
-    readers,
-    results,
-    sources,
-    trained,
-    training,
-)
+from lib import files
+from lib.data import ratings, readers, sources
 from lib.errors import InputError
-from lib.sources import ROOT
+from lib.files import ROOT
+from lib.hardware import launch_options
+from lib.models import mf, optimizers
+from lib.records import comparison, parameters
+from lib.records.run import Run, describe, load_records
+from lib.serving import trained
+from lib.training import checkpoints
+from lib.training.fit import fit
 
 # --- no code -------------------------------------------------------------------------
 
@@ -185,7 +180,7 @@ RECORD = {
 
 def shown(folder):
     """What notebook 05 makes of a folder of records."""
-    records = results.load(folder)
+    records = load_records(folder)
     page = comparison.table(records).to_html()
     for question, group in comparison.by_question(records, "stamp").items():
         assert (folder / f"{question}.png").parent == folder
@@ -207,7 +202,7 @@ def test_a_changed_record_is_shown_or_refused(tmp_path_factory, record):
 def test_a_file_of_anything_is_no_record(tmp_path_factory, text):
     folder = tmp_path_factory.getbasetemp()
     (folder / "result.json").write_bytes(text)
-    assert ends_well(results.load, folder) is None
+    assert ends_well(load_records, folder) is None
 
 
 @given(record=changed(RECORD))
@@ -215,10 +210,10 @@ def test_a_changed_record_in_the_way_of_a_run_is_refused_or_its_own(
     tmp_path_factory, record
 ):
     folder, data = tmp_path_factory.getbasetemp() / "runs", RECORD["data"]
-    run = results.Run("03_stamp", {"output_dir": str(folder)}, data)
+    run = Run("03_stamp", {"output_dir": str(folder)}, data)
     path = run.folder / "result.json"
     path.write_text(json.dumps(record))
-    ends_well(results.Run, "03_stamp", {"output_dir": str(folder)}, data)
+    ends_well(Run, "03_stamp", {"output_dir": str(folder)}, data)
     path.unlink()
 
 
@@ -234,7 +229,7 @@ def test_a_script_in_a_record_is_shown_as_text(tmp_path, field):
     (tmp_path / "result.json").write_text(json.dumps(record))
     page = shown(tmp_path)
     assert "<script" not in page
-    group = results.load(tmp_path)
+    group = load_records(tmp_path)
     (label,) = comparison.settings(group)
     assert "$" not in label.replace(r"\$", "")
     assert "/" not in "".join(comparison.by_question(group, record["model"]))
@@ -256,15 +251,15 @@ def test_a_changed_bench_is_read_or_refused(tmp_path_factory, bench):
 def run(tmp_path_factory):
     """A tiny MF after one epoch, and a function that trains it for another."""
     folder, data = tmp_path_factory.mktemp("model"), ratings.load("sample")
-    described = results.describe(data)
+    described = describe(data)
 
     def train(epochs):
-        run = results.Run("m", {"output_dir": str(folder)}, described)
+        run = Run("m", {"output_dir": str(folder)}, described)
         model = mf.MF(data.n_users, data.n_items, data.global_mean, 2)
         model.compile(optimizers.adam(0.02, 3), loss="mse")
         trained.keep(run, model, data.item_ids, data.user_ids)
         take, n = mf.batch_of(data.train), len(data.train)
-        training.fit(model, take, n, run, 64, epochs, steps_per_epoch=1)
+        fit(model, take, n, run, 64, epochs, steps_per_epoch=1)
         return run
 
     return train(1)
@@ -437,13 +432,13 @@ def test_a_parameter_of_any_type_and_value_is_taken_or_refused(name, kind):
 
 @pytest.mark.parametrize("path", [text for text in JUNK if isinstance(text, str)])
 def test_a_path_of_anything_is_found_or_refused(path, tmp_path, monkeypatch):
-    monkeypatch.setattr(sources, "ROOT", tmp_path / "deep" / "deeper")
+    monkeypatch.setattr(files, "ROOT", tmp_path / "deep" / "deeper")
     data = {"name": "toy"}
     for function, *arguments in (
         (sources.find, sources.DIGINETICA, path),
         (sources.find, sources.MOVIELENS, path),
-        (results.load, f"{tmp_path}/{path}"),
-        (results.Run, "n", {"output_dir": path if path != "/" else "."}, data),
+        (load_records, f"{tmp_path}/{path}"),
+        (Run, "n", {"output_dir": path if path != "/" else "."}, data),
         (trained.load, path),
         (launch_options.LaunchOptions(use_mixlist=True, mixlist_file=path).settings,)
         + ("allow_mix_precision",),

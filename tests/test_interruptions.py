@@ -12,9 +12,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lib import files, losses, mf, optimizers, ratings, results, training, workers
+from lib import files
+from lib.data import ratings
 from lib.errors import InputError
-from lib.quiet import tf
+from lib.hardware import workers
+from lib.hardware.tensorflow import tf
+from lib.models import mf, optimizers
+from lib.records.run import KEYS, Run, describe, load_records
+from lib.training import fit as training
+from lib.training.fit import Watch, _agree, collectives, fit, set_seed
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -29,8 +35,11 @@ from functools import partial
 from glob import glob
 from pathlib import Path
 
-from lib import mf, optimizers, ratings, results, training
-from lib.quiet import tf
+from lib.data import ratings
+from lib.models import mf, optimizers
+from lib.records.run import Run, describe
+from lib.training.fit import fit, set_seed
+from lib.hardware.tensorflow import tf
 
 OUTPUT, EPOCHS = Path(sys.argv[1]), 40
 DATA, CHANCE = ratings.load("sample"), random.Random(7)
@@ -79,8 +88,8 @@ def die_when_written(ending):
 def train(output, early=None, late=None):
     if early:
         early()
-    training.set_seed(0)
-    run = results.Run("killed", {"output_dir": str(output)}, results.describe(DATA))
+    set_seed(0)
+    run = Run("killed", {"output_dir": str(output)}, describe(DATA))
     model = mf.MF(DATA.n_users, DATA.n_items, DATA.global_mean, 4)
     model.compile(optimizers.adam(0.02, 3 * EPOCHS, "cosine"), loss="mse")
     evaluations = []
@@ -94,7 +103,7 @@ def train(output, early=None, late=None):
         return evaluations[-1]
 
     take, n = mf.batch_of(DATA.train), len(DATA.train)
-    history, timing = training.fit(
+    history, timing = fit(
         model, take, n, run, 1024, EPOCHS, steps_per_epoch=3, evaluate=evaluate
     )
     run.write(history[-1], model="mf", history=history, timing=timing)
@@ -156,7 +165,7 @@ print(json.dumps([kills, finished, states]))
 
 
 def record_of(folder):
-    (record,) = results.load(folder)
+    (record,) = load_records(folder)
     return record
 
 
@@ -179,7 +188,7 @@ def test_a_training_killed_twenty_times_ends_as_an_unbroken_one(tmp_path):
     for row, expected in zip(killed["history"], unbroken["history"]):
         assert row == pytest.approx(expected, abs=1e-6)
     assert killed["metrics"] == pytest.approx(unbroken["metrics"], abs=1e-6)
-    for key in set(results.KEYS) - {"parameters", "history", "metrics", "timing"}:
+    for key in set(KEYS) - {"parameters", "history", "metrics", "timing"}:
         assert killed[key] == unbroken[key]
     assert len(killed["timing"]["epoch_s"]) == 40
     assert killed["timing"]["wall_time_s"] > states[-1][1] > 0
@@ -207,7 +216,7 @@ def train(
 ):
     """Trains MF on the sample; returns its run."""
     data = ratings.load("sample")
-    training.set_seed(0)
+    set_seed(0)
     run = run or run_in(folder)
     mean = mean or data.global_mean
     model = mf.MF(data.n_users, data.n_items, mean, 4, regularization=0.0)
@@ -221,7 +230,7 @@ def train(
         return rows[-1]
 
     take, n = mf.batch_of(data.train), len(data.train)
-    history, timing = training.fit(
+    history, timing = fit(
         model, take, n, run, 4096, epochs, steps_per_epoch=steps, evaluate=evaluate
     )
     run.history = history
@@ -232,7 +241,7 @@ def train(
 def run_in(folder):
     data = ratings.load("sample")
     parameters = {"output_dir": str(folder), "epochs": 3}
-    return results.Run("small", parameters, results.describe(data))
+    return Run("small", parameters, describe(data))
 
 
 def cut(folder, after=3):
@@ -317,9 +326,7 @@ def test_workers_that_would_resume_after_different_epochs_end_and_change_nothing
     cut(tmp_path)
     before = content(tmp_path)
     others = iter([0.0, 1.0])  # what the other worker says: its epoch, its distance
-    monkeypatch.setattr(
-        training.collectives, "mean", lambda value: (value + next(others)) / 2
-    )
+    monkeypatch.setattr(collectives, "mean", lambda value: (value + next(others)) / 2)
     sentence = "on after epoch 2, others after another one: .* that all of them share"
     assert re.search(sentence, refusal(train, tmp_path))
     assert content(tmp_path) == before
@@ -329,15 +336,15 @@ def test_a_worker_that_stands_at_the_mean_of_the_others_ends_with_them(monkeypat
     """Three workers are after epochs 0, 2 and 4; each must end."""
     monkeypatch.setattr(training, "FAREWELL_S", 0)
     means = iter([2.0, 4 / 3])
-    monkeypatch.setattr(training.collectives, "mean", lambda value: next(means))
-    assert "after epoch 2, others" in refusal(training._agree, 2, Path("ckpt"))
+    monkeypatch.setattr(collectives, "mean", lambda value: next(means))
+    assert "after epoch 2, others" in refusal(_agree, 2, Path("ckpt"))
 
 
 def test_the_loss_of_an_epoch_is_the_mean_over_the_workers(tmp_path, monkeypatch):
-    from lib import bookkeeper
+    from lib.training.fit import collectives
 
     alone = [row["loss"] for row in train(tmp_path / "alone").history]
-    monkeypatch.setattr(bookkeeper.collectives, "mean", lambda value: (value + 5.0) / 2)
+    monkeypatch.setattr(collectives, "mean", lambda value: (value + 5.0) / 2)
     monkeypatch.setattr(training, "_agree", lambda *_: None)
     two = [row["loss"] for row in train(tmp_path / "two").history]
     assert two == pytest.approx([(loss + 5.0) / 2 for loss in alone])
@@ -546,7 +553,7 @@ def test_weights_that_are_lost_in_the_last_step_are_not_saved(tmp_path):
 
 def faults(step_losses, epoch_steps, dtype="float32", first=None):
     """What a watch says of these losses, from means as Keras makes them."""
-    watch, found = losses.Watch(first), []
+    watch, found = Watch(first), []
     for start in range(0, len(step_losses), epoch_steps):
         watch.new_epoch()
         total = np.zeros((), dtype)

@@ -5,9 +5,10 @@ from dataclasses import asdict
 
 import pytest
 
-from lib import launch_options, parameters
 from lib.errors import InputError
-from lib.launch_options import LaunchOptions
+from lib.hardware import launch_options
+from lib.hardware.launch_options import LaunchOptions
+from lib.records import parameters
 
 MODE = "allow_mix_precision"
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lib import metrics
+from lib.evaluation import metrics
 
 
 def rank_of(scores, target=0):

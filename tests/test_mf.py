@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
-from lib import metrics, mf, ratings
+from lib.data import ratings
+from lib.evaluation import metrics
+from lib.models import mf
 
 
 def made(use_bias=True, **options):

@@ -8,21 +8,15 @@ import numpy as np
 import pytest
 import yaml
 
-from lib import (
-    metrics,
-    mf,
-    modelzoo,
-    optimizers,
-    ratings,
-    readers,
-    results,
-    sessions,
-    sources,
-    stamp,
-    training,
-)
+from lib import files
+from lib.data import ratings, readers, sessions, sources
 from lib.errors import InputError
-from lib.quiet import tf
+from lib.evaluation import metrics
+from lib.hardware.tensorflow import tf
+from lib.models import mf, optimizers, stamp
+from lib.models import published as modelzoo
+from lib.records.run import Run, describe, load_records
+from lib.training.fit import fit, set_seed
 
 N_ITEMS, DIM, MAXLEN, BATCH = 60, 12, 8, 32
 KERAS_LOSS = "sparse_categorical_crossentropy"
@@ -410,13 +404,13 @@ def test_the_fix_of_the_means_leaves_the_test_ratings_out():
 
 
 def test_both_train_on_the_sample(tmp_path):
-    training.set_seed(0)
+    set_seed(0)
     clicks = sessions.load("sample", "file", "modelzoo")
     model = modelzoo.STAMP(clicks.n_items, 16)
     model.compile(optimizers.adam(0.005, 1), KERAS_LOSS)
     take = stamp.batch_of(clicks.train, MAXLEN, model.first_item)
-    run = results.Run("s", {"output_dir": str(tmp_path)}, results.describe(clicks))
-    history, _ = training.fit(
+    run = Run("s", {"output_dir": str(tmp_path)}, describe(clicks))
+    history, _ = fit(
         model, take, len(clicks.train), run, 128, 5, steps_per_epoch=50,
         evaluate=lambda: stamp.evaluate(model, clicks.test, MAXLEN),
     )  # fmt: skip
@@ -426,8 +420,8 @@ def test_both_train_on_the_sample(tmp_path):
     data = modelzoo.by_raw_id(ratings.load("sample", "modelzoo"))
     model = modelzoo.MF(data.n_users, data.n_items)
     model.compile(optimizers.adam(0.01, 1), "mse", steps_per_execution=8)
-    run = results.Run("m", {"output_dir": str(tmp_path)}, results.describe(data))
-    history, _ = training.fit(
+    run = Run("m", {"output_dir": str(tmp_path)}, describe(data))
+    history, _ = fit(
         model, mf.batch_of(data.train), len(data.train), run, 512, 4,
         evaluate=lambda: mf.evaluate(model, data.test), reshuffle=False,
     )  # fmt: skip
@@ -518,11 +512,11 @@ def test_without_m_s_no_attention_leaves_no_query():
 
 
 def test_the_published_epochs_are_a_quarter_of_one():
-    path = sources.ROOT / "ci/params/stamp_full_1p.yaml"
+    path = files.ROOT / "ci/params/stamp_full_1p.yaml"
     asked = yaml.safe_load(path.read_text(encoding="utf-8"))
     record = next(
         one
-        for one in results.load("results")
+        for one in load_records("results")
         if one["parameters"].get("label") == asked["label"]
     )
     drawn = asked["epochs"] * asked["steps_per_epoch"] * asked["batch_size"]

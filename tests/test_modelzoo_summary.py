@@ -12,7 +12,7 @@ import pytest
 import run
 import yaml
 
-from lib.sources import ROOT
+from lib.files import ROOT
 
 KEYS = "Network RankSize BatchSize DeviceType CaseName ActualFPS TrainingTime "
 KEYS = (KEYS + "TrainAccuracy ActualLoss E2ETrainingTime").split()

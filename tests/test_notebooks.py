@@ -15,8 +15,10 @@ import pytest
 import run
 import yaml
 
-from lib import comparison, parameters, results, sample, sources
-from lib.sources import ROOT
+from lib.data import sample, sources
+from lib.files import ROOT
+from lib.records import comparison, parameters
+from lib.records.run import load_records
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 RECORDED = sorted((ROOT / "results").rglob("*.ipynb"))
@@ -158,7 +160,7 @@ def execute(notebook, folder, values):
         kernel_name="python3",
         progress_bar=False,
     )
-    return next(r for r in results.load(folder) if r["notebook"] == notebook)
+    return next(r for r in load_records(folder) if r["notebook"] == notebook)
 
 
 @pytest.mark.parametrize("case", RERUNS)
@@ -211,7 +213,7 @@ def test_a_table_of_one_s_own_goes_through_03_07_and_08(tmp_path):
 
 def test_05_reads_one_record_and_many(tmp_path):
     steps = {*comparison.AUDIT["stamp"], *comparison.AUDIT["mf"]}  # are 06's to show
-    trained = [record for record in results.load("results") if record["model"]]
+    trained = [record for record in load_records("results") if record["model"]]
     trained = [one for one in trained if one["parameters"].get("label") not in steps]
     for number in range(50):
         record = dict(trained[number % len(trained)], run=f"run-{number}")
@@ -294,12 +296,12 @@ def test_lists_in_a_params_file_are_runs_and_none_is_done_twice(tmp_path):
     command = ("--params", str(path), "--jobs", "2")
     first = run_job(*command)
     assert first.returncode == 0, first.stderr
-    records = results.load(tmp_path)
+    records = load_records(tmp_path)
     assert [record["seed"] for record in records] in ([0, 1], [1, 0])
     assert run_job(*command).stdout.count("has a record already") == 2
     other = run_job(*command, "--set", "test_share=0.3")
     assert "has a record already" not in other.stdout
-    assert len(results.load(tmp_path)) == 4
+    assert len(load_records(tmp_path)) == 4
 
 
 def test_a_kept_run_is_its_record_and_its_notebook(tmp_path, monkeypatch):

@@ -10,22 +10,25 @@ import pytest
 from cards import IMPORTS, NEEDS, needs_the_card, outputs, run, run_job, start
 
 TRAIN = """
-from lib import mf, optimizers, ratings, results, sessions, stamp, training
+from lib.data import ratings, sessions
+from lib.models import mf, optimizers, stamp
+from lib.records.run import Run
+from lib.training.fit import fit, set_seed
 options = json.loads(os.environ["OPTIONS"])
 opened = device.open(**options)
 same = device.open(**options) == opened
 other = sentence_of(device.open, **{**options, "data_dump_step": "3"})
 import npu_device
-training.set_seed(0)
+set_seed(0)
 
 def train(model, data, take, loss, evaluate, steps_per_execution):
-    run = results.Run("npu", {"output_dir": os.environ["OUTPUT"]}, {"name": loss[0]})
+    run = Run("npu", {"output_dir": os.environ["OUTPUT"]}, {"name": loss[0]})
     model.compile(
         optimizer=opened.scaled(optimizers.adam(0.01, 24, "cosine")),
         loss=loss[1],
         steps_per_execution=steps_per_execution,
     )
-    return training.fit(
+    return fit(
         model, take, len(data.train), run, 128, 3, steps_per_epoch=10,
         evaluate=lambda: evaluate(model),
     )[0]
@@ -150,7 +153,7 @@ def test_an_older_release_gets_the_older_name_and_float32_no_scale(tmp_path):
         """
 opened = device.open("npu", "origin", over_dump=True, over_dump_path=sys.argv[-1])
 import npu_device
-from lib.quiet import tf
+from lib.hardware.tensorflow import tf
 adam = tf.keras.optimizers.Adam()
 with tf.device("/GPU:7"):
     inert = tf.zeros(1).device
@@ -190,7 +193,7 @@ def test_an_npu_that_does_not_open_is_an_error_by_name_and_a_step_down_by_auto()
         """
 named = sentence_of(device.open, "npu")
 auto = device.open("auto", threads=1)
-from lib.quiet import tf
+from lib.hardware.tensorflow import tf
 where = tf.zeros(1).device
 again = sentence_of(device.open, "npu", steps_per_execution=2)
 bfloat16 = sentence_of(device.open, "npu", "mixed_bfloat16")
@@ -221,7 +224,7 @@ def test_a_package_that_does_not_import_says_what_to_source_and_install():
         """
 named = sentence_of(device.open, "npu")
 auto = device.open("auto", "force_fp16")
-from lib.quiet import tf
+from lib.hardware.tensorflow import tf
 scaled = type(auto.scaled(tf.keras.optimizers.Adam())).__name__
 answer(named=named, kind=auto.kind, notes=auto.notes, scaled=scaled,
        fallback=auto.fallback)
@@ -265,7 +268,7 @@ answer(named=named, kind=auto.kind, notes=auto.notes, fallback=auto.fallback)
 def test_a_kernel_that_has_computed_opens_no_npu():
     found = run(
         """
-from lib.quiet import tf
+from lib.hardware.tensorflow import tf
 tf.Variable([1.0])
 used = sentence_of(device.open, "auto")
 answer(used=used, imported="npu_device" in sys.modules)
@@ -314,15 +317,18 @@ answer(profile=json.loads(options.profiling_options.value),
 
 HOST = """
 opened = device.open("npu")
-from lib import mf, pipeline, ratings, sessions, stamp, training
-from lib.quiet import tf
+from lib.data import ratings, sessions
+from lib.models import mf, stamp
+from lib.training import pipeline
+from lib.training.fit import make_variables
+from lib.hardware.tensorflow import tf
 
 def places(tensors):
     tables = [t for t in tensors if t.dtype not in (tf.resource, tf.variant)]
     return sorted({t.device.rpartition(":")[2] for t in tables})
 
 def found(model, take, n):
-    training.make_variables(model, take)
+    make_variables(model, take)
     batches = pipeline.batches(take, n, 64, range(1), 0, 4)
     while not hasattr(batches, "_map_func"):
         batches = batches._input_dataset
@@ -358,9 +364,12 @@ def test_tables_that_only_the_pipeline_reads_lie_on_the_host_and_weights_on_the_
 
 OVERFLOW = """
 opened = device.open("npu")
-from lib import optimizers, pipeline, sessions, stamp, training
-from lib.quiet import tf
-training.set_seed(0)
+from lib.data import sessions
+from lib.models import optimizers, stamp
+from lib.training import pipeline
+from lib.training.fit import make_variables, set_seed
+from lib.hardware.tensorflow import tf
+set_seed(0)
 clicks = sessions.load("sample")
 model = stamp.STAMP(clicks.n_items, 16)
 take, n = stamp.batch_of(clicks.train, 10), len(clicks.train)
@@ -380,7 +389,7 @@ class Watch(tf.keras.callbacks.Callback):
                       int(optimizer.iterations), None if finite is None else
                       bool(finite.numpy())])
 
-training.make_variables(model, take)
+make_variables(model, take)
 before = float(tf.reduce_sum(model.kernel_t))
 device.set_loop_size(1)
 model.fit(pipeline.batches(take, n, 128, range(6), 0, 10), epochs=6, steps_per_epoch=10,
@@ -414,12 +423,14 @@ def test_the_loss_scale_of_keras_would_not_see_it():
 JOB = """
 opened = device.open("npu", "allow_mix_precision")
 import numpy as np
-from lib import (
-    collectives, mf, optimizers, ratings, results, sessions, stamp, training, workers,
-)
-from lib.quiet import tf
+from lib.data import ratings, sessions
+from lib.hardware import workers
+from lib.models import mf, optimizers, stamp
+from lib.records.run import Run
+from lib.training.fit import fit, make_variables, set_seed
+from lib.hardware.tensorflow import tf
 import npu_device
-training.set_seed(0)
+set_seed(0)
 rank = workers.current().rank
 if os.environ["MODEL"] == "stamp":
     data = sessions.load("sample")
@@ -436,14 +447,14 @@ def evaluate():
     judged.append(judge())
     return judged[-1]
 model.compile(opened.scaled(optimizers.adam(0.01, 15)), loss=loss)
-training.make_variables(model, take)
+make_variables(model, take)
 start = [w.numpy() for w in model.trainable_variables]
-run = results.Run("n", {"output_dir": os.environ["OUTPUT"]}, {"name": "a"})
+run = Run("n", {"output_dir": os.environ["OUTPUT"]}, {"name": "a"})
 alone = os.environ.get("ALONE")
 history = timing = None
 def train():
     global history, timing
-    history, timing = training.fit(
+    history, timing = fit(
         model, take, len(data.train), run, 128, 3, steps_per_epoch=5,
         evaluate=evaluate if rank == 0 or not alone else None,
     )

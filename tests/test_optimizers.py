@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from lib import optimizers
-from lib.quiet import tf
+from lib.hardware.tensorflow import tf
+from lib.models import optimizers
 
 
 def literal_adam(gradients, rates, start):

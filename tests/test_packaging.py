@@ -10,7 +10,7 @@ from importlib import metadata
 import pytest
 from packaging.requirements import Requirement
 
-from lib.sources import ROOT
+from lib.files import ROOT
 
 EXTRAS = ("", "notebooks", "onnx", "test", "dev")
 

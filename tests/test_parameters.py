@@ -2,8 +2,8 @@
 
 import pytest
 
-from lib import parameters
 from lib.errors import InputError
+from lib.records import parameters
 
 
 def notebook(injected="", **values):

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from lib import pipeline
 from lib.errors import InputError
+from lib.training import pipeline
 
 
 def orders(

@@ -4,10 +4,10 @@ import json
 from copy import deepcopy
 
 import pytest
+import rank_table
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lib import rank_table
 from lib.errors import InputError
 
 ADDRESSES = {number: f"192.0.2.1{number}" for number in range(8)}

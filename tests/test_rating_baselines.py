@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from lib import metrics, ratings
-from lib.rating_baselines import ItemKnnRating, UserItemBias
+from lib.data import ratings
+from lib.evaluation import metrics
+from lib.evaluation.rating_baselines import ItemKnnRating, UserItemBias
 
 
 def test_user_item_bias_finds_additive_ratings():

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lib import ratings
+from lib.data import ratings
 from lib.errors import InputError
 
 HONEST = [split for split in ratings.SPLITS if split != "modelzoo"]

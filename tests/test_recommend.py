@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lib import mf, recommend, scorers, stamp, topk, trained
 from lib.errors import InputError
-from lib.quiet import tf
+from lib.hardware.tensorflow import tf
+from lib.models import mf, stamp, top_k
+from lib.serving import recommend, scorers, trained
 
 N_ITEMS, MAXLEN = 150, 5
 RNG = np.random.default_rng(0)
@@ -39,12 +40,12 @@ def ours():
 
 
 compiled = tf.function(
-    topk.best, input_signature=[tf.TensorSpec([3, None]), tf.TensorSpec([], tf.int32)]
+    top_k.best, input_signature=[tf.TensorSpec([3, None]), tf.TensorSpec([], tf.int32)]
 )
 
 
 @given(
-    n=st.integers(1, 5 * topk.BLOCK),
+    n=st.integers(1, 5 * top_k.BLOCK),
     share=st.floats(0, 1),
     levels=st.sampled_from([2, 9, 10**6]),
     seed=st.integers(0, 9),
@@ -54,7 +55,7 @@ def test_top_k_is_a_stable_sort_of_all_scores(n, share, levels, seed):
     drawn = np.random.default_rng(seed).integers(0, levels, (3, n)).astype("f4")
     drawn[0, : n // 2] = -np.inf
     order = np.argsort(-drawn, axis=1, kind="stable")[:, :k]
-    for scores, columns in (topk.best(drawn, k), compiled(drawn, k)):
+    for scores, columns in (top_k.best(drawn, k), compiled(drawn, k)):
         np.testing.assert_array_equal(columns, order)
         np.testing.assert_array_equal(scores, np.take_along_axis(drawn, order, 1))
 
@@ -214,14 +215,14 @@ def test_text_ids_are_found_and_ids_that_hold_blanks_are_refused(tmp_path):
 def test_memory_does_not_grow_with_the_file(ours, tmp_path, monkeypatch):
     """Never more lines at once than a batch, and none is kept."""
     sizes = []
-    parts = recommend.session_files.parts
+    parts = recommend.parts
 
     def counted(path, size):
         for part in parts(path, size):
             sizes.append(len(part))
             yield part
 
-    monkeypatch.setattr(recommend.session_files, "parts", counted)
+    monkeypatch.setattr(recommend, "parts", counted)
     (tmp_path / "in").write_text(f"{RAW[0]}\n" * (3 * recommend.BATCH + 1))
     recommend.recommend_file(ours, tmp_path / "in", tmp_path / "out", 3)
     assert sizes == [recommend.BATCH] * 3 + [1]
@@ -279,7 +280,7 @@ def test_titles_of_the_sample_belong_to_its_items(make):
 
 def test_the_scorers_table_is_whole_blocks_and_its_spare_rows_never_win(ours):
     scorer = scorers.of(ours)
-    assert scorer.table.shape[0] % topk.BLOCK == 0
+    assert scorer.table.shape[0] % top_k.BLOCK == 0
     assert scorer.table.shape[0] > N_ITEMS
     scores = scorer.scores(tf.zeros([2, 8])).numpy()
     assert (scores[:, :N_ITEMS] == 0).all()

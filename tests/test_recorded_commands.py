@@ -11,7 +11,7 @@ import plan
 import pytest
 import run
 
-from lib.sources import ROOT
+from lib.files import ROOT
 
 RESULTS = ROOT / "results"
 ROW = re.compile(r"(?m)^\| `([\w./-]+)` \| `bash ci/run\.sh ([^`]+)` \|$")

@@ -8,15 +8,16 @@ import subprocess
 import pandas as pd
 import pytest
 
-from lib import comparison, provenance, results
 from lib.errors import InputError
+from lib.records import comparison
+from lib.records.run import KEYS, Run, git_commit, load_records
 
 DATA = {"name": "toy", "sha256": "0" * 64, "counts": {"clicks": 3}}
 
 
 def written(folder, notebook="03_stamp", metrics=None, **parameters):
     parameters = {"output_dir": str(folder), "seed": 0, "batch_size": 8, **parameters}
-    run = results.Run(notebook, parameters, DATA)
+    run = Run(notebook, parameters, DATA)
     path = run.write(
         metrics or {"hr_at_20": 0.5},
         model="stamp",
@@ -29,8 +30,8 @@ def written(folder, notebook="03_stamp", metrics=None, **parameters):
 
 def test_a_record_comes_back_as_it_was_written(tmp_path):
     run, path = written(tmp_path)
-    (record,) = results.load(tmp_path)
-    assert set(record) == set(results.KEYS)
+    (record,) = load_records(tmp_path)
+    assert set(record) == set(KEYS)
     assert record["run"] == run.name == path.parent.name
     assert record["metrics"] == {"hr_at_20": 0.5}
     assert record["timing"]["examples_per_second"] == 10.0
@@ -42,7 +43,7 @@ def test_a_repeated_run_differs_in_its_timing_only(tmp_path):
     _, path = written(tmp_path)
     first = json.loads(path.read_text())
     written(tmp_path)
-    (second,) = results.load(tmp_path)
+    (second,) = load_records(tmp_path)
     first.pop("timing"), second.pop("timing")
     assert first == second
 
@@ -50,13 +51,13 @@ def test_a_repeated_run_differs_in_its_timing_only(tmp_path):
 def test_the_newest_run_and_its_log_are_found_without_its_name(tmp_path):
     latest, known = tmp_path / "0" / "latest", tmp_path / "0" / "train_0.log"
     for seed in (1, 2, 1):
-        run = results.Run("03_stamp", {"output_dir": str(tmp_path), "seed": seed}, DATA)
+        run = Run("03_stamp", {"output_dir": str(tmp_path), "seed": seed}, DATA)
         (run.folder / "train_0.log").write_text(f"of seed {seed}")
         assert latest.resolve() == run.folder
         assert known.read_text() == f"of seed {seed}"
         run.write({"hr_at_20": 0.5})
     assert not os.path.isabs(os.readlink(latest))  # the folder may be moved
-    assert len(results.load(tmp_path)) == 2  # no record is found twice
+    assert len(load_records(tmp_path)) == 2  # no record is found twice
     assert {path.name for path in (tmp_path / "0").iterdir() if path.is_symlink()} == {
         "latest", "train_0.log",
     }  # fmt: skip
@@ -90,7 +91,7 @@ def test_a_link_left_by_a_process_that_died_is_no_obstacle(tmp_path):
 
 def test_other_parameters_or_data_get_another_folder(tmp_path):
     names = {written(tmp_path, seed=seed)[0].name for seed in (0, 1)}
-    names.add(results.Run("03_stamp", {"output_dir": str(tmp_path)}, DATA).name)
+    names.add(Run("03_stamp", {"output_dir": str(tmp_path)}, DATA).name)
     assert len(names) == 3
 
 
@@ -111,27 +112,27 @@ def test_a_metric_that_is_no_number_leaves_the_old_record_alone(tmp_path):
 def test_a_file_that_is_no_record_is_named(tmp_path, text):
     (tmp_path / "result.json").write_text(text)
     with pytest.raises(InputError, match=r"result\.json: not a record of schema 1"):
-        results.load(tmp_path)
+        load_records(tmp_path)
 
 
 def test_a_folder_without_records_says_how_to_make_some(tmp_path):
     with pytest.raises(InputError, match="run notebooks 03 and 04"):
-        results.load(tmp_path)
+        load_records(tmp_path)
 
 
 def test_own_records_stand_beside_others_and_a_missing_folder_is_named(tmp_path):
     for name in ("mine", "others"):
         written(tmp_path / name, label=name)
-    both = results.load(f"{tmp_path}/mine, {tmp_path}/others")
+    both = load_records(f"{tmp_path}/mine, {tmp_path}/others")
     assert sorted(r["parameters"]["label"] for r in both) == ["mine", "others"]
-    assert len(results.load(f"{tmp_path},{tmp_path}/mine")) == 2  # each file once
+    assert len(load_records(f"{tmp_path},{tmp_path}/mine")) == 2  # each file once
     with pytest.raises(InputError, match="nowhere.*no result.json"):
-        results.load(f"{tmp_path}/mine, {tmp_path}/nowhere")
+        load_records(f"{tmp_path}/mine, {tmp_path}/nowhere")
 
 
 def test_a_record_kept_in_results_makes_no_later_run_dirty(tmp_path, monkeypatch):
-    monkeypatch.setattr("lib.sources.ROOT", tmp_path)
-    assert provenance.git_commit() is None
+    monkeypatch.setattr("lib.files.ROOT", tmp_path)
+    assert git_commit() is None
     kept, code = tmp_path / "results" / "result.json", tmp_path / "code.py"
     for path in (kept, code):
         path.parent.mkdir(exist_ok=True)
@@ -139,18 +140,18 @@ def test_a_record_kept_in_results_makes_no_later_run_dirty(tmp_path, monkeypatch
     name = ("-c", "user.name=a", "-c", "user.email=a@b")
     for words in (["init", "-q"], ["add", "."], [*name, "commit", "-qm", "all"]):
         subprocess.run(["git", *words], cwd=tmp_path, check=True)
-    commit = provenance.git_commit()
+    commit = git_commit()
     assert len(commit) == 40
     kept.write_text("2")
-    assert provenance.git_commit() == commit
+    assert git_commit() == commit
     code.write_text("2")
-    assert provenance.git_commit() == commit + "-dirty"
+    assert git_commit() == commit + "-dirty"
 
 
 def test_an_output_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="output_dir: .*file.* cannot be made"):
-        results.Run("x", {"output_dir": str(tmp_path / "file")}, DATA)
+        Run("x", {"output_dir": str(tmp_path / "file")}, DATA)
 
 
 def test_only_runs_that_differ_in_the_seed_alone_are_averaged(tmp_path):
@@ -158,7 +159,7 @@ def test_only_runs_that_differ_in_the_seed_alone_are_averaged(tmp_path):
     for seed, dim, hit_rate in ((0, 8, 0.2), (1, 8, 0.4), (0, 32, 0.9)):
         metrics = {"hr_at_20": hit_rate}
         written(tmp_path, metrics=metrics, seed=seed, embed_dim=dim, epochs=1)
-    ((_, group),) = comparison.by_question(results.load(tmp_path), "stamp").items()
+    ((_, group),) = comparison.by_question(load_records(tmp_path), "stamp").items()
     values, ours = comparison.compare(group, "hr_at_20", published.assign(value=[]))
     by_dim = {label[-2:]: sorted(values[label]) for label in ours}
     assert by_dim == {"=8": [0.2, 0.4], "32": [0.9]}
@@ -167,7 +168,7 @@ def test_only_runs_that_differ_in_the_seed_alone_are_averaged(tmp_path):
 def test_a_label_names_a_setting_and_never_hides_another(tmp_path):
     for dim in (8, 32):
         written(tmp_path, label="mine", latent_dim=dim, epochs=1)
-    one, other = results.load(tmp_path)
+    one, other = load_records(tmp_path)
     moved = {**other, "device": {"kind": "gpu"}}  # alike in all that a label tells
     labels = list(comparison.settings([one, other, moved]))
     assert "mine" in labels
@@ -177,7 +178,7 @@ def test_a_label_names_a_setting_and_never_hides_another(tmp_path):
 def test_a_label_tells_what_differs_among_settings_of_a_variant(tmp_path):
     written(tmp_path, epochs=1, dropout=0.2, scale=1)
     written(tmp_path, epochs=2, dropout=0.4, scale=1)
-    labels = sorted(comparison.settings(results.load(tmp_path)))
+    labels = sorted(comparison.settings(load_records(tmp_path)))
     assert labels == ["stamp paper 1 ep. dropout=0.2", "stamp paper 2 ep. dropout=0.4"]
 
 
@@ -185,7 +186,7 @@ def test_the_steps_of_an_audit_stand_in_its_order_as_far_as_recorded(tmp_path):
     for seed, label, rate in ((0, "+ b", 0.4), (0, "+ a", 0.1), (1, "+ a", 0.3)):
         metrics = {"hr_at_20": rate}
         written(tmp_path, metrics=metrics, seed=seed, label=label, fixes=label)
-    of = comparison.costs(results.load(tmp_path), ["+ a", "+ never", "+ b"], "hr_at_20")
+    of = comparison.costs(load_records(tmp_path), ["+ a", "+ never", "+ b"], "hr_at_20")
     assert list(of.index) == ["+ a", "+ b"]
     assert of.loc["+ a", ["runs", "lowest", "highest"]].tolist() == [2, 0.1, 0.3]
     assert of.loc["+ a", "mean"] == pytest.approx(0.2)
@@ -195,7 +196,7 @@ def test_the_steps_of_an_audit_stand_in_its_order_as_far_as_recorded(tmp_path):
 def test_a_step_of_an_audit_is_one_setting_on_any_machine(tmp_path):
     for seed, rate in enumerate((0.1, 0.3)):
         written(tmp_path, metrics={"hr_at_20": rate}, seed=seed, label="+ a")
-    here, there = results.load(tmp_path)
+    here, there = load_records(tmp_path)
     here["device"] = {"name": "one", "matmul_dtype": "float32"}
     there["device"] = {**here["device"], "name": "another"}
     there["parameters"] = {**there["parameters"], "precision_mode": "as on another"}
@@ -216,7 +217,7 @@ def test_a_label_is_no_part_of_what_was_run(tmp_path):
 def test_the_table_has_one_row_a_record(tmp_path):
     for seed in range(3):
         written(tmp_path, seed=seed)
-    table = comparison.table(results.load(tmp_path))
+    table = comparison.table(load_records(tmp_path))
     assert sorted(table["seed"]) == [0, 1, 2]
     assert table["hr_at_20"].tolist() == [0.5] * 3
     assert table["batch_size"].tolist() == [8] * 3
@@ -229,7 +230,7 @@ def test_published_figures_stand_beside_runs_on_the_test_part_alone(tmp_path):
     )
     for part in ("test", "validation"):
         written(tmp_path, epochs=1, evaluate_on=part)
-    questions = comparison.by_question(results.load(tmp_path), "stamp")
+    questions = comparison.by_question(load_records(tmp_path), "stamp")
     for question, group in questions.items():
         values, _ = comparison.compare(group, "hr_at_20", published)
         assert ("SR-GNN" in values) == question.endswith("test")
@@ -242,7 +243,7 @@ def test_published_figures_stand_beside_runs_on_their_own_rules_alone(tmp_path):
     )
     for rules in ({}, {"protocol": "srgnn"}, {"protocol": "modelzoo"}):
         written(tmp_path, epochs=1, **rules)  # an old record does not state the default
-    questions = comparison.by_question(results.load(tmp_path), "stamp")
+    questions = comparison.by_question(load_records(tmp_path), "stamp")
     assert len(questions) == 2
     for question, group in questions.items():
         values, _ = comparison.compare(group, "hr_at_20", published)
@@ -252,7 +253,7 @@ def test_published_figures_stand_beside_runs_on_their_own_rules_alone(tmp_path):
 def test_a_seed_counts_once_wherever_its_data_lay(tmp_path):
     for path in ("ml-1m", "data/ml-1m"):
         written(tmp_path, data_path=path, epochs=1, metrics={"hr_at_20": 0.4})
-    ((_, group),) = comparison.by_question(results.load(tmp_path), "stamp").items()
+    ((_, group),) = comparison.by_question(load_records(tmp_path), "stamp").items()
     (same,) = comparison.settings(group).values()
     assert len(group) == 2
     assert len(same) == 1

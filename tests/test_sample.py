@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lib import sample
+from lib.data import sample
 
 # One entry for each released VERSION: change the bytes, and VERSION must move too,
 # because a folder that an older generator made is used again.

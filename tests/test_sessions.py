@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lib import sessions
+from lib.data import sessions
 from lib.errors import InputError
-from lib.sources import ROOT
+from lib.files import ROOT
 
 FIRST_DAY = np.datetime64("2016-01-01")
 LAST_DAY, CUT = 20, 13  # days from the first; the test part is what comes after the cut

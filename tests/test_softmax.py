@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from lib import processors, softmax
-from lib.quiet import tf
+from lib.hardware import device
+from lib.hardware.tensorflow import tf
+from lib.models import softmax
 
 
 def exact(logits, targets):
@@ -136,7 +137,7 @@ def bfloat16(request, monkeypatch):
     in_hardware = request.param == "in hardware"
     if in_hardware and tf.__version__.startswith("2.6."):
         pytest.skip("TensorFlow 2.6 adds up in bfloat16, and is not left to do so")
-    monkeypatch.setattr(processors, "multiplies_bfloat16", lambda: in_hardware)
+    monkeypatch.setattr(device, "multiplies_bfloat16", lambda: in_hardware)
     return "bfloat16"
 
 

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lib import download, readers, sample, sources
+from lib import files
+from lib.data import readers, sample, sources
 from lib.errors import InputError
 
 HEADER = "sessionId;userId;itemId;timeframe;eventdate"
@@ -76,7 +77,9 @@ def test_list_of_what_a_folder_holds_stays_short(tmp_path):
 
 
 def test_ml_1m_for_diginetica_says_which_file_to_put_where(monkeypatch):
-    monkeypatch.setattr(download, "movielens", lambda *_: pytest.fail("was called"))
+    monkeypatch.setattr(
+        sources, "fetch_movielens", lambda *_: pytest.fail("was called")
+    )
     message = refusal(sources.find, VIEWS, "ml-1m")
     assert "train-item-views.csv" in message
     assert "no live public link" in message
@@ -84,7 +87,7 @@ def test_ml_1m_for_diginetica_says_which_file_to_put_where(monkeypatch):
 
 
 def test_ml_1m_for_movielens_is_what_the_download_gives(monkeypatch, tmp_path):
-    monkeypatch.setattr(download, "movielens", lambda folder: folder / "ml-1m")
+    monkeypatch.setattr(sources, "fetch_movielens", lambda folder: folder / "ml-1m")
     monkeypatch.setattr(sources, "DATA_DIR", tmp_path)
     expected = sources.Source("ml-1m", tmp_path / "ml-1m")
     assert sources.find(STARS, "ml-1m") == expected
@@ -94,7 +97,7 @@ def test_relative_path_starts_at_the_root_of_the_repository(tmp_path, monkeypatc
     for name in ("root", "elsewhere"):
         (tmp_path / name / "mine").mkdir(parents=True)
     put(tmp_path / "root" / "mine", VIEWS, LINES[VIEWS])
-    monkeypatch.setattr(sources, "ROOT", tmp_path / "root")
+    monkeypatch.setattr(files, "ROOT", tmp_path / "root")
     monkeypatch.chdir(tmp_path / "elsewhere")
     found = sources.find(VIEWS, "mine")
     assert found == sources.Source("mine", tmp_path / "root" / "mine")

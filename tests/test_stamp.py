@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from lib import metrics, stamp
-from lib.quiet import tf
-from lib.sessions import Examples
+from lib.data.sessions import Examples
+from lib.evaluation import metrics
+from lib.hardware.tensorflow import tf
+from lib.models import stamp
 
 N_ITEMS = 30
 NAMES = ("embedding", "w0", "w1", "w2", "w3", "b")

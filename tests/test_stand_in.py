@@ -34,7 +34,7 @@ def test_the_card_is_the_default_device_of_every_thread_and_graph():
     found = run(
         """
 import threading
-from lib.quiet import tf
+from lib.hardware.tensorflow import tf
 import npu_device as npu
 from tensorflow.python.eager import context
 handle = npu.open(3)
@@ -69,7 +69,7 @@ answer(places=places, name=handle.name(), same=npu.open(3) is handle,
 def test_graphs_are_changed_as_on_a_card():
     found = run(
         """
-from lib.quiet import tf
+from lib.hardware.tensorflow import tf
 import npu_device as npu
 earlier = tf.function(lambda x: x + seen("earlier"))
 graphs, places, tries = {}, [], []
@@ -236,7 +236,7 @@ answer(found=found, late=late)
 def test_what_is_wrong_around_open_and_the_loop_size():
     found = run(
         """
-from lib.quiet import tf
+from lib.hardware.tensorflow import tf
 before = tf.Variable([1.0])
 import npu_device as npu
 from npu_device import npu_device as session
@@ -270,7 +270,7 @@ answer(at_import=at_import, integer=integer, sizes=sizes, early=early, both=both
 
 COLLECTIVES = """
 import npu_device as npu
-from lib.quiet import tf
+from lib.hardware.tensorflow import tf
 handle = npu.open().as_default()
 rank = handle.worker_id
 mine = tf.constant([1.0, 2.0]) * (rank + 1)
@@ -353,7 +353,7 @@ def test_a_rank_that_does_not_come_is_a_sentence_and_not_a_hang(tmp_path):
     found = run(
         """
 import npu_device as npu
-from lib.quiet import tf
+from lib.hardware.tensorflow import tf
 handle = npu.open().as_default()
 missing = sentence_of(tf.function(lambda: tf.zeros(1)), kind=npu.ContractBroken)
 answer(rank=handle.worker_id, missing=missing)
@@ -369,7 +369,7 @@ def test_the_loss_scale_keeps_the_rules_of_the_package():
     found = run(
         """
 import npu_device as npu
-from lib.quiet import tf
+from lib.hardware.tensorflow import tf
 npu.open().as_default()
 Scale = npu.train.optimizer.NpuLossScaleOptimizer
 sgd = tf.keras.optimizers.SGD

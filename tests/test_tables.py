@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from lib import ratings, sessions, tables
+from lib.data import ratings, sessions, tables
 from lib.errors import InputError
 
 CLICKS = pd.DataFrame(

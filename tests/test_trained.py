@@ -6,9 +6,12 @@ import shutil
 import numpy as np
 import pytest
 
-from lib import mf, optimizers, ratings, sessions, stamp, trained, training
+from lib.data import ratings, sessions
 from lib.errors import InputError
-from lib.results import Run, describe
+from lib.models import mf, optimizers, stamp
+from lib.records.run import Run, describe
+from lib.serving import trained
+from lib.training.fit import fit, set_seed
 
 
 @pytest.fixture(scope="module")
@@ -32,12 +35,12 @@ def runs(tmp_path_factory):
             {"item_ids": stars.item_ids, "user_ids": stars.user_ids},
         ),
     ):
-        training.set_seed(0)
+        set_seed(0)
         name = type(model).__name__
         run = Run(name, {"output_dir": str(folder)}, describe(data))
         model.compile(optimizers.adam(0.02, 3), loss=loss)
         trained.keep(run, model, **ids)
-        training.fit(model, take, len(data.train), run, 64, 1, steps_per_epoch=3)
+        fit(model, take, len(data.train), run, 64, 1, steps_per_epoch=3)
         made[name] = model, data, run.folder
     return made
 

@@ -5,20 +5,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from lib import (
-    bookkeeper,
-    checkpoints,
-    mf,
-    optimizers,
-    pipeline,
-    ratings,
-    results,
-    sessions,
-    stamp,
-    training,
-)
-from lib.device import open as open_device
+from lib.data import ratings, sessions
 from lib.errors import InputError
+from lib.hardware.device import open as open_device
+from lib.models import mf, optimizers, stamp
+from lib.records.run import Run, describe
+from lib.training import checkpoints, pipeline
+from lib.training import fit as bookkeeper
+from lib.training.fit import Bookkeeper, Schedule, _timing, fit, set_seed
 
 
 class Cut(Exception):
@@ -35,8 +29,8 @@ def train(
     """Trains STAMP on the sample; returns its history, or None where it was cut."""
     data = sessions.load("sample")
     device = open_device("cpu", precision_mode)
-    training.set_seed(0)
-    run = results.Run("test", {"output_dir": str(folder)}, results.describe(data))
+    set_seed(0)
+    run = Run("test", {"output_dir": str(folder)}, describe(data))
     model = stamp.STAMP(
         data.n_items, 16, scale=8.0, dropout=0.1, matmul_dtype=device.cast_dtype
     )
@@ -55,7 +49,7 @@ def train(
 
     take = stamp.batch_of(data.train, 10)
     try:
-        history, timing = training.fit(
+        history, timing = fit(
             model,
             take,
             len(data.train),
@@ -127,7 +121,7 @@ def drive(monkeypatch, schedule, first=10.0, step=0.5):
         return {"hr_at_20": 0.25}
 
     log = SimpleNamespace(write=lines.append)
-    callback = bookkeeper.Bookkeeper(None, progress, None, evaluate, log, schedule)
+    callback = Bookkeeper(None, progress, None, evaluate, log, schedule)
     callback.set_model(SimpleNamespace(trainable_variables=[]))
     for epoch in range(schedule.epochs):
         callback.on_epoch_begin(epoch)
@@ -136,7 +130,7 @@ def drive(monkeypatch, schedule, first=10.0, step=0.5):
             clock.wait(first if is_first else schedule.group * step)
             callback.on_train_batch_end(last - 1, {"loss": 7.0 - epoch})
         callback.on_epoch_end(epoch, {"loss": 7.0 - epoch})
-    return lines, training._timing(progress, schedule, 1)
+    return lines, _timing(progress, schedule, 1)
 
 
 # Three steps of 10 examples, the third of 5; the first call takes 10 s, a step 0.5.
@@ -158,24 +152,24 @@ LOGGED = {
 
 @pytest.mark.parametrize("group", LOGGED)
 def test_an_epoch_is_one_line_with_its_speed(monkeypatch, capsys, group):
-    lines, _ = drive(monkeypatch, bookkeeper.Schedule(2, 3, group, 10, 25))
+    lines, _ = drive(monkeypatch, Schedule(2, 3, group, 10, 25))
     assert lines == LOGGED[group]
     assert capsys.readouterr().out.splitlines() == lines  # on the screen too
 
 
 def test_the_speed_of_a_run_is_that_of_all_calls_but_the_first(monkeypatch):
-    _, timing = drive(monkeypatch, bookkeeper.Schedule(2, 3, 1, 10, 25))
+    _, timing = drive(monkeypatch, Schedule(2, 3, 1, 10, 25))
     assert timing["examples_per_second"] == (10 + 5 + 25) / (5 * 0.5)
     assert timing["ms_per_step"] == 500.0
     assert timing["first_step_s"] == 10.0
     assert timing["epoch_s"] == [11.0, 1.5]
-    _, timing = drive(monkeypatch, bookkeeper.Schedule(1, 3, 3, 10, 25))
+    _, timing = drive(monkeypatch, Schedule(1, 3, 3, 10, 25))
     assert timing["examples_per_second"] == 25 / 10.0  # there is no other call
     assert timing["ms_per_step"] == pytest.approx(10_000 / 3, abs=0.001)
 
 
 def test_a_long_epoch_has_lines_inside_it(monkeypatch):
-    lines, _ = drive(monkeypatch, bookkeeper.Schedule(1, 200, 1, 10, 2000))
+    lines, _ = drive(monkeypatch, Schedule(1, 200, 1, 10, 2000))
     assert lines[0] == (
         "step 100 of epoch 1/1  loss 7.000000  examples/s 20  ms/step 500.000"
     )
@@ -215,14 +209,14 @@ def test_cheap_metrics_are_found_every_epoch(tmp_path):
 def train_mf(folder, epochs, group=1, static=True, **options):
     """Trains MF on the sample; returns its history, its timing and its weights."""
     data = ratings.load("sample")
-    run = results.Run("test", {"output_dir": str(folder)}, results.describe(data))
+    run = Run("test", {"output_dir": str(folder)}, describe(data))
     model = mf.MF(data.n_users, data.n_items, data.global_mean)
     model.compile(
         optimizer=optimizers.adam(0.01, 1), loss="mse", steps_per_execution=group
     )
     take, n = mf.batch_of(data.train), len(data.train)
     options = {"batch_size": 1000, "epochs": epochs, "static": static, **options}
-    history, timing = training.fit(model, take, n, run, **options)
+    history, timing = fit(model, take, n, run, **options)
     return history, timing, model.get_weights()
 
 
@@ -287,11 +281,11 @@ def test_float16_products_with_a_scaled_loss_train_like_float32(unbroken, tmp_pa
 
 def test_a_loss_that_is_no_number_stops_the_run(tmp_path):
     data = ratings.load("sample")
-    run = results.Run("test", {"output_dir": str(tmp_path)}, results.describe(data))
+    run = Run("test", {"output_dir": str(tmp_path)}, describe(data))
     model = mf.MF(data.n_users, data.n_items, float("nan"))
     model.compile(optimizer="adam", loss="mse")
     take, n = mf.batch_of(data.train), len(data.train)
     with pytest.raises(
         InputError, match="the loss is nan at step 1 of epoch 1, with learning rate"
     ):
-        training.fit(model, take, n, run, 4096, 1)
+        fit(model, take, n, run, 4096, 1)

@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 
-from lib import mf, ratings, stamp, transfer
+from lib.data import ratings
 from lib.errors import InputError
-from lib.trained import Trained
+from lib.models import mf, stamp
+from lib.serving import transfer
+from lib.serving.trained import Trained
 
 
 def made(model, item_ids, user_ids=()):

@@ -12,9 +12,13 @@ import numpy as np
 import processes
 import pytest
 
-from lib import mf, pipeline, ratings, results, workers
+from lib.data import ratings
 from lib.errors import InputError
-from lib.quiet import tf
+from lib.hardware import workers
+from lib.hardware.tensorflow import tf
+from lib.models import mf
+from lib.records.run import Run
+from lib.training import pipeline
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -22,9 +26,12 @@ TRAIN = """
 import json, sys
 from types import SimpleNamespace
 
-from lib import mf, modelzoo, optimizers, ratings, sessions, stamp, training, workers
-from lib.device import open as open_device
-from lib.results import Run, describe
+from lib.data import ratings, sessions
+from lib.hardware import workers
+from lib.models import mf, optimizers, stamp
+from lib.training.fit import fit, set_seed
+from lib.hardware.device import open as open_device
+from lib.records.run import Run, describe
 
 device = open_device("cpu", "must_keep_origin_dtype")
 clicks, stars = sessions.load("sample"), ratings.load("sample")
@@ -35,14 +42,14 @@ for model, data, take, loss in (
     (of_stamp, clicks, stamp.batch_of(clicks.train, 10), of_stamp.cross_entropy),
     (of_mf, stars, mf.batch_of(stars.train), "mse"),
 ):
-    training.set_seed(0)
+    set_seed(0)
     model.compile(device.scaled(optimizers.adam(0.02, 20)), loss=loss)
     run = Run(type(model).__name__, {"output_dir": sys.argv[1]}, describe(data))
     if model is of_stamp:
         evaluate = lambda: stamp.evaluate(model, data.test, 10)
     else:
         evaluate = lambda: mf.evaluate(model, data.test)
-    history, timing = training.fit(
+    history, timing = fit(
         model, take, len(data.train), run, 128, epochs=20, steps_per_epoch=1,
         evaluate=evaluate, evaluate_every=10,
     )
@@ -183,7 +190,7 @@ def test_the_learning_rate_grows_with_the_workers(team, scaling, rate):
 
 
 def test_tensorflow_must_not_have_computed_before_workers_join(monkeypatch):
-    from lib import collectives
+    from lib.hardware import collectives
 
     tf.constant(0) + 1
     task = {"type": "worker", "index": 0}
@@ -264,7 +271,7 @@ def test_a_job_and_a_single_run_leave_each_others_output_alone(tmp_path, monkeyp
     def single(seed):
         parameters = {"output_dir": str(tmp_path), "seed": seed}
         data = {"name": "toy", "sha256": "", "counts": {}}
-        log = results.Run("03_stamp", parameters, data).folder / "train_0.log"
+        log = Run("03_stamp", parameters, data).folder / "train_0.log"
         log.write_text(f"single {seed}")
         return log
 

@@ -6,14 +6,14 @@ windows are.
 
 import numpy as np
 
-from lib.sessions import Examples
+from lib.data.sessions import Examples
 
 N_ITEMS, TRAIN_SESSIONS, TEST_SESSIONS = 43_097, 186_670, 15_963
 MEAN_LENGTH = 4.85  # clicks a session; the shortest has 2
 
 
 def make():
-    """Returns ``(train, test)``, about 719,000 and 61,000 ``lib.sessions.Examples``."""
+    """Returns ``(train, test)``, about 719,000 and 61,000 ``sessions.Examples``."""
     rng = np.random.default_rng(0)
     return tuple(_part(rng, n) for n in (TRAIN_SESSIONS, TEST_SESSIONS))
 

@@ -18,8 +18,10 @@ from pathlib import Path
 
 import plans
 
-from lib import device, provenance, results, sources
+from lib import files
 from lib.errors import InputError
+from lib.hardware import device
+from lib.records import run as provenance
 
 HERE = Path(__file__).resolve().parent
 TURNS = {  # by whether a worker must be the only process
@@ -42,7 +44,7 @@ class Worker:
             str(HERE / self.row["script"]),
             json.dumps(self.row["options"]),
         ]
-        paths = [str(sources.ROOT)]
+        paths = [str(files.ROOT)]
         if not self.row.get("peer"):  # npu_device lies on the caller's path
             paths += filter(None, [os.environ.get("PYTHONPATH")])
         self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 (as long as self)
@@ -249,7 +251,7 @@ def main():
         peers = any(row.get("peer") for rows in groups.values() for row in rows)
         print("peers" if peers else "no peers")
         return
-    path = sources.ROOT / "output" / "bench"
+    path = files.ROOT / "output" / "bench"
     path.mkdir(parents=True, exist_ok=True)
     one_at_a_time = opened["kind"] != "cpu"
     parts = [options.model, *re.findall(r"\w+", options.only or "")]
@@ -274,10 +276,10 @@ def main():
         rows += [{"group": name, **row, **percents} for row in measured]
         bench = {**about, "rows": rows}
         text = heading(bench) + table(rows, plans.COMPARE[options.model])
-        results.write_text(path, json.dumps(bench, indent=1) + "\n")
-        results.write_text(path.with_suffix(".txt"), text + "\n")
+        files.write_text(path, json.dumps(bench, indent=1) + "\n")
+        files.write_text(path.with_suffix(".txt"), text + "\n")
     print(text)
-    print(results.relative(path))
+    print(files.relative(path))
 
 
 if __name__ == "__main__":

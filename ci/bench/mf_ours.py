@@ -5,8 +5,12 @@ import time
 import numpy as np
 import work
 
-from lib import device, mf, modelzoo, optimizers, pipeline, ratings, training
-from lib.quiet import tf
+from lib.data import ratings
+from lib.hardware import device
+from lib.hardware.tensorflow import tf
+from lib.models import mf, optimizers, published
+from lib.training import pipeline
+from lib.training.fit import make_variables, set_seed
 
 
 def prepare(
@@ -20,12 +24,12 @@ def prepare(
 ):
     """One of ``published``, ``naive``, ``best``, ``steps``, ``floor``, ``huge``."""
     opened = work.open_device(device, precision, threads)
-    training.set_seed(0)
+    set_seed(0)
     if kind == "huge":
         return epochs_of(_many_ratings(**options), mf.MF, 2**20, opened)
     data = ratings.load(data_path, test_share=test_share)
     if kind == "published":  # what the published script computes, our way
-        return epochs_of(data, modelzoo.MF, 512, opened)
+        return epochs_of(data, published.MF, 512, opened)
     if kind == "naive":  # its own way: fit over arrays, a call for every step
         return naive(data)
     if kind == "steps":
@@ -65,7 +69,7 @@ def epochs_of(data, model_class, batch_size, opened):
 
 def naive(data, batch_size=512):
     """The published script's loop: Keras' own pipeline, optimizer and single steps."""
-    model, n = made(data, modelzoo.MF), len(data.train) // 4096 * 512
+    model, n = made(data, published.MF), len(data.train) // 4096 * 512
     pairs = np.stack([data.train.user_idx, data.train.item_idx], axis=1)[:n]
     adam = tf.keras.optimizers.Adam(learning_rate=1e-3)
     model.compile(adam, loss="mse")
@@ -96,7 +100,7 @@ def best(data, latent_dim, batch_size, epochs, learning_rate, regularization, pa
         model = made(data, mf.MF, **options)
         optimizer = optimizers.adam(learning_rate, epochs * parts * steps, "cosine")
         model.compile(optimizer, loss="mse", steps_per_execution=steps)
-        training.make_variables(model, take)  # or the step is traced twice
+        make_variables(model, take)  # or the step is traced twice
         batches = pipeline.batches(take, n, batch_size, range(epochs), 0, parts * steps)
         model.fit(
             batches,
@@ -173,7 +177,7 @@ def _many_ratings(n_ratings=100_000_000, n_users=1_000_000, n_items=100_000):
 
 
 class SyntheticRatings:
-    """As much of ``lib.ratings.Ratings`` as training asks for."""
+    """As much of ``lib.data.ratings.Ratings`` as training asks for."""
 
     global_mean = 0.0
 

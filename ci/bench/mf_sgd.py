@@ -10,7 +10,8 @@ import numba
 import numpy as np
 import work
 
-from lib import metrics, ratings
+from lib.data import ratings
+from lib.evaluation import metrics
 
 
 @numba.njit(fastmath=True)

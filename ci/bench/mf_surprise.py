@@ -7,7 +7,8 @@ import pandas as pd
 import work
 from surprise import SVD, Dataset, Reader, SVDpp
 
-from lib import metrics, ratings
+from lib.data import ratings
+from lib.evaluation import metrics
 
 ALGORITHMS = {"SVD": SVD, "SVD++": SVDpp}
 

@@ -25,7 +25,7 @@ def _naive_rows(precision, steps, maxlen=8):
     """The published way of computing and, on the same windows, ours.
 
     *Ours, same losses* trains the published network, so both compute the same numbers;
-    *ours* trains ``lib.stamp.STAMP``.
+    *ours* trains ``lib.models.stamp.STAMP``.
     """
     shown = {"batch_size": 128, "precision": precision, "kind": "naive"}
     naive = {
@@ -164,7 +164,7 @@ def groups(bench, kind="cpu"):
 
     Args:
         bench: ``"stamp"``, ``"mf"`` or ``"peers"``.
-        kind: of the device that the workers open, see ``lib.device.Device``.
+        kind: of the device that the workers open, see ``lib.hardware.device.Device``.
     """
     low = "float16" if kind == "npu" else "bfloat16"
     if bench == "stamp":

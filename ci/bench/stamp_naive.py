@@ -11,11 +11,11 @@ import clicks
 import numpy as np
 import work
 
-from lib import modelzoo, stamp
-from lib.quiet import tf
+from lib.hardware.tensorflow import tf
+from lib.models import published, stamp
 
 
-class Naive(modelzoo.STAMP):
+class Naive(published.STAMP):
     """The port's network, its penalty included, with scores through that array."""
 
     def call(self, inputs, training=False):

@@ -7,9 +7,13 @@ import clicks
 import numpy as np
 import work
 
-from lib import modelzoo, optimizers, processors, recommend, results, stamp, training
-from lib.quiet import tf
-from lib.trained import Trained
+from lib.hardware import device as processors
+from lib.hardware.tensorflow import tf
+from lib.models import optimizers, published, stamp
+from lib.records.run import Run
+from lib.serving import recommend
+from lib.serving.trained import Trained
+from lib.training.fit import fit, make_variables, set_seed
 
 DIM, MAXLEN = 100, 19
 
@@ -20,7 +24,7 @@ def prepare(
     """One of ``fit``, ``published``, ``raw``, ``floor``, ``evaluate``, ``recommend``,
     ``product``."""
     opened = work.open_device(device, precision)
-    training.set_seed(0)
+    set_seed(0)
     train, test = clicks.make()
     model = stamp.STAMP(clicks.N_ITEMS, DIM, matmul_dtype=opened.cast_dtype)
     take = stamp.batch_of(train, maxlen)
@@ -29,7 +33,7 @@ def prepare(
         optimizer = opened.scaled(optimizer)
         return in_fit(model, optimizer, take, len(train), batch_size, steps)
     if kind == "published":  # the port's losses, our way; no scale, as the port
-        model = modelzoo.STAMP(clicks.N_ITEMS + 1, DIM, matmul_dtype=opened.cast_dtype)
+        model = published.STAMP(clicks.N_ITEMS + 1, DIM, matmul_dtype=opened.cast_dtype)
         take = stamp.batch_of(train, maxlen, model.first_item)
         optimizer = optimizers.adam(0.005, 1)
         return in_fit(model, optimizer, take, len(train), batch_size, steps)
@@ -50,8 +54,8 @@ def in_fit(model, optimizer, take, n_examples, batch_size, steps):
 
     def one_round():
         with tempfile.TemporaryDirectory() as folder:
-            run = results.Run("bench", {"output_dir": folder}, {"name": "made up"})
-            _, timing = training.fit(
+            run = Run("bench", {"output_dir": folder}, {"name": "made up"})
+            _, timing = fit(
                 model, take, n_examples, run, batch_size, 1, steps_per_epoch=steps + 1
             )
         examples = steps * batch_size
@@ -72,7 +76,7 @@ def raw(model, optimizer, take, n_examples, batch_size, steps):
     rng = np.random.default_rng(0)
     batches = [take(rng.integers(0, n_examples, batch_size)) for _ in range(steps)]
     model.compile(optimizer)
-    training.make_variables(model, take)
+    make_variables(model, take)
     weights = model.trainable_variables
 
     @tf.function

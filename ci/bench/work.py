@@ -14,7 +14,7 @@ from pathlib import Path
 CHATTER = os.dup(1)
 if Path(sys.argv[0]).resolve().parent == Path(__file__).resolve().parent:  # a worker
     os.dup2(2, 1)  # whatever libraries print goes where errors go
-MODES = {  # precision of a row -> precision_mode of lib.device.open
+MODES = {  # precision of a row -> precision_mode of lib.hardware.device.open
     "float32": "must_keep_origin_dtype",
     "bfloat16": "mixed_bfloat16",
     "float16": "allow_mix_precision",  # on an NPU
@@ -22,8 +22,8 @@ MODES = {  # precision of a row -> precision_mode of lib.device.open
 
 
 def open_device(device, precision, threads=0):
-    """Opens the device as the notebooks do; returns ``lib.device.Device``."""
-    from lib import device as devices  # not in the environment of the peers
+    """Opens the device as the notebooks do; returns ``lib.hardware.device.Device``."""
+    from lib.hardware import device as devices  # not in the environment of the peers
 
     return devices.open(device, MODES[precision], threads=threads)
 

@@ -1,0 +1,1 @@
+"""Devices, precision and workers; the import of TensorFlow."""

@@ -1,0 +1,1 @@
+"""STAMP, matrix factorization and what they are computed with."""

@@ -1,0 +1,1 @@
+"""Records of runs: parameters in, tables and figures out."""

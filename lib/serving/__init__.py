@@ -1,0 +1,1 @@
+"""Trained models: loading, recommending, transfer and export."""

@@ -1,0 +1,228 @@
+"""The architecture of lib: seven rooms, imports in one direction, TensorFlow apart."""
+
+import ast
+import json
+import subprocess
+import sys
+import zipfile
+from graphlib import CycleError, TopologicalSorter
+
+import count_code
+import pytest
+
+from lib.files import ROOT
+
+# A module imports from its own room and from the floors below.
+FLOORS = (
+    ("errors",),
+    ("files",),
+    ("data", "hardware"),
+    ("evaluation",),
+    ("models",),
+    ("training",),
+    ("records", "serving"),
+)
+ROOMS = {"data", "models", "evaluation", "hardware", "training", "records", "serving"}
+UPWARD = {  # an import that leaves the rule: the reason
+    (
+        "serving.picker",
+        "records.plots",
+    ): "colours of a figure that moves to notebook 08",
+}
+WITHOUT_TENSORFLOW = ("data", "evaluation", "records")
+ONE_IMPORTER = {  # a module that only one other imports: the reason to keep it apart
+    "data.columns": "the readers are rebuilt together",
+}
+
+
+def modules(lib):
+    """Name, without ``lib.``, and path of every module; packages are left out."""
+    return {
+        ".".join(path.relative_to(lib).with_suffix("").parts): path
+        for path in sorted(lib.rglob("*.py"))
+        if path.name != "__init__.py"
+    }
+
+
+def statements(tree, at_import):
+    """The import statements of a module; ``at_import``: not those in functions."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            yield node
+        elif not (at_import and isinstance(node, (ast.FunctionDef, ast.Lambda))):
+            yield from statements(node, at_import)
+
+
+def imported(text, known, at_import=False):
+    """What a module imports: modules of lib without ``lib.``, others by package."""
+    found = set()
+    for node in statements(ast.parse(text), at_import):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        else:
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        for name in names:
+            package, _, inside = name.partition(".")
+            if package != "lib":
+                found.add(package)
+            elif inside in known:
+                found.add(inside)
+            else:
+                found.add(inside.rpartition(".")[0])
+    return found - {""}
+
+
+def arrows(lib, at_import=False):
+    """Which module imports what."""
+    known = modules(lib)
+    return {
+        name: imported(path.read_text(encoding="utf-8"), known, at_import)
+        for name, path in known.items()
+    }
+
+
+def wrong_arrows(lib):
+    """Imports of a room on the same floor or above."""
+    floor = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
+    found = []
+    for name, names in arrows(lib).items():
+        room = name.split(".")[0]
+        for other in names & set(modules(lib)):
+            target = other.split(".")[0]
+            if target != room and floor[target] >= floor[room]:
+                found.append((name, other))
+    return sorted(found)
+
+
+def cycle(lib):
+    """The modules of a circle of imports; none where there is none."""
+    try:
+        list(TopologicalSorter(arrows(lib)).static_order())
+    except CycleError as error:
+        return error.args[1]
+    return []
+
+
+def loads_tensorflow(lib):
+    """Modules that should not load TensorFlow when they are imported, and do."""
+    edges = arrows(lib, at_import=True)
+
+    def reached(name, seen):
+        for other in edges.get(name, set()) - seen:
+            seen.add(other)
+            reached(other, seen)
+        return seen
+
+    chosen = [name for name in edges if name.split(".")[0] in WITHOUT_TENSORFLOW]
+    return [name for name in chosen if reached(name, set()) & {"tensorflow", "keras"}]
+
+
+def users():
+    """Module -> the files of lib, ci and notebooks that import it."""
+    known, found = modules(ROOT / "lib"), {}
+    sources = {name: path.read_text("utf-8") for name, path in known.items()}
+    for path in (ROOT / "ci").rglob("*.py"):
+        sources[path] = path.read_text("utf-8")
+    for path in (ROOT / "notebooks").glob("*.ipynb"):
+        cells = json.loads(path.read_text("utf-8"))["cells"]
+        code = ["".join(c["source"]) for c in cells if c["cell_type"] == "code"]
+        sources[path] = "\n".join(code)
+    for user, text in sources.items():
+        for name in imported(text, known) & set(known):
+            found.setdefault(name, set()).add(user)
+    return found
+
+
+def test_lib_is_seven_rooms_and_two_modules():
+    rooms = {name.split(".")[0] for name in modules(ROOT / "lib")}
+    assert rooms == ROOMS | {"errors", "files"}
+    assert all((ROOT / "lib" / room / "__init__.py").exists() for room in ROOMS)
+
+
+def test_imports_run_one_way():
+    assert wrong_arrows(ROOT / "lib") == sorted(UPWARD)
+
+
+def test_no_imports_run_in_a_circle():
+    assert cycle(ROOT / "lib") == []
+
+
+def test_data_evaluation_and_records_load_no_tensorflow():
+    assert loads_tensorflow(ROOT / "lib") == []
+    names = [n for n in modules(ROOT / "lib") if n.split(".")[0] in WITHOUT_TENSORFLOW]
+    lines = [f"import lib.{name}" for name in names]
+    lines.append("import sys; sys.exit('tensorflow' in sys.modules)")
+    assert subprocess.run([sys.executable, "-c", "\n".join(lines)]).returncode == 0
+
+
+def test_a_module_that_only_one_other_imports_lives_inside_it():
+    known = modules(ROOT / "lib")
+    alone = {
+        name: user
+        for name, (user, *more) in users().items()
+        if not more and user in known
+    }
+    assert set(alone) == set(ONE_IMPORTER), alone
+
+
+def test_every_module_is_used():
+    assert set(modules(ROOT / "lib")) - set(users()) == set()
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "fault"),
+    [
+        ("data/a.py", "from lib.models import stamp", wrong_arrows),
+        ("data/a.py", "def f():\n    from lib.models.stamp import STAMP", wrong_arrows),
+        ("hardware/a.py", "import lib.data.b", wrong_arrows),
+        ("data/b.py", "from lib.data import a", cycle),
+        ("data/b.py", "import lib.data.b", cycle),
+        ("records/a.py", "from lib.hardware import device", loads_tensorflow),
+        (
+            "evaluation/a.py",
+            "try:\n    import keras\nfinally:\n    1",
+            loads_tensorflow,
+        ),
+    ],
+)
+def test_a_wrong_import_is_found(name, text, fault, tmp_path):
+    files = {
+        "data/a.py": "from lib.data import b",
+        "data/b.py": "def f():\n    import tensorflow",
+        "hardware/device.py": "from lib.hardware import quiet",
+        "hardware/quiet.py": "import tensorflow as tf",
+        "models/stamp.py": "from lib.hardware.device import open",
+    }
+    for path, code in files.items():
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).write_text(code)
+    assert not fault(tmp_path)
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text(text)
+    assert fault(tmp_path)
+
+
+def test_code_is_counted_without_comments_blank_lines_and_docstrings(tmp_path):
+    text = '"""A\n\nmodule."""\n\n# why\nX = """no\ndocstring"""\n\n\ndef f():\n'
+    text += '    """A function."""\n    return X  # of it\n'
+    (tmp_path / "room").mkdir()
+    (tmp_path / "room" / "a.py").write_text(text)
+    (tmp_path / "b.py").write_text("import a\n")
+    assert count_code.count(tmp_path) == {"": 1, "room": 4}
+
+
+def test_a_wheel_holds_every_file_of_lib(tmp_path):
+    pytest.importorskip("setuptools", "77", reason="a wheel is built by setuptools")
+    copied = subprocess.run(
+        ["git", "ls-files", "lib", "pyproject.toml", "README.md", "LICENSE"],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    ).stdout.splitlines()  # fmt: skip
+    for name in copied:
+        (tmp_path / "copy" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "copy" / name).write_bytes((ROOT / name).read_bytes())
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps"]
+    command += ["--no-build-isolation", "--wheel-dir", str(tmp_path), "."]
+    subprocess.run(command, cwd=tmp_path / "copy", check=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    held = {n for n in zipfile.ZipFile(wheel).namelist() if n.startswith("lib/")}
+    assert held == {name for name in copied if name.startswith("lib/")}
