@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import make_sample
 import nbformat
 import pandas as pd
 import papermill
@@ -15,7 +16,7 @@ import pytest
 import run
 import yaml
 
-from lib.data import sample, sources
+from lib.data import sources
 from lib.files import ROOT
 from lib.records import comparison, parameters
 from lib.records.run import load_records
@@ -168,7 +169,7 @@ def test_a_notebook_runs_headless_with_other_parameters(case, tmp_path):
     values, bounds = RERUNS[case]
     notebook = case.split(",")[0]
     if notebook == "01_explore_data":  # a sample from another seed, given as folders
-        sample.write(tmp_path / "other", seed=7)
+        make_sample.write(tmp_path / "other", seed=7)
         values = {name: str(tmp_path / path) for name, path in values.items()}
     record = execute(notebook, tmp_path, values)
     assert values.items() <= record["parameters"].items()

@@ -1,6 +1,6 @@
 """Find a data set: the embedded sample, a folder, or a download.
 
-``data_path`` is ``"sample"`` (made on the spot), a folder that holds the raw files
+``data_path`` is ``"sample"`` (shipped with the code), a folder that holds the raw files
 (plain or ``.gz``), or ``"ml-1m"`` (fetched from GroupLens). Relative paths start at the
 repository's root, whatever folder a notebook runs in.
 """
@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lib import files
-from lib.data import sample
 from lib.errors import InputError
 
 DATA_DIR = files.ROOT / "data"
+SAMPLE = Path(__file__).with_name("sample")  # tools/make_sample.py makes it
 
 DIGINETICA = "train-item-views.csv"
 MOVIELENS = "ratings.dat"
@@ -70,7 +70,7 @@ def find(main_file, data_path):
     place = _PLACE[main_file]
     if data_path == "sample":
         kind = "diginetica" if main_file == DIGINETICA else "movielens"
-        return Source("sample", _sample_folder() / kind)
+        return Source("sample", SAMPLE / kind)
     if data_path == "ml-1m" and main_file == MOVIELENS:
         return Source("ml-1m", fetch_movielens(DATA_DIR))
     folder = files.resolve(data_path)
@@ -91,26 +91,11 @@ def find(main_file, data_path):
 
 
 def next_season():
-    """The sample's second data set: a table of clicks, see ``sample``."""
-    path = _sample_folder() / "next_season.csv"
-    if not path.exists():
-        unfinished = path.with_name(f"unfinished-{os.getpid()}.csv")
-        sample.write_next_season(unfinished)
-        unfinished.replace(path)
-    return path
+    """The sample's second data set: a table of a later season's clicks.
 
-
-def _sample_folder():
-    folder = DATA_DIR / f"sample-v{sample.VERSION}"
-    if not folder.is_dir():
-        unfinished = DATA_DIR / f"unfinished-{os.getpid()}"
-        shutil.rmtree(unfinished, ignore_errors=True)
-        sample.write(unfinished)
-        try:
-            unfinished.rename(folder)
-        except OSError:  # another process was first
-            shutil.rmtree(unfinished)
-    return folder
+    Three items in ten are new, and the columns are ``visit, sku, clicked_at``.
+    """
+    return SAMPLE / "next_season.csv.gz"
 
 
 def fetch_movielens(data_dir, urls=MOVIELENS_URLS, sha256=MOVIELENS_SHA256):

@@ -1,25 +1,26 @@
-"""The embedded sample: both data sets in their raw formats, made from a seed.
+"""Make the embedded sample: both data sets in their raw formats, drawn from a seed.
 
 The files have the quirks of the real ones, at a hundredth of their size. Numbers come
 from ``numpy.random.RandomState``, whose streams never change between NumPy releases, so
-every machine gets the same bytes.
+every machine draws the same bytes. Run ``python tools/make_sample.py`` after a change
+and commit ``lib/data/sample/``.
 """
 
-import math
+import gzip
+import tempfile
 from datetime import date, timedelta
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-SEED = 2016
-VERSION = 1  # part of the folder's name: a new generator never meets old files
+from lib.data import sources
+from lib.data.noise_floor import RATING_NOISE, SEED, rating_model
 
 N_TOPICS = 40  # what a shopper is after; also the product category
 ITEMS_PER_TOPIC = 30  # half of them belong to a second topic as well
 FIRST_DAY, N_DAYS = date(2016, 1, 1), 153  # the last day is 2016-06-01
 
-RATING_NOISE = 0.8  # standard deviation, in stars, before rounding to whole stars
 GENRES = {
     "Action": ("Steel", "Thunder", "Last Stand"),
     "Comedy": ("Holiday", "Wedding", "Mix-Up"),
@@ -200,21 +201,9 @@ def _csv(table, path, separator=";"):
     path.write_bytes(("\n".join(lines) + "\n").encode())
 
 
-def _rating_model(rng, n_users=500, n_movies=270):
-    """The truth behind the ratings: ``score = 3.6 + b_u + b_i + p_u . q_i``."""
-    genre = np.arange(n_movies) % len(GENRES)
-    angle = 2 * math.pi * genre / len(GENRES)  # neighbours are liked alike
-    depth = 0.8 + 0.4 * rng.random_sample(n_movies)  # how much a movie is of its genre
-    q = depth * np.stack([np.cos(angle), np.sin(angle)])  # (2, movies)
-    p = 0.5 * rng.standard_normal((n_users, 2))
-    score = 3.6 + 0.35 * rng.standard_normal(n_users)[:, None]
-    score = score + 0.35 * rng.standard_normal(n_movies)[None, :]
-    return score + p @ q, genre  # (users, movies), (movies,)
-
-
 def _write_movielens(folder, rng):
     folder.mkdir(parents=True)
-    score, genre = _rating_model(rng)
+    score, genre = rating_model(rng)
     n_users, n_movies = score.shape
     movie_ids = np.sort(rng.permutation(400)[:n_movies]) + 1  # gaps, as in MovieLens
     popularity = rng.permutation(_zipf(n_movies, 0.6)) * n_movies
@@ -259,27 +248,25 @@ def _dat(lines, path):
     path.write_bytes(("\n".join(lines) + "\n").encode("latin-1"))
 
 
-def rating_noise_floor(user_ids, movie_ids, seed=SEED):
-    """The RMSE of the best possible prediction of the sample's ratings.
+def pack(folder, packed):
+    """Writes every file below ``folder`` as ``.gz`` below ``packed``.
 
-    A predictor that knew the true score would still miss the noise and the rounding: it
-    would predict the mean of the five stars under the normal distribution around it.
-
-    Args:
-        user_ids, movie_ids: raw ids of the ratings to be predicted, shape ``(n,)``.
-        seed: the seed that the sample was made from.
-
-    Returns:
-        The root of the mean variance of those ratings, in stars.
+    The header of a packed file holds neither a time nor a name, so that packing the
+    same bytes again changes nothing.
     """
-    rng = np.random.RandomState(seed + 1)
-    score, _ = _rating_model(rng)
-    ids = np.sort(rng.permutation(400)[: score.shape[1]]) + 1
-    score = score[np.asarray(user_ids) - 1, np.searchsorted(ids, movie_ids)]
-    edges = (np.array([1.5, 2.5, 3.5, 4.5])[:, None] - score) / RATING_NOISE
-    below = np.vectorize(lambda z: 0.5 * math.erfc(-z / math.sqrt(2)))(edges)
-    share = np.diff(below, axis=0, prepend=0, append=1)  # (5 stars, n)
-    stars = np.arange(1, 6)[:, None]
-    mean = (share * stars).sum(axis=0)
-    variance = (share * (stars - mean) ** 2).sum(axis=0)
-    return float(np.sqrt(variance.mean()))
+    for path in sorted(folder.rglob("*.*")):
+        target = packed / f"{path.relative_to(folder)}.gz"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with open(target, "wb") as file, gzip.GzipFile("", "wb", 9, file, 0) as stream:
+            stream.write(path.read_bytes())
+
+
+def main():
+    with tempfile.TemporaryDirectory() as folder:
+        write(folder)
+        write_next_season(Path(folder) / "next_season.csv")
+        pack(Path(folder), sources.SAMPLE)
+
+
+if __name__ == "__main__":
+    main()
