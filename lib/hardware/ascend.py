@@ -1,7 +1,7 @@
-"""The Ascend NPU, through the vendor's package ``npu_device``.
+"""Open an Ascend NPU through the vendor's package ``npu_device``.
 
 The package requires an order: environment, import, options, ``open().as_default()``,
-and only then tensors and models. ``open`` below keeps that order. Afterwards:
+and only then tensors and models. ``open_npu`` keeps that order. Afterwards:
 
 - ``with tf.device(...)`` does nothing; only ``lib.hardware.device.host`` reaches the
   host;
@@ -13,30 +13,35 @@ Every name of the package is an attribute that ``import npu_device`` sets up. It
 folders are not importable as sub-modules.
 """
 
+from __future__ import annotations
+
 import importlib.util
 import json
 import os
 import sys
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from lib.errors import InputError
 
-NEWER_MODES = {  # names of later releases, and what they are called in every release
+NEWER_MODES = {  # a precision mode of later releases: its name in every release
     "allow_mix_precision_fp16": "allow_mix_precision",
     "mixed_float16": "allow_mix_precision",
     "fp16": "force_fp16",
     "origin": "must_keep_origin_dtype",
     "cube_fp16in_fp32out": "force_fp32",
 }
-_OF_FIRST_OPTION = ("allow_mix_precision_fp16",)  # the others are precision_mode_v2
-TENSORFLOW = "2.6.5"  # the one that npu_device supports
+_PRECISION_MODE = ("allow_mix_precision_fp16",)  # the others are precision_mode_v2
+TENSORFLOW = "2.6.5"  # the release that npu_device supports
 INSTALL = (
     "on a host with an Ascend card, source CANN's set_env.sh (in "
     "/usr/local/Ascend/cann; before CANN 8.5 in /usr/local/Ascend/ascend-toolkit) and "
     "put the npu_device of the same CANN version, which is not on PyPI, on PYTHONPATH, "
     f"with TensorFlow {TENSORFLOW} on Python 3.9 (docs/ascend.md)"
 )
-_failure = None  # of this kernel's first try to open: options reach the card only once
+# Why this process could not open its NPU: options reach the card only once.
+_failure: str | None = None
 
 
 class Unavailable(Exception):
@@ -46,23 +51,34 @@ class Unavailable(Exception):
         installed: True if ``npu_device`` is there but failed to import or to open.
     """
 
-    def __init__(self, message, installed=False):
+    def __init__(self, message: str, installed: bool = False) -> None:
         super().__init__(message)
         self.installed = installed
 
 
-def open(number, precision_mode, settings, steps_per_execution):
+def older_name(precision_mode: str) -> str:
+    """Returns the name of a precision mode that every release has."""
+    return NEWER_MODES.get(precision_mode, precision_mode)
+
+
+def open_npu(
+    number: int,
+    precision_mode: str,
+    settings: list[tuple[str, str, Any]],
+    steps_per_execution: int,
+) -> tuple[str, list[str], int, int]:
     """Opens the card and makes it the default device.
 
     Args:
         number: logical number of the card.
-        precision_mode: a name that ``lib.hardware.device.open`` allows.
-        settings: what ``LaunchOptions.settings`` returned.
-        steps_per_execution: of the models that will be compiled.
+        precision_mode: a name of ``lib.hardware.device.PRECISION_MODES``.
+        settings: the result of ``LaunchOptions.settings``.
+        steps_per_execution: steps that the models will take in a call.
 
     Returns:
-        ``(name, notes, team)``: what the card is called, what was not set as asked,
-        and ``(workers, rank)`` as ``$RANK_SIZE`` and ``$RANK_ID`` say.
+        ``(name, notes, workers, rank)``: the card's name, settings that are not in
+        force as asked, the number of cards that train together, and the rank of this
+        one.
 
     Raises:
         Unavailable: no package, no card, or no such precision.
@@ -80,7 +96,7 @@ def open(number, precision_mode, settings, steps_per_execution):
         raise Unavailable(_failure, installed=True)
     from lib.hardware.tensorflow import tf
 
-    unused = _unused_context()
+    unused = _require_unused_context()
     _check_loop_size(steps_per_execution)
     os.environ.setdefault("ASCEND_DEVICE_ID", str(number))
     try:
@@ -104,44 +120,44 @@ def open(number, precision_mode, settings, steps_per_execution):
         raise Unavailable(_failure, installed=True) from error
     if tf.__version__ != TENSORFLOW:
         notes.append(f"npu_device supports TensorFlow {TENSORFLOW}")
-    team = handle.workers_num, handle.worker_id
-    return "Ascend " + handle.name().rpartition("device:")[2], notes, team
+    name = "Ascend " + handle.name().rpartition("device:")[2]
+    return name, notes, handle.workers_num, handle.worker_id
 
 
-def set_loop_size(steps):
+def set_loop_size(steps: int) -> None:
     """Sets how many steps the next call of a compiled loop takes."""
     import npu_device
 
     npu_device.set_npu_loop_size(steps)
 
 
-def loss_scaled(optimizer):
-    """Wraps an optimizer in the loss scale that sees overflow on the card.
+def scale_loss(optimizer: Any) -> Any:
+    """Wraps an optimizer in the loss scale that detects overflow on the card.
 
-    An Ascend 910 saturates: an overflow leaves the largest number instead of infinity,
-    so Keras' own loss scale, which looks for infinity, would never halve.
+    An Ascend 910 saturates: an overflow gives the largest number instead of infinity,
+    so Keras' own loss scale, which checks for infinity, would never be halved.
     """
     import npu_device
 
     return npu_device.train.optimizer.NpuLossScaleOptimizer(optimizer)
 
 
-def reduced(optimizer):
-    """Lets an optimizer average gradients over all cards before it applies them."""
+def average_gradients(optimizer: Any) -> Any:
+    """Makes an optimizer average gradients over all cards before it applies them."""
     import npu_device
 
     return npu_device.distribute.npu_distributed_keras_optimizer_wrapper(optimizer)
 
 
-def broadcast(variables):
-    """Gives all cards the first one's variables."""
+def broadcast(variables: Iterable[Any]) -> None:
+    """Copies the variables of rank 0 to all cards; each of them must call this."""
     import npu_device
 
     npu_device.distribute.broadcast(list(variables), root_rank=0)
 
 
-def mean(value):
-    """The mean of one number over all cards; each of them must call this."""
+def mean(value: float) -> float:
+    """Returns the mean of one number over all cards; each of them must call this."""
     import npu_device
 
     from lib.hardware.tensorflow import tf
@@ -150,7 +166,7 @@ def mean(value):
     return float(npu_device.distribute.all_reduce(number, "mean"))
 
 
-def _check_loop_size(steps):
+def _check_loop_size(steps: int) -> None:
     asked = os.environ.get("NPU_LOOP_SIZE")
     if asked not in (None, str(steps)):
         raise InputError(
@@ -161,7 +177,7 @@ def _check_loop_size(steps):
 
 
 @contextmanager
-def _loop_size_in_environment(steps):
+def _loop_size_in_environment(steps: int) -> Iterator[None]:
     """Sets ``$NPU_LOOP_SIZE`` for the import, which alone reads it."""
     asked = os.environ.get("NPU_LOOP_SIZE")
     os.environ["NPU_LOOP_SIZE"] = str(steps)
@@ -172,31 +188,33 @@ def _loop_size_in_environment(steps):
             del os.environ["NPU_LOOP_SIZE"]
 
 
-def _unused_context():
-    """TensorFlow's context; InputError where it has computed already."""
+def _require_unused_context() -> Any:
+    """Returns TensorFlow's eager context; InputError if it has already computed."""
     from tensorflow.python.eager import context
 
     if getattr(context.context(), "_initialized", False):
         raise InputError(
             "TensorFlow has computed in this kernel already, and an NPU must be opened "
-            "before that: what was made would be lost; restart the kernel and call "
-            'device.open first, or use device="cpu".'
+            "before that: existing tensors would be lost; restart the kernel and call "
+            'select_device first, or use device="cpu".'
         )
     return context.context()
 
 
-def _return_to(unused):
-    """Undoes what a failed open leaves: a context of the package's, started already."""
+def _return_to(unused: Any) -> None:
+    """Restores the context that a failed open has replaced by an initialized one."""
     from tensorflow.python.eager import context
 
     context._set_context(unused)
 
 
-def _set(options, precision_mode, settings):
+def _set(
+    options: Any, precision_mode: str, settings: list[tuple[str, str, Any]]
+) -> list[str]:
     """Sets every option; returns notes on names that this release does not have."""
-    notes = []
+    notes: list[str] = []
     if precision_mode not in NEWER_MODES or not _set_newer(options, precision_mode):
-        older = NEWER_MODES.get(precision_mode, precision_mode)
+        older = older_name(precision_mode)
         settings = [("", "precision_mode", older), *settings]
         if older != precision_mode:
             notes.append(
@@ -210,25 +228,26 @@ def _set(options, precision_mode, settings):
         try:
             setattr(holder, name, value)
         except (ValueError, TypeError) as error:
+            option = f"{group}.{name}" if group else name
             raise InputError(
-                f"npu_device refuses {group}{'.' * bool(group)}{name}={value!r} "
+                f"npu_device refuses {option}={value!r} "
                 f"({_line(error)}): its release and lib/hardware/ascend.py "
                 "do not agree."
-            ) from None
+            ) from error
     return notes
 
 
-def _profile(default, asked):
-    """The profile asked for, with ``task_time`` where CANN 9 has it for task_trace."""
+def _profile(default: str | None, asked: str) -> str:
+    """The profile asked for, with ``task_time`` if the release has it (CANN 9)."""
     profile = json.loads(asked)
     if "task_time" in str(default):
         profile["task_time"] = profile.pop("task_trace")
     return json.dumps(profile)
 
 
-def _set_newer(options, precision_mode):
-    """Sets a name of later releases; False where this one does not have it."""
-    first = precision_mode in _OF_FIRST_OPTION  # never both: the card refuses two
+def _set_newer(options: Any, precision_mode: str) -> bool:
+    """Sets a name of later releases; returns False if this release lacks it."""
+    first = precision_mode in _PRECISION_MODE  # never both: the card refuses two
     try:
         setattr(
             options, "precision_mode" if first else "precision_mode_v2", precision_mode
@@ -238,7 +257,7 @@ def _set_newer(options, precision_mode):
     return True
 
 
-def _line(error):
-    """The first line of an error, with its type."""
+def _line(error: Exception) -> str:
+    """Returns the first line of an error, with its type."""
     text = str(error).strip().splitlines() or [""]
     return f"{type(error).__name__}: {text[0]}".rstrip(": ")

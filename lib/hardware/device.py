@@ -1,17 +1,20 @@
-"""Which device runs, and in which precision."""
+"""Select the device and the precision of a run."""
+
+from __future__ import annotations
 
 import os
 import platform
 import sys
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
-from typing import Optional
+from typing import Any
 
-from lib.errors import InputError
+from lib.errors import InputError, check_choice
 from lib.hardware import ascend, workers
-from lib.hardware.launch_options import NAMES, LaunchOptions
+from lib.hardware.launch_options import LaunchOptions
 
 DEVICES = ("auto", "npu", "gpu", "cpu")
 PRECISION_MODES = (
@@ -23,26 +26,27 @@ PRECISION_MODES = (
     "mixed_bfloat16",
     *ascend.NEWER_MODES,
 )
-_npu = None  # (what was asked for, the Device), once an NPU is open in this kernel
-_BF16_FLAGS = {"amx_bf16", "avx512_bf16"}  # CPUs that multiply bfloat16 in hardware
+BF16_FLAGS = {"amx_bf16", "avx512_bf16"}  # CPUs that multiply bfloat16 in hardware
+# The arguments and the Device of the NPU of this process. An NPU takes its options once
+# in a process, so a second call must find what the first one set.
+_opened_npu: tuple[dict[str, Any], Device] | None = None
 
 
 @dataclass(frozen=True)
 class Device:
-    """What a run computes on; goes into its record.
+    """The device of a run, as its record holds it.
 
     Attributes:
         kind: ``"npu"``, ``"gpu"`` or ``"cpu"``.
-        name: of the processor, as it calls itself.
-        precision_mode: what was asked for.
-        matmul_dtype: what the large matrix products really use. Weights, loss and
-            metrics are float32 always.
-        note: why, in a few words.
-        notes: why no better device was chosen, and which options are not in force.
-        workers, rank: how many processes train together, and which this is.
+        name: the processor's own name.
+        precision_mode: the mode that the caller chose.
+        matmul_dtype: the type in which large matrix products are really computed.
+            Weights, loss and metrics are always float32.
+        note: the reason for ``matmul_dtype``.
+        notes: why no better device was selected, and which options are not in force.
+        workers, rank: how many processes train together, and the position of this one.
         loss_scale: False for plain optimizers, as the published ports train.
-        fallback: why a card that should be there is not used: ``npu_device`` is
-            installed but failed; None otherwise.
+        fallback: why an installed ``npu_device`` is not used; None otherwise.
     """
 
     kind: str
@@ -50,64 +54,89 @@ class Device:
     precision_mode: str
     matmul_dtype: str
     note: str
-    notes: tuple = ()
+    notes: tuple[str, ...] = ()
     workers: int = 1
     rank: int = 0
     loss_scale: bool = True
-    fallback: Optional[str] = None
+    fallback: str | None = None
 
     @property
-    def cast_dtype(self):
-        """The type to which a model itself casts the inputs of its large products.
+    def cast_dtype(self) -> str:
+        """The type to which a model casts the inputs of its large products.
 
-        An NPU lowers float32 products by itself, as ``precision_mode`` tells it; a
-        graph with casts of its own would lower them twice.
+        An NPU lowers float32 products itself, by ``precision_mode``; a graph with casts
+        would lower them twice.
         """
         return "float32" if self.kind == "npu" else self.matmul_dtype
 
-    def record(self):
-        """The same as a dict, for ``result.json``; ``fallback`` where there is one."""
+    @property
+    def is_chief(self) -> bool:
+        """True for the worker that writes files."""
+        return self.rank == 0
+
+    @property
+    def engine(self) -> str:
+        """How the workers communicate: ``"hccl"``, ``"tensorflow"``; empty for one."""
+        if self.workers == 1:
+            return ""
+        return "hccl" if self.kind == "npu" else "tensorflow"
+
+    def record(self) -> dict[str, Any]:
+        """The device as a dict for ``result.json``; ``fallback`` only if there is one.
+
+        ``loss_scale`` is left out: it follows from the parameters of the run.
+        """
         record = {**asdict(self), "notes": list(self.notes)}
-        del record["loss_scale"]  # follows from the run's parameters
+        del record["loss_scale"]
         if self.fallback is None:
             del record["fallback"]
         return record
 
-    def scaled(self, optimizer):
-        """Wraps an optimizer in a dynamic loss scale where float16 needs it.
+    def scale(self, optimizer: Any) -> Any:
+        """Wraps an optimizer in a dynamic loss scale if float16 needs one.
 
-        A gradient of the full-catalogue softmax is far below the smallest float16;
-        bfloat16 and float32 reach it as it is. On an NPU it is the vendor's scale,
-        which sees overflow there; elsewhere it is Keras' own. With
-        ``loss_scale=False`` the optimizer stays plain.
+        Gradients of a softmax over the whole catalogue are far below the smallest
+        float16; bfloat16 and float32 hold them. On an NPU the vendor's loss scale is
+        used, which detects overflow there; elsewhere Keras' own. Cards that train
+        together also average their gradients here.
         """
         if self.matmul_dtype == "float16" and self.loss_scale:
             if self.kind == "npu":
-                optimizer = ascend.loss_scaled(optimizer)
+                optimizer = ascend.scale_loss(optimizer)
             elif self.workers > 1:
                 raise InputError(
-                    f'precision_mode="{self.precision_mode}": without NPUs, several '
-                    'workers do not train in float16; use "allow_mix_precision".'
+                    f'precision_mode="{self.precision_mode}": several workers without '
+                    'NPUs cannot train in float16; use "allow_mix_precision".'
                 )
             else:
                 from lib.hardware.tensorflow import tf
 
                 optimizer = tf.keras.mixed_precision.LossScaleOptimizer(optimizer)
-        if self.kind == "npu" and self.workers > 1:
-            # Around the scale: averaged over the cards, then searched for overflow.
-            optimizer = ascend.reduced(optimizer)
+        if self.engine == "hccl":
+            # Around the loss scale: gradients are averaged, then checked for overflow.
+            optimizer = ascend.average_gradients(optimizer)
         return optimizer
 
+    def set_loop_size(self, steps: int) -> None:
+        """Tells an NPU how many steps the next call of a compiled model takes.
 
-def open(
-    device="auto",
-    precision_mode="allow_mix_precision",
-    threads=0,
-    steps_per_execution=1,
-    loss_scale=True,
-    **launch,
-):
-    """Chooses the device and the precision; safe to call again.
+        With another number the NPU runs too many steps or hangs. ``training.fit`` calls
+        this; call it yourself before a direct ``model.fit``. It has no effect on other
+        devices.
+        """
+        if self.kind == "npu":
+            ascend.set_loop_size(steps)
+
+
+def select_device(
+    device: str = "auto",
+    precision_mode: str = "allow_mix_precision",
+    threads: int = 0,
+    steps_per_execution: int = 1,
+    loss_scale: bool = True,
+    launch_options: Mapping[str, Any] | None = None,
+) -> Device:
+    """Selects the device and the precision; safe to call again.
 
     ==========================  ======================  ======================  =======
     ``precision_mode``          Ascend 910              CPU with bfloat16       other
@@ -117,129 +146,86 @@ def open(
     ==========================  ======================  ======================  =======
     ``must_keep_origin_dtype``  float32                 float32                 float32
     ``allow_fp32_to_fp16``      products in float16     products in bfloat16    float32
-    ``allow_mix_precision``     what its lists say, in  products in bfloat16    float32
-                                float16
-    ``force_fp32``              products take float16,  products in bfloat16    float32
-                                the rest is float32
-    ``force_fp16``              all it can in float16;  products in float16     as left
-                                the vendor means it
-                                for inference
-    ``mixed_bfloat16``          not there               products in bfloat16    as left
+    ``allow_mix_precision``     float16, by the lists   products in bfloat16    float32
+                                of the operators
+    ``force_fp32``              products from float16,  products in bfloat16    float32
+                                the rest in float32
+    ``force_fp16``              all in float16; the     products in float16     as left
+                                vendor means it for
+                                inference
+    ``mixed_bfloat16``          refused                 products in bfloat16    as left
     ==========================  ======================  ======================  =======
 
-    These are the products that train; scores to rank by are float32 but where a card
-    lowers them. Float16 trains with a scaled loss. ``mixed_bfloat16`` is for comparing
-    results: without the instructions it is slow. Later releases of ``npu_device`` have
-    new names for the same: ``mixed_float16`` and ``allow_mix_precision_fp16`` for
-    ``allow_mix_precision``, ``fp16`` for ``force_fp16``, ``origin`` for
-    ``must_keep_origin_dtype``, ``cube_fp16in_fp32out`` for ``force_fp32``; where a
-    release does not have one, the older name is set.
+    The table holds for the products of training; ranking scores are float32 unless a
+    card lowers them. Float16 trains with a loss scale. ``mixed_bfloat16`` without
+    bfloat16 instructions is slow and only meant for comparing results. Later releases
+    of ``npu_device`` have newer names for the same modes: ``mixed_float16`` and
+    ``allow_mix_precision_fp16`` (``allow_mix_precision``), ``fp16`` (``force_fp16``),
+    ``origin`` (``must_keep_origin_dtype``), ``cube_fp16in_fp32out`` (``force_fp32``);
+    for a release without them the older name is set.
 
     Everything is checked before a device is touched. Once an NPU is open, a second call
     with the same arguments returns an equal ``Device`` and does nothing.
 
     Args:
-        device: ``"auto"`` (an NPU where one opens, else a GPU where TensorFlow sees
-            one, else the CPU), or one of the three.
-        precision_mode: a name from the table or one of the newer ones.
-        threads: that one operation may use on the CPU; 0 leaves it to TensorFlow. Small
-            steps run faster on one: waking a second thread costs more than it does.
-        steps_per_execution: of the models that will be compiled. An NPU wants to know
-            before it is opened, see ``set_loop_size``; other devices do not ask.
+        device: ``"npu"``, ``"gpu"``, ``"cpu"``, or ``"auto"``: an NPU if one opens,
+            else a GPU if TensorFlow finds one, else the CPU.
+        precision_mode: a mode of the table or one of the newer names.
+        threads: CPU threads of one operation; 0 leaves the number to TensorFlow. Small
+            steps run faster on one thread, because waking a second one costs more.
+        steps_per_execution: steps that the models will take in a call. An NPU needs the
+            number before it is opened.
         loss_scale: False trains in float16 without a loss scale, as the published ports
-            do; ``Device.notes`` then says what that costs.
-        **launch: fields of ``lib.hardware.launch_options.LaunchOptions``. They are
-        checked on
-            every device and in force on an NPU.
-
-    Returns:
-        A ``Device``.
+            do; ``Device.notes`` then states the cost.
+        launch_options: options of the published Ascend scripts by their names, see
+            ``lib.hardware.launch_options``. They are checked on every device and in
+            force on an NPU.
 
     Raises:
-        InputError: an unknown name or option, options that exclude each other, a file
-            that is not as it must be, a device that is not there, another number of
-            threads than this kernel computes with already, an ``$NPU_LOOP_SIZE`` that
-            contradicts ``steps_per_execution``, or other arguments than those that the
-            NPU of this kernel was opened with.
+        InputError: an unknown name or option, options that exclude each other, an
+            unusable file, a device that does not exist, another number of threads than
+            this process already uses, an ``$NPU_LOOP_SIZE`` that contradicts
+            ``steps_per_execution``, or other arguments than those with which the NPU of
+            this process was opened.
     """
-    global _npu
-    for name, value, allowed in (
-        ("device", device, DEVICES),
-        ("precision_mode", precision_mode, PRECISION_MODES),
+    check_choice("device", device, DEVICES)
+    check_choice("precision_mode", precision_mode, PRECISION_MODES)
+    for name, value, lowest in (
+        ("threads", threads, 0),
+        ("steps_per_execution", steps_per_execution, 1),
     ):
-        if value not in allowed:
-            raise InputError(f'{name}="{value}": allowed are {", ".join(allowed)}.')
-    for name in launch:
-        if name not in NAMES:
-            raise InputError(f"{name}: no launch option; there are {', '.join(NAMES)}.")
-    if type(steps_per_execution) is not int or steps_per_execution < 1:
-        raise InputError(
-            f"steps_per_execution={steps_per_execution!r}: give a whole number, 1 or "
-            "more."
-        )
-    options = LaunchOptions(**launch)
-    number = logical_id()
-    wish = {
+        if type(value) is not int or value < lowest:
+            raise InputError(
+                f"{name}={value!r}: choose a whole number, {lowest} or more."
+            )
+    options = LaunchOptions.from_mapping(launch_options or {})
+    settings = options.settings(precision_mode)
+    arguments = {
         "device": device,
         "precision_mode": precision_mode,
         "steps_per_execution": steps_per_execution,
-        "ASCEND_DEVICE_ID": number,
+        "ASCEND_DEVICE_ID": logical_id(),
         **asdict(options),
     }
-    if _npu is not None:
-        _refuse_another_wish(wish)
-        return _with_notes(_npu[1], loss_scale)
-    settings = options.settings(precision_mode)
-    notes, fallback = [], None
-    team = workers.announced()
-    if device in ("auto", "npu") and team.engine != "tensorflow":
-        try:
-            name, notes, team = ascend.open(
-                number, precision_mode, settings, steps_per_execution
-            )
-        except ascend.Unavailable as reason:
-            if team.size > 1:
-                raise InputError(
-                    f"RANK_SIZE={team.size}: this process trains with others, on NPUs, "
-                    f"and {reason}."
-                ) from None
-            if device == "npu":
-                raise InputError(f'device="npu": {reason}; or use "auto".') from None
-            short = str(reason).partition(";")[0]
-            notes.append(f"no NPU: {short}")
-            if reason.installed:
-                fallback = short
-                sys.stderr.write(f"!!! NOT ON AN NPU: {reason}\n")
-        else:
-            if threads:
-                notes.append(f"threads={threads}: not applicable on an NPU")
-            opened = _card(name, precision_mode, notes, team)
-            _npu = wish, opened
-            return _with_notes(opened, loss_scale)
-    if device == "npu":
-        raise InputError('device="npu": TF_CONFIG is for CPUs and GPUs; unset it.')
-    notes += [f"{name}: not applicable without an NPU" for name in options.asked_for()]
-    opened = _processor(device, precision_mode, threads, notes)
-    return _with_notes(replace(opened, fallback=fallback), loss_scale)
-
-
-def set_loop_size(steps):
-    """Tells an open NPU how many steps the next call of a model takes.
-
-    With another number it would take too many steps, or wait for ever.
-    ``fit`` does it; who calls ``model.fit`` with ``steps_per_execution`` calls
-    it before. Other devices do not ask.
-    """
-    if _npu is not None:
-        ascend.set_loop_size(steps)
+    notes: list[str] = []
+    fallback = None
+    if device in ("auto", "npu"):
+        card, fallback = _open_npu(arguments, settings, threads, notes)
+        if card:
+            return _add_precision_notes(card, loss_scale)
+    elif _opened_npu:
+        _refuse_other_arguments(arguments)
+    notes += [f"{name}: not applicable without an NPU" for name in options.switched_on()]
+    processor = _open_processor(device, precision_mode, threads, notes)
+    return _add_precision_notes(replace(processor, fallback=fallback), loss_scale)
 
 
 @contextmanager
-def host():
-    """Where tensors are made on the host: ``with host(): ...``, or ``@host()``.
+def host() -> Iterator[None]:
+    """Places tensors on the host: ``with host(): ...``, or ``@host()``.
 
-    On an NPU ``tf.device`` does nothing, so tables that only the input pipeline reads
-    would be made on the card.
+    On an NPU ``tf.device`` has no effect, so the tables that only the input pipeline
+    reads would be placed on the card.
     """
     from tensorflow.python.eager import context
 
@@ -247,99 +233,137 @@ def host():
         yield
 
 
-def logical_id():
-    """The device number of the original scripts: ``$ASCEND_DEVICE_ID``, 0 where unset.
+def logical_id() -> int:
+    """The device number of the published scripts: ``$ASCEND_DEVICE_ID``, 0 if unset.
 
     Raises:
-        InputError: it is not a whole number.
+        InputError: the variable is not a whole number.
     """
     text = os.environ.get("ASCEND_DEVICE_ID", "0")
     if not text.isdecimal():
-        raise InputError(f"ASCEND_DEVICE_ID={text!r}: give a whole number, 0 or more.")
+        raise InputError(f"ASCEND_DEVICE_ID={text!r}: set it to 0 or a larger number.")
     return int(text)
 
 
-def _with_notes(opened, loss_scale):
-    """Adds the notes on precision that a run's record should have."""
-    notes = list(opened.notes)
-    precision = ascend.NEWER_MODES.get(opened.precision_mode, opened.precision_mode)
-    if opened.kind == "npu" and precision == "force_fp16":
+def multiplies_bfloat16() -> bool:
+    """Returns whether TensorFlow multiplies bfloat16 faster than float32 here."""
+    from lib.hardware.tensorflow import tf
+
+    gpus = tf.config.get_visible_devices("GPU")
+    if gpus:
+        details = tf.config.experimental.get_device_details(gpus[0])
+        return details.get("compute_capability", (0, 0)) >= (8, 0)
+    slow = tf.__version__.startswith("2.6.")  # its bfloat16 is slower on every CPU
+    return bool(BF16_FLAGS & _read_cpu()[1]) and not slow
+
+
+def _open_npu(
+    arguments: dict[str, Any],
+    settings: list[tuple[str, str, Any]],
+    threads: int,
+    notes: list[str],
+) -> tuple[Device | None, str | None]:
+    """Opens the NPU; returns ``(Device, None)``, or ``(None, fallback)`` without one.
+
+    Adds to ``notes`` why there is none. Raises InputError if the caller or the workers
+    of this process insist on an NPU.
+    """
+    global _opened_npu
+    if _opened_npu:
+        _refuse_other_arguments(arguments)
+        return _opened_npu[1], None
+    announced = workers.read_environment()
+    if announced.engine == "tensorflow":
+        if arguments["device"] == "npu":
+            raise InputError('device="npu": TF_CONFIG is for CPUs and GPUs; unset it.')
+        return None, None
+    try:
+        name, option_notes, size, rank = ascend.open_npu(
+            arguments["ASCEND_DEVICE_ID"],
+            arguments["precision_mode"],
+            settings,
+            arguments["steps_per_execution"],
+        )
+    except ascend.Unavailable as reason:
+        if announced.size > 1:
+            raise InputError(
+                f"RANK_SIZE={announced.size}: this process trains with others, on "
+                f"NPUs, and {reason}."
+            ) from reason
+        if arguments["device"] == "npu":
+            raise InputError(f'device="npu": {reason}; or use "auto".') from reason
+        short = str(reason).partition(";")[0]
+        notes.append(f"no NPU: {short}")
+        if not reason.installed:
+            return None, None
+        sys.stderr.write(f"!!! NOT ON AN NPU: {reason}\n")
+        return None, short
+    if threads:
+        option_notes.append(f"threads={threads}: not applicable on an NPU")
+    mode = arguments["precision_mode"]
+    matmul_dtype, note = "float16", "the card lowers float32 products itself"
+    if ascend.older_name(mode) == "must_keep_origin_dtype":
+        matmul_dtype, note = "float32", "as asked"
+    card = Device(
+        "npu", name, mode, matmul_dtype, note, tuple(option_notes), size, rank
+    )
+    _opened_npu = arguments, card
+    return card, None
+
+
+def _refuse_other_arguments(arguments: dict[str, Any]) -> None:
+    first = _opened_npu[0] if _opened_npu else arguments
+    for name, value in arguments.items():
+        if value != first[name]:
+            raise InputError(
+                f"{name}={value!r}: this kernel computes on an NPU that was opened "
+                f"with {first[name]!r}; restart the kernel."
+            )
+
+
+def _add_precision_notes(device: Device, loss_scale: bool) -> Device:
+    """Adds the notes on precision that a record should have."""
+    notes = list(device.notes)
+    mode = ascend.older_name(device.precision_mode)
+    if device.kind == "npu" and mode == "force_fp16":
         notes.append("force_fp16: the vendor means it for inference, not for training")
-    if not loss_scale and opened.matmul_dtype == "float16":
+    if not loss_scale and device.matmul_dtype == "float16":
         notes.append(
             "no loss scale, as in the published ports: float16 gradients below 6e-8 "
             "become 0, so training may stall"
         )
-    return replace(opened, notes=tuple(notes), loss_scale=loss_scale)
+    return replace(device, notes=tuple(notes), loss_scale=loss_scale)
 
 
-def _refuse_another_wish(wish):
-    for name, value in wish.items():
-        first = _npu[0][name]
-        if value != first:
-            raise InputError(
-                f"{name}={value!r}: this kernel computes on an NPU that was opened "
-                f"with {first!r}; restart the kernel."
-            )
-
-
-def _card(name, precision_mode, notes, team):
-    precision = ascend.NEWER_MODES.get(precision_mode, precision_mode)
-    matmul_dtype, note = "float16", "the card lowers float32 products by itself"
-    if precision == "must_keep_origin_dtype":
-        matmul_dtype, note = "float32", "as asked"
-    if team[0] > 1:
-        workers.join(*team, "hccl")
-    return Device("npu", name, precision_mode, matmul_dtype, note, tuple(notes), *team)
-
-
-def _processor(device, precision_mode, threads, notes):
-    from lib.hardware import collectives
-
-    kind, name, has_bf16 = choose(device, threads)
+def _open_processor(
+    device: str, precision_mode: str, threads: int, notes: list[str]
+) -> Device:
+    """Takes the first GPU or the CPU, and joins the TensorFlow workers, if any."""
+    kind, name = _choose_processor(device, threads)
     if device == "auto" and kind == "cpu":
         notes.append("no GPU: TensorFlow sees none")
-    precision = ascend.NEWER_MODES.get(precision_mode, precision_mode)
+    mode = ascend.older_name(precision_mode)
     matmul_dtype, note = "float32", "as asked"
-    if precision == "force_fp16":
+    if mode == "force_fp16":
         matmul_dtype = "float16"
-    elif precision == "mixed_bfloat16":
+    elif mode == "mixed_bfloat16":
         matmul_dtype = "bfloat16"
-    elif precision != "must_keep_origin_dtype":
-        if has_bf16:
+    elif mode != "must_keep_origin_dtype":
+        if multiplies_bfloat16():
             matmul_dtype = "bfloat16"
         else:
             note = f"this {kind} has no bfloat16 instructions that TensorFlow uses"
-    team = collectives.join()
+    size, rank = _join_workers()
     return Device(
-        kind,
-        name,
-        precision_mode,
-        matmul_dtype,
-        note,
-        tuple(notes),
-        team.size,
-        team.rank,
+        kind, name, precision_mode, matmul_dtype, note, tuple(notes), size, rank
     )
 
 
-def choose(device, threads=0):
-    """Takes the first GPU, or the CPU.
-
-    Args:
-        device: ``"gpu"``, ``"cpu"``, or ``"auto"`` for a GPU where there is one.
-        threads: that one operation may use on the CPU; 0 leaves it to TensorFlow.
-
-    Returns:
-        ``(kind, name, has_bf16)``: ``"gpu"`` or ``"cpu"``, what it calls itself, and
-        whether it multiplies bfloat16 faster than float32.
-
-    Raises:
-        InputError: no GPU, or this kernel computes with other settings already.
-    """
+def _choose_processor(device: str, threads: int) -> tuple[str, str]:
+    """Returns ``(kind, name)`` of the first GPU or the CPU, with its threads set."""
     from lib.hardware.tensorflow import tf
 
-    _set_threads(tf, threads)
+    _set_threads(threads)
     gpus = tf.config.list_physical_devices("GPU")
     if device == "gpu" and not gpus:
         raise InputError(
@@ -348,50 +372,64 @@ def choose(device, threads=0):
         )
     if device != "cpu" and gpus:
         details = tf.config.experimental.get_device_details(gpus[0])
-        return "gpu", details.get("device_name", gpus[0].name), multiplies_bfloat16()
+        return "gpu", details.get("device_name", gpus[0].name)
     if gpus:
-        _hide_gpus(tf)
-    return "cpu", _cpu()[0], multiplies_bfloat16()
+        try:
+            tf.config.set_visible_devices([], "GPU")
+        except RuntimeError as error:
+            raise InputError(
+                'device="cpu": this kernel already uses the GPU; restart the kernel.'
+            ) from error
+    return "cpu", _read_cpu()[0]
 
 
-def multiplies_bfloat16():
-    """Whether TensorFlow multiplies bfloat16 faster than float32 on this machine."""
+def _set_threads(threads: int) -> None:
     from lib.hardware.tensorflow import tf
 
-    gpus = tf.config.get_visible_devices("GPU")
-    if gpus:
-        details = tf.config.experimental.get_device_details(gpus[0])
-        return details.get("compute_capability", (0, 0)) >= (8, 0)
-    slow = tf.__version__.startswith("2.6.")  # its bfloat16 loses to float32 on CPUs
-    return bool(_BF16_FLAGS & _cpu()[1]) and not slow
-
-
-def _set_threads(tf, threads):
-    if not threads or threads == tf.config.threading.get_intra_op_parallelism_threads():
+    threading = tf.config.threading
+    if not threads or threads == threading.get_intra_op_parallelism_threads():
         return
     try:
-        tf.config.threading.set_intra_op_parallelism_threads(threads)
-    except RuntimeError:
+        threading.set_intra_op_parallelism_threads(threads)
+    except RuntimeError as error:
         raise InputError(
             f"threads={threads}: this kernel computes already with another number; "
             "restart the kernel."
-        ) from None
+        ) from error
 
 
-def _hide_gpus(tf):
+def _join_workers() -> tuple[int, int]:
+    """Joins the workers of ``$TF_CONFIG``; returns their number and this one's rank.
+
+    From then on every variable of this process is mirrored.
+    """
+    from lib.hardware.tensorflow import tf
+
+    announced = workers.read_environment()
+    if announced.engine != "tensorflow" or tf.distribute.has_strategy():
+        return announced.size, announced.rank
     try:
-        tf.config.set_visible_devices([], "GPU")
-    except RuntimeError:
+        strategy = tf.distribute.MultiWorkerMirroredStrategy()
+    except (RuntimeError, ValueError) as error:
         raise InputError(
-            'device="cpu": this kernel uses the GPU already; restart the kernel.'
-        ) from None
+            f"TF_CONFIG names {announced.size} workers, but TensorFlow cannot join "
+            f"them ({error}); it must do so before it computes anything: restart the "
+            "kernel and call select_device first."
+        ) from error
+    if strategy.num_replicas_in_sync != announced.size:
+        raise InputError(
+            f"{strategy.num_replicas_in_sync} devices for {announced.size} workers: "
+            "show each worker one GPU, by CUDA_VISIBLE_DEVICES."
+        )
+    tf.distribute.experimental_set_strategy(strategy)
+    return announced.size, announced.rank
 
 
-@cache
-def _cpu():
-    """The processor's name and its instruction set flags (Linux; elsewhere none)."""
+@lru_cache(maxsize=None)
+def _read_cpu() -> tuple[str, set[str]]:
+    """The processor's name and its instruction-set flags (none outside Linux)."""
     info = Path("/proc/cpuinfo")
-    fields = {}
+    fields: dict[str, str] = {}
     if info.exists():
         for line in info.read_text().splitlines():
             key, _, value = line.partition(":")

@@ -1,38 +1,43 @@
-"""TensorFlow, imported without its start-up chatter: ``from lib.hardware.tensorflow
-import tf``.
+"""Import TensorFlow without its start-up messages.
 
-The lines that it prints while it looks for processors differ between machines and
-belong in no notebook. They come from C++ before any setting can stop them, so the
-import runs with the error stream set aside; if it fails, they are shown.
+TensorFlow logs the processors that it finds from C++, before any setting can stop it;
+the lines differ between machines and belong in no notebook. So the import runs with the
+error stream redirected, and the stream is shown only if the import fails::
+
+    from lib.hardware.tensorflow import tf
 """
+
+from __future__ import annotations
+
 
 import os
 import sys
 import tempfile
+from collections.abc import Iterator
 from contextlib import contextmanager
 
-__all__ = ["no_notes", "tf"]
+__all__ = ["tf", "without_notes"]
 
 
 @contextmanager
-def _stderr_set_aside():
+def _redirect_stderr() -> Iterator[None]:
     sys.stderr.flush()
-    kept = os.dup(2)
-    with tempfile.TemporaryFile() as aside:
-        os.dup2(aside.fileno(), 2)
+    stderr = os.dup(2)
+    with tempfile.TemporaryFile() as buffer:
+        os.dup2(buffer.fileno(), 2)
         try:
             yield
         except BaseException:
-            aside.seek(0)
-            os.write(kept, aside.read())
+            buffer.seek(0)
+            os.write(stderr, buffer.read())
             raise
         finally:
-            os.dup2(kept, 2)
-            os.close(kept)
+            os.dup2(stderr, 2)
+            os.close(stderr)
 
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # errors are still shown
-with _stderr_set_aside():
+with _redirect_stderr():
     import tensorflow as tf
 
     tf.config.list_physical_devices()
@@ -40,8 +45,8 @@ with _stderr_set_aside():
 
 
 @contextmanager
-def no_notes():
-    """Keeps TensorFlow's notes on what it does from being shown; errors are shown."""
+def without_notes() -> Iterator[None]:
+    """Hides TensorFlow's informative messages; errors are still shown."""
     logger = tf.get_logger()
     level = logger.level
     logger.setLevel("ERROR")

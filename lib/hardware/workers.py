@@ -1,70 +1,50 @@
-"""Who trains this model together with this process.
+"""Data-parallel workers: which processes train one model together.
 
-Data parallelism: every worker holds the whole model and takes its share of each batch.
-``ci/run_distributed.sh`` starts them, one process a device, and tells them of each
-other by environment variables; ``lib.hardware.device.open`` joins them. How they
-average gradients is in ``lib.hardware.collectives``.
+Each worker holds the whole model and takes its share of every batch.
+``ci/run_distributed.sh`` starts one process a device and describes the others in
+environment variables; ``lib.hardware.device.select_device`` joins them and keeps their
+number and this process's rank in the ``Device``.
 """
+
+from __future__ import annotations
 
 import json
 import math
 import os
-from dataclasses import dataclass
+from typing import NamedTuple
 
-from lib.errors import InputError
+from lib.errors import InputError, check_choice
 
 RATE_SCALINGS = {"none": lambda n: 1.0, "sqrt": math.sqrt, "linear": float}
 
 
-@dataclass(frozen=True)
-class Workers:
-    """This process among those that train together.
+class Workers(NamedTuple):
+    """The workers that an environment describes.
 
     Attributes:
-        size: how many there are.
-        rank: which one this is, from 0.
-        engine: ``"hccl"``, ``"tensorflow"``, or empty where it is alone.
+        size: their number.
+        rank: the position of this process, from 0.
+        engine: ``"hccl"``, ``"tensorflow"``, or empty for a process that is alone.
     """
 
     size: int = 1
     rank: int = 0
     engine: str = ""
 
-    def share(self, batch_size):
-        """This worker's part of a batch.
 
-        Raises:
-            InputError: the batch cannot be cut into equal parts.
-        """
-        if batch_size % self.size:
-            raise InputError(
-                f"batch_size={batch_size}: it is shared by {self.size} workers; give a "
-                "multiple of that."
-            )
-        return batch_size // self.size
+def read_environment() -> Workers:
+    """Reads which workers the environment describes, joined or not.
 
-
-_joined = Workers()
-
-
-def current():
-    """The ``Workers`` that this process has joined; alone where it has joined none."""
-    return _joined
-
-
-def announced():
-    """The ``Workers`` that the environment names, joined or not.
-
-    ``$RANK_SIZE`` and ``$RANK_ID`` (or ``$CM_WORKER_SIZE``, which leaves the rank to
-    the cards) speak of NPUs, ``$TF_CONFIG`` of TensorFlow's own engine.
+    ``$RANK_SIZE`` and ``$RANK_ID`` (or ``$CM_WORKER_SIZE``, where the cards assign the
+    rank) describe NPUs, ``$TF_CONFIG`` describes TensorFlow's own engine.
 
     Raises:
-        InputError: what they say is not usable.
+        InputError: a variable is not usable.
     """
     env = os.environ
     for name in ("RANK_SIZE", "CM_WORKER_SIZE", "RANK_ID"):
         if not env.get(name, "0").isdecimal():
-            raise InputError(f"{name}={env[name]}: give a whole number.")
+            raise InputError(f"{name}={env[name]}: set it to a whole number.")
     size = int(env.get("RANK_SIZE", env.get("CM_WORKER_SIZE", "1")))
     if size > 1:
         return Workers(size, int(env.get("RANK_ID", "0")), "hccl")
@@ -73,26 +53,36 @@ def announced():
         config = json.loads(text)
         size = len(config.get("cluster", {}).get("worker", []))
         rank = config["task"]["index"] if size > 1 else 0
-    except (ValueError, AttributeError, KeyError, TypeError):
+    except (ValueError, AttributeError, KeyError, TypeError) as error:
         raise InputError(
-            f"TF_CONFIG={text}: give JSON with cluster.worker, a list of host:port, "
-            "and task.type and task.index of this process."
-        ) from None
+            f"TF_CONFIG={text}: set it to JSON with cluster.worker, a list of "
+            "host:port, and task.type and task.index of this process."
+        ) from error
     return Workers(size, rank, "tensorflow") if size > 1 else Workers()
 
 
-def join(size, rank, engine):
-    """Makes this process one of ``size`` workers, for as long as it lives."""
-    global _joined
-    _joined = Workers(size, rank, engine)
+def share_batch(batch_size: int, n_workers: int) -> int:
+    """Returns the number of examples of a batch that each worker takes.
+
+    Raises:
+        InputError: the batch cannot be split into equal parts.
+    """
+    if batch_size % n_workers:
+        raise InputError(
+            f"batch_size={batch_size}: {n_workers} workers share each batch; choose a "
+            f"multiple of {n_workers}."
+        )
+    return batch_size // n_workers
 
 
-def scaled_rate(learning_rate, scaling):
-    """A learning rate for the larger batch of several workers.
+def scale_rate(learning_rate: float, scaling: str, n_workers: int) -> float:
+    """Scales a learning rate to the larger batch of several workers.
 
     Args:
         learning_rate: for one worker.
-        scaling: ``"none"``, ``"linear"`` (times their number, Goyal et al. 2017) or
-            ``"sqrt"``.
+        scaling: ``"none"``, ``"linear"`` (times the number of workers; Goyal et al.
+            2017) or ``"sqrt"``.
+        n_workers: the number of workers.
     """
-    return learning_rate * RATE_SCALINGS[scaling](_joined.size)
+    check_choice("rate_scaling", scaling, RATE_SCALINGS)
+    return learning_rate * RATE_SCALINGS[scaling](n_workers)
