@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from lib.errors import InputError
-from lib.hardware import ascend, workers
+from lib.hardware import ascend
 from lib.hardware.device import Device
 from lib.hardware.tensorflow import tf
 

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -215,7 +215,9 @@ def select_device(
             return _add_precision_notes(card, loss_scale)
     elif _opened_npu:
         _refuse_other_arguments(arguments)
-    notes += [f"{name}: not applicable without an NPU" for name in options.switched_on()]
+    notes += [
+        f"{name}: not applicable without an NPU" for name in options.switched_on()
+    ]
     processor = _open_processor(device, precision_mode, threads, notes)
     return _add_precision_notes(replace(processor, fallback=fallback), loss_scale)
 
@@ -425,7 +427,7 @@ def _join_workers() -> tuple[int, int]:
     return announced.size, announced.rank
 
 
-@lru_cache(maxsize=None)
+@cache
 def _read_cpu() -> tuple[str, set[str]]:
     """The processor's name and its instruction-set flags (none outside Linux)."""
     info = Path("/proc/cpuinfo")

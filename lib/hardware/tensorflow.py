@@ -9,7 +9,6 @@ error stream redirected, and the stream is shown only if the import fails::
 
 from __future__ import annotations
 
-
 import os
 import sys
 import tempfile

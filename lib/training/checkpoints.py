@@ -1,205 +1,255 @@
-"""Where a training stands: saved whole or not at all, and read back with care.
+"""Save training state atomically and validate it on restore.
 
-The folder ``ckpt/`` of a run holds one checkpoint of TensorFlow's, ``ckpt-<epoch>``,
-and beside it ``ckpt-<epoch>.json`` with what belongs to the record: the *progress*.
-They are saved in this order: the JSON; the tensors; the file ``checkpoint``, which
-names them and is replaced in one step; then what is older goes. So whenever a process
-dies, ``checkpoint`` names tensors that are whole, with their JSON beside them.
+The folder ``ckpt/`` of a run holds one TensorFlow checkpoint, ``ckpt-<epoch>``, and
+beside it ``ckpt-<epoch>.json`` with the state that the record needs, ``Progress``. A
+save writes in this order: the JSON; the tensors; the file ``checkpoint``, which names
+them and is replaced in one step; then older files are removed. Whenever a process dies,
+``checkpoint`` names complete tensors with their JSON beside them.
 """
+
+from __future__ import annotations
 
 import contextlib
 import json
 import re
 import shutil
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from lib import files
 from lib.errors import InputError
-from lib.hardware import workers
+from lib.hardware import collectives
+from lib.hardware.device import Device
 from lib.hardware.tensorflow import tf
 
-# What the JSON holds.
-KEYS = {
-    "run": str,  # whose it is
-    "started_at": str,  # when its first attempt began
-    "wall_s": (int, float),  # spent on it so far, over all attempts
-    "history": list,  # one dict an epoch
-    "epoch_s": list,  # seconds of every epoch
-    "first_step_s": (int, float),
-    "steady": list,  # examples, steps and seconds without the first calls
-    "traced_graphs": int,
-}
+FAREWELL_S = 3  # before a worker ends, so that the others receive its last message
 
 
-def resume(run, checkpoint, epochs, agree, wait):
-    """Loads the last checkpoint of a run, if the run was cut off after one.
+@dataclass
+class Progress:
+    """The state of a training run that its record needs.
 
-    A run whose record is written is over: it starts anew, and its checkpoint goes.
+    Attributes:
+        run: name of the run.
+        started_at: start of its first attempt, ISO 8601.
+        wall_s: seconds spent on it, over all attempts.
+        history: one dict an epoch: epoch, loss and metrics.
+        epoch_s: seconds of each epoch, without evaluation.
+        first_step_s: seconds of the first call, which compiles.
+        steady: examples, steps and seconds of all other calls.
+    """
+
+    run: str = ""
+    started_at: str = ""
+    wall_s: float = 0.0
+    history: list[dict[str, float]] = field(default_factory=list)
+    epoch_s: list[float] = field(default_factory=list)
+    first_step_s: float = 0.0
+    steady: list[float] = field(default_factory=lambda: [0, 0, 0.0])
+
+    @classmethod
+    def parse(cls, content: Any, epochs: int) -> Progress | None:
+        """Makes the progress after ``epochs`` from JSON; None if it is not valid."""
+        try:
+            progress = cls(**content)
+            numbers = [progress.wall_s, progress.first_step_s]
+            numbers += [*progress.epoch_s, *progress.steady]
+            numbers += [value for row in progress.history for value in row.values()]
+            losses = [row["loss"] for row in progress.history]
+            valid = [row["epoch"] for row in progress.history] == list(
+                range(1, epochs + 1)
+            )
+        except (TypeError, AttributeError, KeyError):
+            return None
+        valid = valid and len(losses) == len(progress.epoch_s) == epochs
+        valid = valid and len(progress.steady) == 3 and type(progress.run) is str
+        valid = valid and type(progress.started_at) is str
+        valid = valid and all(type(number) in (int, float) for number in numbers)
+        return progress if valid else None
+
+
+class Checkpoints:
+    """The checkpoints of a run.
 
     Args:
-        run: a ``lib.records.run.Run``; its clock goes on where the checkpoint left it.
-        checkpoint: a ``tf.train.Checkpoint`` of the model as it stands.
-        epochs: how many the run will have.
-        agree: called with the number of epochs done; returns where all workers have
-            done as many. Loading variables of several workers is a thing of all of
-            them, so it comes after that.
-        wait: called when everything is read; returns when all workers are there.
-
-    Returns:
-        ``(manager, progress)``, for ``save``.
-
-    Raises:
-        InputError: what is in the folder is damaged, or belongs to another run.
+        run: a ``lib.records.run.Run``.
+        model: compiled, with all its variables.
+        device: of the run; its chief writes.
     """
-    folder = run.chief_folder / "ckpt"
-    is_chief = workers.current().rank == 0
-    saved = latest(folder)
-    progress = _progress_of(saved, run) if saved else None
-    if progress and len(progress["history"]) > epochs:
-        raise InputError(
-            f"{saved}: the run has {len(progress['history'])} epochs already, and "
-            f"epochs={epochs}; give that many or more, or another output_dir."
+
+    def __init__(self, run: Any, model: tf.keras.Model, device: Device) -> None:
+        self.run, self.device = run, device
+        self.variables = model.trainable_variables
+        self.folder = run.chief_folder / "ckpt"
+        self.checkpoint = tf.train.Checkpoint(model=model, optimizer=model.optimizer)
+        _ = self.checkpoint.save_counter  # created here, by all workers together
+        self.manager = tf.train.CheckpointManager(
+            self.checkpoint, str(self.folder), max_to_keep=1
         )
-    ended = progress and run.recorded_at() == progress["started_at"]
-    ended = ended and len(progress["history"]) == epochs
-    agree(len(progress["history"]) if progress and not ended else 0)
-    if ended:
-        if progress["started_at"] == run.started_at:
-            run.start_clock()
-    elif progress:
-        _restore(checkpoint, saved)
-        run.continue_clock(progress["started_at"], progress["wall_s"])
-    if is_chief and not ended:
-        _tidy(folder)
-    wait()
-    if is_chief and ended:
-        _remove(folder)
-    if ended or not progress:
-        progress = {
-            "run": run.name,
-            "history": [],
-            "epoch_s": [],
-            "first_step_s": None,
-            "steady": [0, 0, 0.0],
-            "traced_graphs": 0,
-        }
-    return tf.train.CheckpointManager(checkpoint, str(folder), max_to_keep=1), progress
+
+    def resume(self, epochs: int) -> Progress:
+        """Restores the last checkpoint of an interrupted run.
+
+        A run whose record is written is finished: it starts from scratch, and its
+        checkpoint is removed.
+
+        Args:
+            epochs: the epochs of the run.
+
+        Raises:
+            InputError: the folder is damaged, belongs to another run, has more epochs,
+                or the workers would resume after different epochs.
+        """
+        path = latest(self.folder)
+        progress = self._read_progress(path) if path else None
+        if progress and len(progress.history) > epochs:
+            raise InputError(
+                f"{path}: the run already has {len(progress.history)} epochs, and "
+                f"epochs={epochs}; choose that many or more, or another output_dir."
+            )
+        is_finished = bool(
+            progress
+            and self.run.recorded_at() == progress.started_at
+            and len(progress.history) == epochs
+        )
+        self._agree_on(len(progress.history) if progress and not is_finished else 0)
+        if progress and is_finished:
+            if progress.started_at == self.run.started_at:
+                self.run.start_clock()
+        elif progress and path:
+            self._restore(path)
+            self.run.continue_clock(progress.started_at, progress.wall_s)
+        if self.device.is_chief and not is_finished:
+            self._tidy()
+        collectives.synchronize(self.device, self.variables)
+        if self.device.is_chief and is_finished:
+            self._remove()
+        if progress and not is_finished:
+            return progress
+        return Progress(run=self.run.name)
+
+    def save(self, progress: Progress) -> None:
+        """Saves the state after an epoch; the older one is removed afterwards.
+
+        Raises:
+            InputError: it cannot be written; the older state is still there.
+        """
+        if not self.device.is_chief:
+            return
+        progress.started_at, progress.wall_s = self.run.started_at, self.run.wall_s()
+        epoch = len(progress.history)
+        try:
+            self.folder.mkdir(exist_ok=True)
+            state = self.folder / f"ckpt-{epoch}.json"
+            files.write_text(state, json.dumps(asdict(progress)))
+            self.manager.save(checkpoint_number=epoch)
+            self._tidy()
+        except (OSError, tf.errors.OpError) as error:
+            with contextlib.suppress(OSError, InputError):
+                self._tidy()
+            reason = getattr(error, "strerror", None) or str(error.message)
+            raise files.not_written(self.folder, reason.partition("\n")[0]) from error
+
+    def _agree_on(self, epoch: int) -> None:
+        """Ends every worker unless all of them resume after the same epoch.
+
+        Restoring the variables of several workers is a collective operation, so they
+        must agree before.
+        """
+        mean = collectives.mean(self.device, float(epoch))
+        if collectives.mean(self.device, abs(epoch - mean)) > 1e-3:
+            time.sleep(FAREWELL_S)
+            raise InputError(
+                f"{self.run.chief_folder}: this worker would resume after epoch "
+                f"{epoch}, others after another one: workers on several hosts need an "
+                "output_dir that all of them share."
+            )
+
+    def _read_progress(self, path: str) -> Progress:
+        state, epoch = Path(path + ".json"), int(path.rpartition("-")[2])
+        try:
+            progress = Progress.parse(files.read_json(state), epoch)
+        except (OSError, ValueError):
+            progress = None
+        if progress is None:
+            raise _damaged(self.folder, f"{state.name} does not belong to it")
+        if progress.run != self.run.name:
+            raise InputError(
+                f"{self.folder} holds the checkpoint of the run {progress.run}: rename "
+                "its folder back, or remove it, or choose another output_dir."
+            )
+        return progress
+
+    def _restore(self, path: str) -> None:
+        restore(self.checkpoint.restore, path)
+
+    def _tidy(self) -> None:
+        """Removes the files of a process that died or failed while it saved."""
+        shutil.rmtree(_removed(self.folder), ignore_errors=True)
+        path = latest(self.folder)
+        valid = path and Path(path).name + "."
+        leftovers = ("ckpt-*", "checkpoint.tmp*", "*.unfinished")
+        for file in [file for each in leftovers for file in self.folder.glob(each)]:
+            if valid and file.name.startswith(valid):
+                continue
+            if file.is_dir():
+                shutil.rmtree(file)
+            else:
+                file.unlink()
+
+    def _remove(self) -> None:
+        """Removes the folder; a process that dies meanwhile leaves no half of it."""
+        shutil.rmtree(_removed(self.folder), ignore_errors=True)
+        self.folder.rename(_removed(self.folder))
+        shutil.rmtree(_removed(self.folder))
 
 
-def save(manager, progress, run):
-    """Saves the state after an epoch; the last one goes when this one is whole.
+def latest(folder: Path) -> str | None:
+    """Returns the path of the checkpoint in a folder; None without one.
 
     Raises:
-        InputError: it cannot be written; the last one is there still.
-    """
-    folder, number = Path(manager.directory), len(progress["history"])
-    clock = {"started_at": run.started_at, "wall_s": run.wall_s()}
-    try:
-        folder.mkdir(exist_ok=True)
-        state = folder / f"ckpt-{number}.json"  # there before the tensors are
-        files.write_text(state, json.dumps({**progress, **clock}))
-        manager.save(checkpoint_number=number)
-        _tidy(folder)
-    except (OSError, tf.errors.OpError) as error:
-        with contextlib.suppress(OSError, InputError):
-            _tidy(folder)
-        reason = getattr(error, "strerror", None) or str(error.message)
-        raise files.not_written(folder, reason.partition("\n")[0]) from None
-
-
-def latest(folder):
-    """The checkpoint that a folder holds, as TensorFlow names it; None if none.
-
-    Raises:
-        InputError: there is one, but it is not whole, or lies elsewhere: TensorFlow
-            would read, and in time delete, whatever the file ``checkpoint`` names.
+        InputError: the checkpoint is incomplete or lies elsewhere: TensorFlow would
+            read, and later delete, any path that the file ``checkpoint`` names.
     """
     if not (folder / "checkpoint").exists():
         return None
     try:
         state = tf.train.get_checkpoint_state(str(folder))
-        named = [state.model_checkpoint_path, *state.all_model_checkpoint_paths]
-        saved = tf.train.latest_checkpoint(str(folder))
+        paths = [state.model_checkpoint_path, *state.all_model_checkpoint_paths]
+        path = tf.train.latest_checkpoint(str(folder))
     except (AttributeError, ValueError, tf.errors.OpError):  # no such file, no UTF-8
-        saved = None
-    if saved is None or not all(_is_inside(folder, path) for path in named):
+        path = None
+    if path is None or not all(_is_inside(folder, Path(each)) for each in paths):
         raise _damaged(folder, "it does not hold the checkpoint that it names")
-    return saved
+    return path
 
 
-def _is_inside(folder, path):
-    path = Path(path)
+def restore(read: Callable[[str], Any], path: str) -> None:
+    """Restores a checkpoint with ``read``; all variables must match.
+
+    Raises:
+        InputError: the checkpoint is damaged or belongs to another model.
+    """
+    errors = (AssertionError, ValueError, TypeError, KeyError, IndexError, OSError)
+    try:
+        read(path).assert_existing_objects_matched()
+    except (*errors, RuntimeError, tf.errors.OpError) as error:
+        raise _damaged(Path(path).parent, "it does not fit the model") from error
+
+
+def _is_inside(folder: Path, path: Path) -> bool:
     return path.parent == folder and bool(re.fullmatch(r"ckpt-[1-9][0-9]*", path.name))
 
 
-def _progress_of(saved, run):
-    """What was saved beside a checkpoint, once it is sure that it belongs there."""
-    path, number = Path(saved + ".json"), int(saved.rpartition("-")[2])
-    try:
-        progress = files.read_json(path)
-    except (OSError, ValueError):
-        progress = None
-    if not _is_progress(progress, number):
-        raise _damaged(path.parent, f"{path.name} is not what belongs to it")
-    if progress["run"] != run.name:
-        raise InputError(
-            f"{path.parent} holds the checkpoint of the run {progress['run']}: give "
-            "its folder that name again, or remove it, or give another output_dir."
-        )
-    return progress
-
-
-def _is_progress(progress, number):
-    if not isinstance(progress, dict) or set(progress) != set(KEYS):
-        return False
-    if not all(isinstance(progress[key], kind) for key, kind in KEYS.items()):
-        return False
-    history, lists = progress["history"], (progress["epoch_s"], progress["steady"])
-    numbered = [row.get("epoch") for row in history if isinstance(row, dict)]
-    numbers = [value for some in lists for value in some]
-    numbers += [v for row in history if isinstance(row, dict) for v in row.values()]
-    return (
-        numbered == list(range(1, number + 1))
-        and len(history) == len(progress["epoch_s"]) == number
-        and len(progress["steady"]) == 3
-        and all("loss" in row for row in history)
-        and all(type(value) in (int, float) for value in numbers)
-    )
-
-
-def _restore(checkpoint, saved):
-    try:
-        checkpoint.restore(saved).assert_existing_objects_matched()
-    except Exception:  # TensorFlow has a dozen ways to say it
-        raise _damaged(Path(saved).parent, "it does not fit the model") from None
-
-
-def _damaged(folder, what):
+def _damaged(folder: Path, reason: str) -> InputError:
     return InputError(
-        f"{folder} is damaged ({what}): copy it again, or remove it to train anew."
+        f"{folder} is damaged ({reason}): copy it again, or remove it to train from "
+        "scratch."
     )
 
 
-def _tidy(folder):
-    """Removes what a process left behind that died, or failed, while it saved."""
-    shutil.rmtree(_removed(folder), ignore_errors=True)
-    saved = latest(folder)
-    kept = saved and Path(saved).name + "."
-    for path in [*folder.glob("ckpt-*"), *folder.glob("checkpoint.tmp*")]:
-        if kept and path.name.startswith(kept):
-            continue
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
-
-
-def _remove(folder):
-    """Removes a folder; whoever dies half way leaves it under another name."""
-    shutil.rmtree(_removed(folder), ignore_errors=True)
-    folder.rename(_removed(folder))
-    shutil.rmtree(_removed(folder))
-
-
-def _removed(folder):
+def _removed(folder: Path) -> Path:
     return folder.with_name(f"{folder.name}.removed")

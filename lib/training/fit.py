@@ -1,34 +1,50 @@
-"""Train a model: progress, checkpoints that resume, throughput."""
+"""Train a model: compile, batches, epochs, evaluation, checkpoints and a log."""
+
+from __future__ import annotations
 
 import math
 import statistics
 import time
-from dataclasses import dataclass
+from collections.abc import Callable, Sized
+from contextlib import nullcontext
+from typing import Any
 
 import numpy as np
 
-from lib import files
 from lib.errors import InputError
-from lib.hardware import collectives, device, workers
+from lib.files import RunLog
+from lib.hardware import collectives
+from lib.hardware.device import Device
 from lib.hardware.tensorflow import tf
-from lib.training import checkpoints, pipeline
+from lib.hardware.workers import scale_rate
+from lib.models.optimizers import make_adam
+from lib.training import pipeline
+from lib.training.checkpoints import Checkpoints, Progress
+from lib.training.schedule import Plan, Schedule
 
-FAREWELL_S = 3  # before a worker ends, so that the others hear what it said last
+Metrics = dict[str, float]
+
 LOG_EVERY = 100  # steps between two lines of the log inside an epoch
-STUCK_STEPS = 100  # that a loss must stay the same for
-COARSE = 2.0**-9  # what it may change by, of its size, to count as the same
-ROUNDING = 2.0**-22  # of a mean in float32, for every loss in it
+STUCK_STEPS = 100  # steps with the same loss that count as stuck
+COARSE = 2.0**-9  # relative difference of two losses that count as the same
+ROUNDING = 2.0**-22  # relative rounding error of a float32 mean, per loss in it
 
 
-def set_seed(seed):
-    """Seeds TensorFlow and, where it can, makes its operations deterministic."""
+def set_seed(seed: int) -> None:
+    """Seeds TensorFlow and makes its operations deterministic (from 2.9 on).
+
+    Raises:
+        InputError: the seed is not a whole number from 0 to 1048575.
+    """
+    if type(seed) is not int or not 0 <= seed < 2**20:
+        raise InputError(f"seed={seed!r}: allowed are whole numbers from 0 to 1048575.")
     tf.random.set_seed(seed)
     if hasattr(tf.config.experimental, "enable_op_determinism"):  # TensorFlow 2.9
         tf.config.experimental.enable_op_determinism()
 
 
-def milliseconds(function, repeats=5):
-    """Median time of a call that returns tensors; its first call is not counted."""
+def time_ms(function: Callable[[], Any], repeats: int = 5) -> float:
+    """Median milliseconds of a call that returns tensors, without the first call."""
     times = []
     for _ in range(repeats + 1):
         started = time.perf_counter()
@@ -38,140 +54,144 @@ def milliseconds(function, repeats=5):
 
 
 def fit(
-    model,
-    take,
-    n_examples,
-    run,
-    batch_size,
-    epochs,
-    seed=0,
-    steps_per_epoch=0,
-    static=True,
-    evaluate=None,
-    reshuffle=True,
-    evaluate_every=1,
-    validate=None,
-):
-    """Trains a compiled model with ``model.fit``; resumes a run that was cut off.
+    model: tf.keras.Model,
+    examples: Sized,
+    schedule: Schedule,
+    device: Device,
+    run: Any = None,
+    evaluate: Callable[[], Metrics] | None = None,
+    validate: Callable[[], Metrics] | None = None,
+    verbose: bool = True,
+) -> tuple[list[Metrics], dict[str, Any]]:
+    """Compiles and trains a model; resumes an interrupted run.
 
-    After every epoch: evaluation, where one is due, a checkpoint in ``ckpt/``
-    (TensorFlow's format), a line in the log and on the screen (see
-    ``lib.training.fit``). A run that was cut off, at whatever moment, goes on after its
-    last whole epoch and ends as an unbroken one would have.
+    With a run, every epoch ends with a checkpoint in ``ckpt/`` and a line in the log
+    (see ``Monitor``), and an interrupted run resumes after its last complete epoch and
+    ends like an unbroken one. Without a run nothing is written.
 
     Args:
-        model: a compiled Keras model.
-        take, n_examples: the training examples, see ``pipeline.batches``.
-        run: ``lib.records.run.Run``; its folder takes ``ckpt/`` and the log.
-        batch_size, epochs, seed, steps_per_epoch, static, reshuffle: see ``pipeline``;
-            of several workers ``batch_size`` is that of all together.
-        evaluate: ``evaluate() -> {metric: value}``, called after the last epoch and
-            after every ``evaluate_every``-th; on every worker, so that all of them run
-            the same graphs.
+        model: a model of ``lib.models``, with ``example_reader`` and ``training_loss``.
+        examples: the training examples that ``model.example_reader`` takes.
+        schedule: batches, epochs and learning rate.
+        device: the result of ``select_device``.
+        run: a ``lib.records.run.Run``; its folder takes the checkpoints and the log.
+        evaluate: called after the last epoch and every ``schedule.evaluate_every``
+            epochs; on every worker, so that all of them run the same graphs.
         validate: the same for cheap metrics; called after every epoch.
-
-    With ``compile(steps_per_execution=N)`` Keras hears of every N-th step only, and an
-    epoch is cut to a multiple of N steps; below, such a group counts as one step.
+        verbose: False prints nothing.
 
     Returns:
-        ``(history, timing)`` as ``result.json`` holds them: one dict an epoch, its loss
-        the mean over all workers; and the time of the first step (which compiles),
-        training seconds, examples per second and milliseconds a step without the first
-        step (if there were others), seconds an epoch (evaluation not counted), and how
-        many times the training step was traced to a graph.
+        ``(history, timing)``, as ``result.json`` holds them: one dict an epoch, with
+        the mean loss over all workers; and the seconds of the first call, of training
+        and of each epoch, examples per second and milliseconds a step without the first
+        call.
 
     Raises:
-        InputError: too few examples for a batch; the loss is lost (see
-            ``lib.training.fit``); the run's folder cannot be written, is at work in
-            another process, or holds what is not this run's; workers would resume after
-            different epochs. The last checkpoint stays.
+        InputError: too few examples for a batch; the loss is not finite or stuck; the
+            run's folder cannot be written, is in use by another process or holds
+            another run; workers would resume after different epochs. The last
+            checkpoint stays.
     """
-    team = workers.current()
-    own_loop = team.engine == "tensorflow"
-    group = 1 if own_loop else steps_per_execution(model)
-    steps = pipeline.count_steps(n_examples, batch_size, steps_per_epoch, static)
-    if steps < group:
-        raise InputError(
-            f"steps_per_execution={group}: an epoch has {steps} steps; give that "
-            "or less."
-        )
-    steps -= steps % group
-    schedule = Schedule(epochs, steps, group, batch_size, n_examples)
-    device.set_loop_size(group)
-    with files.RunLog(run.folder / f"train_{run.device_id}.log") as log:
-        make_variables(model, take)
-        checkpoint = tf.train.Checkpoint(model=model, optimizer=model.optimizer)
-        assert checkpoint.save_counter is not None  # made now, by all workers together
+    read, plan = model.example_reader(examples), schedule.plan(len(examples), device)
+    model.rank = device.rank
+    rate = scale_rate(schedule.learning_rate, schedule.rate_scaling, device.workers)
+    optimizer = make_adam(rate, schedule.epochs * plan.steps, schedule.decay)
+    model.compile(
+        optimizer=device.scale(optimizer),
+        loss=model.training_loss,
+        steps_per_execution=plan.steps_per_call,
+    )
+    make_variables(model, read)
+    log_path = run and run.folder / f"train_{run.device_id}.log"
+    with RunLog(log_path) if run else nullcontext() as log:
 
-        def agree(done):
-            _agree(done, run.chief_folder)
+        def report(line: str, on_screen: bool = True) -> None:
+            if verbose and on_screen:
+                print(line, flush=True)
+            if log:
+                log.write(line)
 
-        def wait():
-            collectives.synchronize(model.trainable_variables)
-
-        manager, progress = checkpoints.resume(run, checkpoint, epochs, agree, wait)
-        done = len(progress["history"])
+        store = Checkpoints(run, model, device) if run else None
+        progress = store.resume(schedule.epochs) if store else Progress()
+        done = len(progress.history)
         if done:
-            print(f"resumed after epoch {done} of {epochs}")
-            log.write(f"resumed after epoch {done} of {epochs}")
-        else:
+            report(f"resumed after epoch {done} of {schedule.epochs}")
+        elif log:
             log.clear()
-        if done < epochs:
-            dataset = pipeline.batches(
-                take, n_examples, batch_size, range(done, epochs), seed, steps, static,
-                reshuffle,
-            )  # fmt: skip
-
-            def judged(epoch):
-                due = epoch == epochs or epoch % evaluate_every == 0
-                found = validate() if validate else {}
-                return {**found, **(evaluate() if evaluate and due else {})}
-
-            bookkeeper = Bookkeeper(run, progress, manager, judged, log, schedule)
-            if own_loop:
-                rest = range(done, epochs)
-                traced = collectives.fit(model, dataset, rest, steps, bookkeeper)
-            else:
-                counted = _count_traces(model)
-                model.fit(
-                    dataset,
-                    initial_epoch=done,
-                    epochs=epochs,
-                    steps_per_epoch=steps,
-                    callbacks=[bookkeeper],
-                    shuffle=False,  # the dataset is
-                    verbose=0,
-                )
-                traced = len(counted)
-            progress["traced_graphs"] += traced
-    return progress["history"], _timing(progress, schedule, team.size)
+        if done < schedule.epochs:
+            metrics = _schedule_metrics(schedule, evaluate, validate)
+            save = store.save if store else None
+            monitor = Monitor(plan, device, progress, metrics, report, save)
+            _run_epochs(model, read, plan, range(done, schedule.epochs), monitor)
+    return progress.history, _summarise_timing(progress, plan, device.workers)
 
 
-def _agree(done, folder):
-    """Ends every worker unless all of them go on after the same epoch."""
-    mean = collectives.mean(float(done))
-    if collectives.mean(abs(done - mean)) > 1e-3:  # the same number for all workers
-        time.sleep(FAREWELL_S)
-        raise InputError(
-            f"{folder}: this worker would go on after epoch {done}, others after "
-            "another one: workers on several hosts need an output_dir that all of them "
-            "share."
-        )
+def make_variables(model: tf.keras.Model, read: Callable[[Any], Any]) -> None:
+    """Creates all variables of a compiled model, so that a checkpoint can fill them.
+
+    Args:
+        model: a compiled model; one example is passed through it.
+        read: ``read(index) -> (inputs, targets)``, see ``pipeline.batches``.
+    """
+    inputs, _ = read(tf.constant([0]))
+    model(inputs)
+    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
+    if hasattr(optimizer, "build"):  # Keras 3; Keras 2.6 creates its slots later
+        model.optimizer.build(model.trainable_variables)
 
 
-def _timing(progress, schedule, n_workers):
-    """What ``fit`` returns of the time, for ``result.json``."""
-    examples, steps, seconds = progress["steady"]
+def _run_epochs(
+    model: tf.keras.Model,
+    read: Callable[[Any], Any],
+    plan: Plan,
+    epochs: range,
+    monitor: Monitor,
+) -> None:
+    """Trains the given epochs, by Keras or by the loop for TensorFlow workers."""
+    device = monitor.device
+    dataset = pipeline.batches(read, plan, epochs, device)
+    if device.engine == "tensorflow":
+        collectives.fit(model, dataset, epochs, plan.steps, monitor)
+        return
+    device.set_loop_size(plan.steps_per_call)
+    model.fit(
+        dataset,
+        initial_epoch=epochs.start,
+        epochs=epochs.stop,
+        steps_per_epoch=plan.steps,
+        callbacks=[monitor],
+        shuffle=False,  # the dataset is shuffled
+        verbose=0,
+    )
+
+
+def _schedule_metrics(
+    schedule: Schedule,
+    evaluate: Callable[[], Metrics] | None,
+    validate: Callable[[], Metrics] | None,
+) -> Callable[[int], Metrics]:
+    """Returns ``metrics(epoch)``, which validates and evaluates where that is due."""
+
+    def metrics(epoch: int) -> Metrics:
+        is_due = epoch == schedule.epochs or epoch % schedule.evaluate_every == 0
+        validated = validate() if validate else {}
+        return {**validated, **(evaluate() if evaluate and is_due else {})}
+
+    return metrics
+
+
+def _summarise_timing(progress: Progress, plan: Plan, n_workers: int) -> dict[str, Any]:
+    """The timing of a run, for ``result.json``."""
+    examples, steps, seconds = progress.steady
     if not steps:  # the first call was the only one
-        steps, seconds = schedule.group, progress["first_step_s"]
-        examples = schedule.examples(0, steps)
+        steps, seconds = plan.steps_per_call, progress.first_step_s
+        examples = plan.count_examples(0, plan.steps_per_call)
     timing = {
-        "first_step_s": progress["first_step_s"],
-        "train_s": round(sum(progress["epoch_s"]), 3),
+        "first_step_s": progress.first_step_s,
+        "train_s": round(sum(progress.epoch_s), 3),
         "examples_per_second": round(examples / seconds, 1),
         "ms_per_step": round(1000 * seconds / steps, 3),
-        "epoch_s": progress["epoch_s"],
-        "traced_graphs": progress["traced_graphs"],
+        "epoch_s": progress.epoch_s,
     }
     if n_workers > 1:
         per_worker = timing["examples_per_second"] / n_workers
@@ -179,241 +199,193 @@ def _timing(progress, schedule, n_workers):
     return timing
 
 
-def steps_per_execution(model):
-    """How many steps a compiled Keras model takes in one call."""
-    steps = getattr(model, "steps_per_execution", None)  # Keras 3
-    return int(model._steps_per_execution if steps is None else steps)
+class Monitor(tf.keras.callbacks.Callback):
+    """Measures, logs, checks, evaluates and saves, in this order, as one callback.
 
+    Timed is training alone, with the input pipeline: from the start of an epoch to the
+    end of its last step, without evaluation and checkpoint. The first call of a process
+    (one step, or ``steps_per_call`` of them) compiles; it is timed apart, as
+    ``first_step_s``, and neither its examples nor its seconds count in a rate. The
+    examples of all workers count together.
 
-def _count_traces(model):
-    """A list that gets an entry whenever the training step is traced."""
-    traced, train_step = [], type(model).train_step
-
-    def counted(data):
-        traced.append(1)
-        return train_step(model, data)
-
-    model.train_step = counted
-    return traced
-
-
-def make_variables(model, take):
-    """Makes all variables of a compiled model, so that a checkpoint can fill them.
-
-    Args:
-        model: a compiled Keras model; one example runs through it.
-        take: ``take(index) -> (inputs, targets)``, as ``fit`` has it.
-    """
-    inputs, _ = take(tf.constant([0]))
-    model(inputs)
-    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
-    if hasattr(optimizer, "build"):  # Keras 3; Keras 2.6 fills its slots later
-        model.optimizer.build(model.trainable_variables)
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """How much a run trains.
-
-    Attributes:
-        epochs: of the run.
-        steps: an epoch.
-        group: steps that Keras takes in one call.
-        batch_size: examples a step, of all workers together.
-        n_examples: that there are; the last batch of an epoch may be smaller.
-    """
-
-    epochs: int
-    steps: int
-    group: int
-    batch_size: int
-    n_examples: int
-
-    def examples(self, first, last):
-        """How many examples the steps ``first + 1`` to ``last`` of an epoch hold."""
-        seen = [min(step * self.batch_size, self.n_examples) for step in (first, last)]
-        return seen[1] - seen[0]
-
-
-class Bookkeeper(tf.keras.callbacks.Callback):
-    """One Keras callback for all of it, so that the order is plain.
-
-    What is timed is training alone, input pipeline included: from the start of an epoch
-    to the end of its last step, without evaluation and checkpoint. The first call of a
-    process, one step or a group of them, compiles; it is timed apart
-    (``first_step_s``), and neither its examples nor its seconds count in a rate. The
-    examples of several workers count together.
-
-    The log has one line an epoch, which is on the screen too. Two blanks divide its
-    fields; each is a name, a blank and a value, for example::
+    The log and the screen get one line an epoch. Two blanks separate its fields; each
+    is a name, a blank and a value, for example::
 
         epoch 1/8  loss 10.3215  hr_at_20 0.0102  examples/s 2640  ms/step 48.485  ...
 
-    ``examples/s`` and ``ms/step`` are those of the epoch, and ``NA`` where its only
-    call was the first one, as in the first epoch of MF. ``first_step_s`` is in the line
-    of the epoch that the first call belongs to; ``epoch_s``, the last field, is the
-    epoch's seconds, first call included. Inside an epoch a line ``step <steps> of epoch
-    <epoch>/<epochs>`` with the same fields comes every ``LOG_EVERY`` steps, about the
-    steps since the one before.
+    ``examples/s`` and ``ms/step`` are ``NA`` in an epoch that consists of the first
+    call only, such as the first epoch of MF. ``first_step_s`` appears in the epoch of
+    the first call; ``epoch_s``, the last field, includes that call. Inside an epoch the
+    log has a line ``step <step> of epoch <epoch>/<epochs>`` every ``LOG_EVERY`` steps.
 
     Args:
-        run: a ``lib.records.run.Run``.
-        progress, manager: what ``checkpoints.resume`` returned; the first is changed.
-        evaluate: ``evaluate(epoch) -> {metric: value}``, called after every epoch, on
-            every worker.
-        log: a ``lib.files.RunLog``.
-        schedule: a ``Schedule``.
+        plan: the steps of an epoch.
+        device: the worker's device.
+        progress: the state after the last epoch; updated.
+        metrics: ``metrics(epoch)``, called after every epoch, on every worker.
+        report: ``report(line, on_screen)``.
+        save: called with the progress after every epoch; may be None.
     """
 
-    def __init__(self, run, progress, manager, evaluate, log, schedule):
+    def __init__(
+        self,
+        plan: Plan,
+        device: Device,
+        progress: Progress,
+        metrics: Callable[[int], Metrics],
+        report: Callable[..., None],
+        save: Callable[[Progress], None] | None,
+    ) -> None:
         super().__init__()
-        self.run, self.progress, self.manager = run, progress, manager
-        self.evaluate, self.log, self.schedule = evaluate, log, schedule
-        history = progress["history"]
-        self.watch = Watch(history[0]["loss"] if history else None)
-        self.measuring = False  # not before the first call, which compiles, is over
+        self.plan, self.device, self.progress = plan, device, progress
+        self.metrics, self.report, self.save = metrics, report, save
+        history = progress.history
+        self.check = LossCheck(history[0]["loss"] if history else None)
+        self.is_compiled = False  # True after the first call
+        self.step = self.first_counted = self.logged_step = 0
+        self.epoch_started = self.counted_from = self.logged_at = 0.0
+        self.first_step_s: float | None = None
 
-    def on_epoch_begin(self, epoch, logs=None):
+    @property
+    def epoch(self) -> int:
+        """The number of the current epoch, from 1."""
+        return len(self.progress.history) + 1
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         self.epoch_started = self.counted_from = self.logged_at = time.time()
         self.step = self.first_counted = self.logged_step = 0
         self.first_step_s = None
-        self.watch.new_epoch()
+        self.check.start_epoch()
 
-    def on_train_batch_end(self, batch, logs=None):
-        self.step += self.schedule.group
-        fault = self.watch.fault(float(logs["loss"]), self.schedule.group)
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        self.step += self.plan.steps_per_call
+        fault = self.check.find_fault(float(logs["loss"]), self.plan.steps_per_call)
         if fault:
             self._stop(f"the loss {fault} at step {self.step}")
-        if not self.measuring:
-            self.measuring = True
+        if not self.is_compiled:
+            self.is_compiled = True
             self.counted_from = self.logged_at = time.time()
             self.first_counted = self.logged_step = self.step
             self.first_step_s = round(self.counted_from - self.epoch_started, 3)
-            self.progress["first_step_s"] = self.first_step_s
-        elif (
-            self.step // LOG_EVERY > self.logged_step // LOG_EVERY
-            and self.step < self.schedule.steps
-        ):
+            self.progress.first_step_s = self.first_step_s
+            return
+        is_due = self.step // LOG_EVERY > self.logged_step // LOG_EVERY
+        if is_due and self.step < self.plan.steps:
             now = time.time()
             fields = {"loss": f"{logs['loss']:.6f}"}
             fields.update(self._speed(self.logged_step, now - self.logged_at))
             self.logged_at, self.logged_step = now, self.step
-            self.log.write(_line(f"step {self.step} of {self._epoch()}", fields))
+            head = f"step {self.step} of {self._epoch_label()}"
+            self.report(_join_fields(head, fields), on_screen=False)
 
-    def _speed(self, first, seconds):
-        """The fields of the speed from step ``first`` of the epoch until now."""
-        if self.step == first:
-            return {"examples/s": "NA", "ms/step": "NA"}
-        examples = self.schedule.examples(first, self.step)
-        pace = 1000 * seconds / (self.step - first)
-        return {"examples/s": f"{examples / seconds:.0f}", "ms/step": f"{pace:.3f}"}
-
-    def _epoch(self):
-        return f"epoch {self.epoch}/{self.schedule.epochs}"
-
-    def _stop(self, what):
-        """Ends the training; the checkpoint of the last epoch stays as it is."""
-        rate = self.model.optimizer.learning_rate
-        if callable(rate):  # a schedule, in Keras 2.6
-            rate = rate(self.model.optimizer.iterations)
-        dtype = getattr(self.model, "matmul_dtype", "float32")
-        kept = f"epoch {self.epoch - 1} is kept" if self.epoch > 1 else "none yet"
-        sentence = (
-            f"{what} of epoch {self.epoch}, with learning rate {float(rate):.3g} and "
-            f"matrix products in {dtype}: lower learning_rate, or use "
-            f'precision_mode="must_keep_origin_dtype" (checkpoint: {kept}).'
-        )
-        self.log.write(sentence)
-        raise InputError(sentence)
-
-    @property
-    def epoch(self):
-        return len(self.progress["history"]) + 1
-
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         now = time.time()
         seconds, counted = now - self.epoch_started, now - self.counted_from
         for weight in self.model.trainable_variables:
             if not np.isfinite(tf.convert_to_tensor(weight).numpy()).all():
-                self._stop("weights are not finite any more at the end")
-        row = {"epoch": self.epoch, "loss": collectives.mean(float(logs["loss"]))}
-        row.update(self.evaluate(self.epoch))  # by all workers: no graph runs on one
+                self._stop("weights are not finite at the end")
+        loss = collectives.mean(self.device, float(logs["loss"]))
+        row: Metrics = {"epoch": self.epoch, "loss": loss, **self.metrics(self.epoch)}
         fields = {key: f"{value:.4f}" for key, value in row.items() if key != "epoch"}
         fields.update(self._speed(self.first_counted, counted))
         if self.first_step_s is not None:
             fields["first_step_s"] = f"{self.first_step_s:.3f}"
-        line = _line(self._epoch(), {**fields, "epoch_s": f"{seconds:.3f}"})
-        print(line, flush=True)
-        self.log.write(line)
-        self._keep(row, seconds, counted)
+        fields["epoch_s"] = f"{seconds:.3f}"
+        self.report(_join_fields(self._epoch_label(), fields))
+        self._update_progress(row, seconds, counted)
 
-    def _keep(self, row, seconds, counted):
-        """Adds an epoch to the progress; the first worker saves it."""
+    def _update_progress(self, row: Metrics, seconds: float, counted: float) -> None:
         steps = self.step - self.first_counted
         if steps:
-            examples = self.schedule.examples(self.first_counted, self.step)
-            steady = zip(self.progress["steady"], (examples, steps, counted))
-            self.progress["steady"] = [before + new for before, new in steady]
-        self.progress["history"].append(row)
-        self.progress["epoch_s"].append(round(seconds, 3))
-        if workers.current().rank == 0:
-            checkpoints.save(self.manager, self.progress, self.run)
+            examples = self.plan.count_examples(self.first_counted, self.step)
+            added = (examples, steps, counted)
+            self.progress.steady = [
+                before + new for before, new in zip(self.progress.steady, added)
+            ]
+        self.progress.history.append(row)
+        self.progress.epoch_s.append(round(seconds, 3))
+        if self.save:
+            self.save(self.progress)
+
+    def _speed(self, first: int, seconds: float) -> dict[str, str]:
+        """The fields for the speed from step ``first`` of the epoch until now."""
+        if self.step == first:
+            return {"examples/s": "NA", "ms/step": "NA"}
+        examples = self.plan.count_examples(first, self.step)
+        pace = 1000 * seconds / (self.step - first)
+        return {"examples/s": f"{examples / seconds:.0f}", "ms/step": f"{pace:.3f}"}
+
+    def _epoch_label(self) -> str:
+        return f"epoch {self.epoch}/{self.plan.schedule.epochs}"
+
+    def _stop(self, fault: str) -> None:
+        """Ends the training; the checkpoint of the last epoch stays."""
+        rate = self.model.optimizer.learning_rate
+        if callable(rate):  # a schedule, in Keras 2.6
+            rate = rate(self.model.optimizer.iterations)
+        dtype = getattr(self.model, "matmul_dtype", "float32")
+        saved = f"of epoch {self.epoch - 1}" if self.epoch > 1 and self.save else "none"
+        sentence = (
+            f"{fault} of epoch {self.epoch}, with learning rate {float(rate):.3g} and "
+            f"matrix products in {dtype}: lower learning_rate, or use "
+            f'precision_mode="must_keep_origin_dtype" (checkpoint: {saved}).'
+        )
+        self.report(sentence, on_screen=False)
+        raise InputError(sentence)
 
 
-def _line(head, fields):
+def _join_fields(head: str, fields: dict[str, str]) -> str:
     return "  ".join([head, *(f"{name} {value}" for name, value in fields.items())])
 
 
-class Watch:
-    """Looks at the mean loss of an epoch so far, which is what Keras tells, each step.
+class LossCheck:
+    """Detects a training loss that has become NaN, infinite or stuck at one value.
 
-    A loss is lost where
+    A loss is *stuck* if it stays the same for ``STUCK_STEPS`` steps and is higher than
+    the first loss of the run. Arithmetic that saturates instead of overflowing to
+    infinity, such as float16 on an Ascend 910 at 65504, keeps such a loss, and so do
+    weights that have diverged. A frozen model stays at its first loss and a trained one
+    below it: neither is stuck.
 
-    - it is not finite: a NaN or an infinity stays in the mean; or
-    - it is *stuck*: for ``STUCK_STEPS`` steps, each step's loss was the same number,
-      and a higher one than the loss that the run began with. Arithmetic that saturates
-      instead of reaching infinity, as an Ascend 910's does at 65504 in float16, holds
-      on to such a number, and so do weights that have run away.
-
-    A frozen model stays at the loss that it began with and a finished one below it:
-    neither is stuck. Each step's loss is the difference of two means, so "the same" is
-    as fine as their rounding lets it be; where that is more than ``COARSE`` of the loss
-    (some 8,000 steps into an epoch), nothing counts as the same.
+    Keras reports the mean of the epoch so far, so the loss of a call is the difference
+    of two means and is as exact as their rounding. Where that exceeds ``COARSE`` of the
+    loss (after some 8,000 calls in an epoch), no two losses count as the same.
 
     Args:
-        first: the loss that the run began with, where it was resumed.
+        first: the first loss of a resumed run.
     """
 
-    def __init__(self, first=None):
-        self._first, self._same = first, 0
-        self._level = math.inf, 0.0  # the loss that others are compared with; rounding
-        self.new_epoch()
+    def __init__(self, first: float | None = None) -> None:
+        self._first, self._same_steps = first, 0
+        self._level, self._level_error = math.inf, 0.0  # the loss to compare with
+        self.start_epoch()
 
-    def new_epoch(self):
-        self._looks, self._mean = 0, 0.0
+    def start_epoch(self) -> None:
+        """Begins a new mean."""
+        self._calls, self._mean = 0, 0.0
 
-    def fault(self, mean, steps=1):
-        """What is wrong with the loss, in a few words; None where nothing is.
+    def find_fault(self, mean: float, steps: int = 1) -> str | None:
+        """Describes a fault of the loss in a few words; None if there is none.
 
         Args:
-            mean: of the losses of this epoch.
-            steps: since the last look.
+            mean: the mean loss of the epoch so far.
+            steps: steps since the last call.
         """
         if not math.isfinite(mean):
             return f"is {mean}"
-        self._looks += 1
-        loss = self._looks * mean - (self._looks - 1) * self._mean
+        self._calls += 1
+        loss = self._calls * mean - (self._calls - 1) * self._mean
         self._mean = mean
         if self._first is None:
             self._first = loss
-        rounding = ROUNDING * self._looks * abs(mean)
-        level, of_level = self._level
-        fine = rounding <= COARSE * abs(loss)
-        if fine and abs(loss - level) <= rounding + of_level:
-            self._same += steps
+        error = ROUNDING * self._calls * abs(mean)
+        is_exact = error <= COARSE * abs(loss)
+        if is_exact and abs(loss - self._level) <= error + self._level_error:
+            self._same_steps += steps
         else:
-            self._level, self._same = (loss, rounding if fine else 0.0), 0
-        higher = loss > self._first + COARSE * abs(self._first)
-        if higher and self._same >= STUCK_STEPS:
-            return f"is stuck at {loss:g} for {self._same} steps"
+            self._level, self._level_error = loss, error if is_exact else 0.0
+            self._same_steps = 0
+        is_higher = loss > self._first + COARSE * abs(self._first)
+        if is_higher and self._same_steps >= STUCK_STEPS:
+            return f"is stuck at {loss:g} for {self._same_steps} steps"
         return None

@@ -1,0 +1,146 @@
+"""Training schedules: batches, steps and epochs of a run, and its learning rate."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from lib.errors import InputError, check_choice
+from lib.hardware.device import Device
+from lib.hardware.workers import RATE_SCALINGS
+
+DECAYS = ("constant", "cosine")
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How a model is trained.
+
+    Attributes:
+        batch_size: examples a step, over all workers together.
+        epochs: passes over the training examples.
+        learning_rate: initial rate of Adam, for one worker.
+        decay: course of the learning rate, ``"constant"`` or ``"cosine"``.
+        rate_scaling: ``"none"``, ``"sqrt"`` or ``"linear"`` in the number of workers.
+        steps_per_epoch: steps an epoch; 0 for all of its batches.
+        steps_per_execution: steps in one call of the compiled loop; 0 for an epoch.
+        static: True drops the last partial batch, so that every step has one shape.
+        reshuffle: False repeats the batches of the first epoch in every epoch.
+        evaluate_every: epochs from one evaluation to the next; the last epoch has one.
+        seed: of the order of the examples.
+
+    Raises:
+        InputError: a value is not allowed.
+    """
+
+    batch_size: int = 128
+    epochs: int = 1
+    learning_rate: float = 0.001
+    decay: str = "constant"
+    rate_scaling: str = "none"
+    steps_per_epoch: int = 0
+    steps_per_execution: int = 1
+    static: bool = True
+    reshuffle: bool = True
+    evaluate_every: int = 1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        lowest = {"batch_size": 1, "epochs": 1, "evaluate_every": 1}
+        for name in (*lowest, "steps_per_epoch", "steps_per_execution", "seed"):
+            value = getattr(self, name)
+            if type(value) is not int or not lowest.get(name, 0) <= value < 2**31:
+                raise InputError(
+                    f"{name}={value!r}: allowed are whole numbers from "
+                    f"{lowest.get(name, 0)} on."
+                )
+        if not 0 < self.learning_rate < math.inf:
+            raise InputError(f"learning_rate={self.learning_rate}: choose one above 0.")
+        check_choice("schedule", self.decay, DECAYS)
+        check_choice("rate_scaling", self.rate_scaling, RATE_SCALINGS)
+
+    @classmethod
+    def from_parameters(cls, parameters: Mapping[str, Any]) -> Schedule:
+        """Takes the fields from a notebook's parameters; ``schedule`` is the decay."""
+        values = {**parameters, "decay": parameters.get("schedule", cls.decay)}
+        names = [field.name for field in fields(cls)]
+        return cls(**{name: values[name] for name in names if name in values})
+
+    def plan(self, n_examples: int, device: Device | None = None) -> Plan:
+        """Counts the steps for a number of training examples.
+
+        Args:
+            n_examples: the number of training examples.
+            device: several TensorFlow workers take one step a call; other devices take
+                ``steps_per_execution``.
+
+        Raises:
+            InputError: an epoch has fewer batches than the schedule asks for, or
+                several workers would share a partial batch.
+        """
+        if device and device.workers > 1 and not self.static:
+            raise InputError(
+                f"static=False: {device.workers} workers cannot share the last partial "
+                "batch; set static=True."
+            )
+        steps = count_steps(
+            n_examples, self.batch_size, self.steps_per_epoch, self.static
+        )
+        call = self.steps_per_execution or steps
+        if device and device.engine == "tensorflow":
+            call = 1
+        if steps < call:
+            raise InputError(
+                f"steps_per_execution={call}: an epoch has {steps} steps; choose "
+                f"{steps} or fewer."
+            )
+        return Plan(self, n_examples, steps - steps % call, call)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A schedule for a given number of examples.
+
+    Attributes:
+        schedule: the ``Schedule``.
+        n_examples: training examples; the last batch of an epoch may be partial.
+        steps: steps an epoch, a multiple of ``steps_per_call``.
+        steps_per_call: steps in one call of the compiled loop. Keras reports once a
+            call.
+    """
+
+    schedule: Schedule
+    n_examples: int
+    steps: int
+    steps_per_call: int
+
+    def count_examples(self, first: int, last: int) -> int:
+        """Counts the examples of the steps ``first + 1`` to ``last`` of an epoch."""
+        size = self.schedule.batch_size
+        return min(last * size, self.n_examples) - min(first * size, self.n_examples)
+
+
+def count_steps(
+    n_examples: int, batch_size: int, steps_per_epoch: int = 0, static: bool = True
+) -> int:
+    """Counts the steps of an epoch.
+
+    Args:
+        n_examples: the number of training examples.
+        batch_size: examples a step.
+        steps_per_epoch: batches an epoch; 0 for all.
+        static: True drops the last partial batch.
+
+    Raises:
+        InputError: an epoch has fewer batches than ``steps_per_epoch``, or none.
+    """
+    whole = n_examples // batch_size if static else math.ceil(n_examples / batch_size)
+    if whole < max(steps_per_epoch, 1):
+        raise InputError(
+            f"batch_size={batch_size}, steps_per_epoch={steps_per_epoch}: {n_examples} "
+            f"examples make {whole} batches an epoch; choose a smaller batch_size or "
+            "steps_per_epoch."
+        )
+    return steps_per_epoch or whole
