@@ -198,7 +198,7 @@ def select_device(
             raise InputError(
                 f"{name}={value!r}: choose a whole number, {lowest} or more."
             )
-    options = LaunchOptions.from_mapping(launch_options or {})
+    options = LaunchOptions(**(launch_options or {}))
     settings = options.settings(precision_mode)
     arguments = {
         "device": device,
@@ -216,7 +216,7 @@ def select_device(
     elif _opened_npu:
         _refuse_other_arguments(arguments)
     notes += [
-        f"{name}: not applicable without an NPU" for name in options.switched_on()
+        f"{name}: not applicable without an NPU" for name in options.asked_for()
     ]
     processor = _open_processor(device, precision_mode, threads, notes)
     return _add_precision_notes(replace(processor, fallback=fallback), loss_scale)

@@ -10,8 +10,7 @@ from typing import Any
 from lib.errors import InputError, check_choice
 from lib.hardware.device import Device
 from lib.hardware.workers import RATE_SCALINGS
-
-DECAYS = ("constant", "cosine")
+from lib.models.optimizers import SCHEDULES
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,7 @@ class Schedule:
                 )
         if not 0 < self.learning_rate < math.inf:
             raise InputError(f"learning_rate={self.learning_rate}: choose one above 0.")
-        check_choice("schedule", self.decay, DECAYS)
+        check_choice("schedule", self.decay, SCHEDULES)
         check_choice("rate_scaling", self.rate_scaling, RATE_SCALINGS)
 
     @classmethod
