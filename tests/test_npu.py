@@ -503,7 +503,7 @@ def test_every_card_evaluates_and_the_first_alone_writes(job):
     ranks, _, output = job
     assert len(ranks[0]["judged"]) == 3
     assert ranks[0]["judged"] == ranks[1]["judged"]
-    written = {path.name for path in output.glob("1/*/**/*") if path.is_file()}
+    written = {path.name for path in output.rglob("1/**/*") if path.is_file()}
     assert written == {"train_1.log"}
     assert list(output.glob("0/*/ckpt/ckpt-3.index"))
 
@@ -516,7 +516,8 @@ def test_two_cards_start_alike_and_average_before_they_look_for_overflow(job):
         wrapper = kinds.index("npu_distributed_keras_optimizer_wrapper")
         assert kinds[wrapper - 1] == "NpuLossScaleOptimizer"
         assert wrapper < kinds.index("broadcast") < kinds.index("fit")
-        reductions = [call[1] for call in found["calls"] if call[0] == "all_reduce"]
+        training = found["calls"][kinds.index("fit") :]  # the cards have agreed before
+        reductions = [call[1] for call in training if call[0] == "all_reduce"]
         assert reductions[:2] == ["mean", "sum"]  # gradients, then the overflow flag
         per_worker = found["timing"]["examples_per_second"] / 2
         assert found["timing"]["examples_per_second_per_worker"] == pytest.approx(
