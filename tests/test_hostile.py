@@ -331,17 +331,6 @@ def test_a_file_of_anything_is_no_rank_table_and_no_list_of_addresses(
     assert not ends_well(rank_table.addresses_of, path)
 
 
-SWITCHES = {"Switch": {"GraphFusion": {"ALL": "off", "A": "on"}, "UBFusion": {}}}
-LISTS = {"black-list": {"to-add": ["A"]}, "white-list": {"to-remove": ["B", "C"]}}
-
-
-@many
-@given(switches=changed(SWITCHES), lists=changed(LISTS))
-def test_changed_lists_for_the_card_are_taken_or_refused(switches, lists):
-    ends_well(launch_options.check_fusion_switch, json.dumps(switches), "here")
-    ends_well(launch_options.check_mixlist, json.dumps(lists), "here")
-
-
 @many
 @given(text=texts)
 def test_files_of_anything_for_the_card_are_taken_or_refused(tmp_path_factory, text):
