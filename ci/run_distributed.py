@@ -155,7 +155,7 @@ def table_of(options, devices):
     rank_table.check_devices(devices)
     if len(devices) == 1:
         return None, None  # alone: no table is read
-    addresses = rank_table.addresses_of(Path(options.called_from, options.addresses))
+    addresses = rank_table.read_addresses(Path(options.called_from, options.addresses))
     table = rank_table.make(devices, addresses)
     name = f"rank_table_{devices[0]}-{devices[-1]}.json"
     path = ROOT / "output" / name
@@ -183,11 +183,11 @@ def of_npus(devices, options):
             f"--devices {options.devices}: {path} has {sorted(ranks)} on this server; "
             "all of them must start."
         )
-    size = sum(len(server["device"]) for server in servers)
+    size = len(rank_table.list_devices(table))
     for number in devices:
         env = {"RANK_ID": ranks[number], "RANK_SIZE": str(size)}
         env.update(RANK_TABLE_FILE=str(path), ASCEND_DEVICE_ID=str(number))
-        env["CHIEF_DEVICE_ID"] = rank_table.chief_of(table)
+        env["CHIEF_DEVICE_ID"] = rank_table.find_chief(table)
         for name, default in (("JOB_ID", "10087"), ("HCCL_CONNECT_TIMEOUT", "600")):
             env[name] = os.environ.get(name, default)
         yield number, env

@@ -328,7 +328,7 @@ def test_a_file_of_anything_is_no_rank_table_and_no_list_of_addresses(
     path = tmp_path_factory.getbasetemp() / "table.json"
     path.write_bytes(text)
     assert ends_well(rank_table.read, path) is None
-    assert not ends_well(rank_table.addresses_of, path)
+    assert not ends_well(rank_table.read_addresses, path)
 
 
 @many
