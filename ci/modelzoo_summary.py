@@ -80,7 +80,7 @@ def write(name, path, seconds):
     record = json.loads(path.read_text(encoding="utf-8"))
     if record["variant"] != "modelzoo" or record["parameters"]["fixes"]:  # by --set
         return None
-    values, losses = summary(record, ending, seconds)
+    values, losses = summarize(record, ending, seconds)
     folder, case = path.resolve().parents[1], values["CaseName"]
     lines = "".join(f"{key} = {value}\n" for key, value in values.items())
     files.write_text(folder / f"train_{case}_loss.txt", "".join(losses))
@@ -89,7 +89,7 @@ def write(name, path, seconds):
     return folder / f"{case}.log"
 
 
-def summary(record, ending, seconds):
+def summarize(record, ending, seconds):
     """What ``write`` writes: ``(values, lines of losses)``; see the module's table."""
     stamp, timing = record["model"] == "stamp", record["timing"]
     size, batch_size = record["device"]["workers"], record["parameters"]["batch_size"]

@@ -30,7 +30,10 @@ def run(workers):
             log.parent.mkdir(parents=True, exist_ok=True)
             with open(log, "w", encoding="utf-8") as file:
                 process = subprocess.Popen(
-                    command, env=clean(env), stdout=file, stderr=subprocess.STDOUT
+                    command,
+                    env=make_environment(env),
+                    stdout=file,
+                    stderr=subprocess.STDOUT,
                 )
             known = log.with_name(log.name.replace("worker", "train"))
             if known.is_file() and not known.is_symlink():  # an earlier release's
@@ -40,7 +43,7 @@ def run(workers):
             print(f"{name}: process {process.pid}, log {os.path.relpath(log, ROOT)}")
         while not any(p.poll() for _, _, p in started):
             if all(p.poll() == 0 for _, _, p in started):
-                print("\n".join(said(started[0][1])))
+                print("\n".join(read_log(started[0][1])))
                 return True
             time.sleep(0.2)
         time.sleep(PATIENCE_S)  # one that dies takes others with it: show them all
@@ -53,7 +56,7 @@ def run(workers):
                 end(process)
     for name, log, process in started:
         if process.returncode and process.returncode != -signal.SIGTERM:
-            print("\n".join(said(log)[-LINES_SHOWN:]))
+            print("\n".join(read_log(log)[-LINES_SHOWN:]))
             how = f"exit status {process.returncode}"
             if process.returncode < 0:
                 how = f"killed by {signal.Signals(-process.returncode).name}"
@@ -62,7 +65,7 @@ def run(workers):
     return False
 
 
-def clean(env):
+def make_environment(env):
     """This environment without another job's words to its workers; and ``env``."""
     mine = ("TF_CONFIG", "CHIEF_DEVICE_ID", "RANK_", "CM_")
     kept = {k: v for k, v in os.environ.items() if not k.startswith(mine)}
@@ -85,7 +88,7 @@ def end(process):
     process.wait()
 
 
-def said(log):
+def read_log(log):
     """The lines of a log, without papermill's progress bar."""
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
     return [line for line in lines if line and not line.startswith("Executing:")]

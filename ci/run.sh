@@ -10,4 +10,4 @@ if [ "${1:-}" = --stack ]; then
   shift 2
 fi
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
-exec "$venv/bin/python" ci/run.py --called-from "$called_from" "$@"
+exec "$venv/bin/python" ci/execute.py --called-from "$called_from" "$@"

@@ -21,14 +21,14 @@ from lib.files import ROOT
 
 def main():
     """Starts what the command line asks for; returns the exit status."""
-    options = parse(sys.argv[1:])
-    jobs = jobs_of(options)  # one after the other: a list in a params file makes many
+    options = parse_options(sys.argv[1:])
+    jobs = plan_jobs(options)  # one after the other: a list in a params file makes many
     os.chdir(ROOT)
     try:
         for name, params, output in jobs:
-            workers = workers_of(options, name, params, output)
+            workers = plan_workers(options, name, params, output)
             if options.dry_run:
-                show(workers)
+                print_commands(workers)
             elif not processes.run(workers):
                 return 1
     except InputError as error:
@@ -37,11 +37,11 @@ def main():
     return 0
 
 
-def jobs_of(options):
+def plan_jobs(options):
     """``(name, parameters, output folder)`` of every run; all are checked."""
     jobs = []
     options.only, options.again = None, True
-    for name, notebook, parameters, _ in plan.runs(options):
+    for name, notebook, parameters, _ in plan.list_runs(options):
         if options.engine == "npu":
             parameters["device"] = "npu"  # or an error: never eight runs on CPUs
         output = files.resolve(parameters.get("output_dir", "output"))
@@ -49,31 +49,31 @@ def jobs_of(options):
     return jobs
 
 
-def workers_of(options, name, parameters, output):
+def plan_workers(options, name, parameters, output):
     """Name, log, command and environment of every worker on this host."""
-    devices = devices_of(options.devices)
+    devices = parse_devices(options.devices)
     if options.engine == "npu":
-        environments = of_npus(devices, options)
+        environments = assign_npus(devices, options)
     else:
-        environments = of_tensorflow(devices, options)
+        environments = assign_processes(devices, options)
     job = output / "jobs" / f"{name}.yaml"
     if not options.dry_run:
         job.parent.mkdir(parents=True, exist_ok=True)
         files.write_text(job, yaml.safe_dump(parameters, sort_keys=False))
     for number, env in environments:
         folder = output / str(number)
-        command = [sys.executable, "ci/run.py", "--params", str(job)]
+        command = [sys.executable, "ci/execute.py", "--params", str(job)]
         command += ["--executed", str(folder / "executed")]
         yield f"device {number}", folder / f"worker_{number}.log", command, env
 
 
-def show(workers):
+def print_commands(workers):
     for name, log, command, env in workers:
         words = [f"{key}={shlex.quote(value)}" for key, value in env.items()]
         print(f"# {name}\n{' '.join(words)} {shlex.join(command)} > {log} 2>&1 &")
 
 
-def parse(arguments):
+def parse_options(arguments):
     parser = argparse.ArgumentParser(
         prog="bash ci/run_distributed.sh",
         description="Trains one model on several devices: one run of a notebook per "
@@ -127,7 +127,7 @@ def parse(arguments):
     return options
 
 
-def devices_of(text):
+def parse_devices(text):
     """``"8"`` -> 0 to 7, ``"4-7"`` -> 4 to 7, ``"0,2"`` -> 0 and 2."""
     try:
         if "," in text:
@@ -146,7 +146,7 @@ def devices_of(text):
     return devices
 
 
-def table_of(options, devices):
+def find_rank_table(options, devices):
     """Path and content of the rank table: one that is given, or a new one."""
     given = options.rank_table or os.environ.get("RANK_TABLE_FILE")
     if given:
@@ -165,9 +165,9 @@ def table_of(options, devices):
     return path, table
 
 
-def of_npus(devices, options):
+def assign_npus(devices, options):
     """Yields ``(device, environment)`` for the cards of this host."""
-    path, table = table_of(options, devices)
+    path, table = find_rank_table(options, devices)
     if table is None:
         yield devices[0], {"ASCEND_DEVICE_ID": str(devices[0])}
         return
@@ -193,7 +193,7 @@ def of_npus(devices, options):
         yield number, env
 
 
-def of_tensorflow(devices, options):
+def assign_processes(devices, options):
     """Yields ``(device, environment)`` for the processes of this host.
 
     Of several hosts, devices are numbered through, so that folders differ.
@@ -213,7 +213,7 @@ def of_tensorflow(devices, options):
     if hosts:
         numbers = range(first, first + len(devices))
     else:
-        addresses = [f"127.0.0.1:{port}" for port in free_ports(len(devices))]
+        addresses = [f"127.0.0.1:{port}" for port in find_free_ports(len(devices))]
     share = str(max(os.cpu_count() // len(devices), 1))
     for k, number in enumerate(numbers):
         env = {"ASCEND_DEVICE_ID": str(number)}
@@ -227,7 +227,7 @@ def of_tensorflow(devices, options):
         yield number, env
 
 
-def free_ports(count):
+def find_free_ports(count):
     sockets = [socket.socket() for _ in range(count)]
     for each in sockets:
         each.bind(("127.0.0.1", 0))

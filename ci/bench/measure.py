@@ -16,7 +16,7 @@ import tempfile
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-import plans
+import cases
 
 from lib import files
 from lib.errors import InputError
@@ -76,7 +76,7 @@ class Worker:
         self.process.stdin.close()
         self.process.wait()
 
-    def measured(self):
+    def summarize(self):
         """The row with its outcome: the median round, and the slowest and fastest."""
         rates = sorted(one["done"] / one["seconds"] for one in self.rounds)
         by_time = sorted(self.rounds, key=lambda one: one["seconds"])
@@ -112,7 +112,7 @@ def measure(group, peers, rounds, one_at_a_time=False):
     if not one_at_a_time:
         for worker in workers:
             worker.close()
-    return [worker.measured() for worker in workers]
+    return [worker.summarize() for worker in workers]
 
 
 def processor_time():
@@ -133,7 +133,7 @@ def processor_time():
     return stolen, busy - own, sum(cores)
 
 
-def shares(before):
+def compute_shares(before):
     """Percent of ``processor_time`` since ``before``, as columns of a row."""
     stolen, others, of = (now - then for now, then in zip(processor_time(), before))
     return {
@@ -142,7 +142,7 @@ def shares(before):
     }
 
 
-def open_in_a_child(wish):
+def describe_device(wish):
     """The record of the device that workers open when asked for ``wish``.
 
     It is opened in a process that ends: this one keeps no card from the workers.
@@ -159,7 +159,7 @@ def _record(wish):
     return device.open(wish).record()
 
 
-def heading(bench):
+def format_heading(bench):
     """What was measured on, and how, in a few lines."""
     opened, versions = bench["device"], bench["versions"]
     return (
@@ -169,7 +169,7 @@ def heading(bench):
     )
 
 
-def table(rows, compare):
+def format_table(rows, compare):
     """Rows as text; beside each rate its ratios to rows of its group, by label."""
     with_rmse = any("rmse" in row for row in rows)
     with_window = any("window" in row for row in rows)
@@ -197,12 +197,12 @@ def table(rows, compare):
     return "\n".join(lines)
 
 
-def parse(arguments=None):
+def parse_options(arguments=None):
     """The options, and the groups of rows that they ask for."""
     parser = argparse.ArgumentParser(prog="bash ci/bench.sh")
     parser.add_argument("peers", help=argparse.SUPPRESS)
     parser.add_argument("--with-peers", action="store_true", help=argparse.SUPPRESS)
-    parser.add_argument("model", choices=sorted(plans.COMPARE))
+    parser.add_argument("model", choices=sorted(cases.COMPARE))
     parser.add_argument("--rounds", type=int, default=5, help="of every worker")
     parser.add_argument("--only", help="measure only groups whose name contains this")
     parser.add_argument("--data", help="folder of the ratings, where not fetched")
@@ -219,11 +219,11 @@ def parse(arguments=None):
     if options.rounds < 1:
         parser.error(f"--rounds {options.rounds}: give 1 or more")
     try:
-        opened = open_in_a_child(options.device)
+        opened = describe_device(options.device)
     except InputError as error:
         parser.error(f"--device {options.device}: {error}")
     no_peers = options.peers == "none" or opened["kind"] != "cpu"
-    every = plans.groups(options.model, opened["kind"])
+    every = cases.list_groups(options.model, opened["kind"])
     groups = {
         name: [row for row in rows if not (no_peers and row.get("peer"))]
         for name, rows in every.items()
@@ -246,7 +246,7 @@ def parse(arguments=None):
 
 
 def main():
-    options, groups, opened = parse()
+    options, groups, opened = parse_options()
     if options.with_peers:  # bench.sh asks whether it must set them up
         peers = any(row.get("peer") for rows in groups.values() for row in rows)
         print("peers" if peers else "no peers")
@@ -272,10 +272,10 @@ def main():
         print(f"[{number}/{len(groups)}] {name}: {len(group)} workers", flush=True)
         before = processor_time()
         measured = measure(group, options.peers, options.rounds, one_at_a_time)
-        percents = shares(before)
+        percents = compute_shares(before)
         rows += [{"group": name, **row, **percents} for row in measured]
         bench = {**about, "rows": rows}
-        text = heading(bench) + table(rows, plans.COMPARE[options.model])
+        text = format_heading(bench) + format_table(rows, cases.COMPARE[options.model])
         files.write_text(path, json.dumps(bench, indent=1) + "\n")
         files.write_text(path.with_suffix(".txt"), text + "\n")
     print(text)

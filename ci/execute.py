@@ -24,8 +24,8 @@ from lib.hardware import workers
 
 def main():
     """Runs what the command line asks for; returns the exit status."""
-    options = parse(sys.argv[1:])
-    runs = plan.runs(options)
+    options = parse_options(sys.argv[1:])
+    runs = plan.list_runs(options)
     os.chdir(ROOT)  # papermill writes the paths it is given into the executed copies
     executed = Path(options.executed)
     executed.mkdir(parents=True, exist_ok=True)
@@ -34,31 +34,31 @@ def main():
         for name, notebook, parameters, listed in runs
     ]
     rows = []
-    for row in outcomes(jobs, options.jobs):
+    for row in execute_all(jobs, options.jobs):
         rows.append(row)
         if options.record and row["record"]:
-            keep(row)
+            keep_record(row)
         if row["seconds"]:
             modelzoo_summary.write(row["name"], row["record"], row["seconds"])
-    show(rows)
+    print_table(rows)
     failures = [row for row in rows if row["failure"]]
     for row in failures:
         print(f"\nFAILED {row['name']}: {row['failure']}\n  see {row['copy']}")
     return 1 if failures else 0
 
 
-def outcomes(jobs, at_once):
-    """Yields what ``execute`` returns for each job, in their order."""
+def execute_all(jobs, at_once):
+    """Yields what ``execute_notebook`` returns for each job, in their order."""
     if at_once == 1:
-        yield from itertools.starmap(execute, jobs)
+        yield from itertools.starmap(execute_notebook, jobs)
     else:
         share = str(max(os.cpu_count() // at_once, 1))
         os.environ["TF_NUM_INTRAOP_THREADS"] = share
         with ProcessPoolExecutor(at_once, get_context("spawn")) as pool:
-            yield from pool.map(execute, *zip(*jobs))
+            yield from pool.map(execute_notebook, *zip(*jobs))
 
 
-def parse(arguments):
+def parse_options(arguments):
     parser = argparse.ArgumentParser(
         prog="bash ci/run.sh",
         description="Executes notebooks 01 to 05 on the embedded sample, or one "
@@ -105,7 +105,7 @@ def parse(arguments):
     return options
 
 
-def execute(name, notebook, parameters, copy, listed=False, again=True):
+def execute_notebook(name, notebook, parameters, copy, listed=False, again=True):
     """Executes one notebook; the copy is kept whatever happens.
 
     One of many runs of a params file is left out when it has a record already.
@@ -113,7 +113,7 @@ def execute(name, notebook, parameters, copy, listed=False, again=True):
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     started = time.time()
     row = {"name": name, "copy": copy, "failure": None, "record": None}
-    if listed and not again and (record := finished(copy, parameters)):
+    if listed and not again and (record := find_finished(copy, parameters)):
         print(f"\n{name}: has a record already", flush=True)
         return {**row, "record": record, "seconds": 0}
     print(f"\n{name}", flush=True)
@@ -130,7 +130,7 @@ def execute(name, notebook, parameters, copy, listed=False, again=True):
             ],  # the kernel's notes on its transport
             stdout_file=sys.stdout if parameters.get("data_path") else None,
         )
-        row["record"] = record_of(done)
+        row["record"] = find_record(done)
     except PapermillExecutionError as error:
         row["failure"] = f"cell [{error.exec_count}]: {error.ename}: {error.evalue}"
     except Exception as error:  # a kernel that died, for one
@@ -143,11 +143,11 @@ def execute(name, notebook, parameters, copy, listed=False, again=True):
     return row
 
 
-def finished(copy, parameters):
+def find_finished(copy, parameters):
     """The record that an earlier run with the same parameters left, or None."""
     if not copy.is_file():
         return None
-    record = record_of(nbformat.read(copy, as_version=4))
+    record = find_record(nbformat.read(copy, as_version=4))
     if not record or not record.is_file():
         return None
     found = json.loads(record.read_text(encoding="utf-8"))["parameters"]
@@ -155,7 +155,7 @@ def finished(copy, parameters):
     return record if same else None
 
 
-def record_of(notebook):
+def find_record(notebook):
     """The path of the record, which the last cell with an output prints."""
     printed = [
         line
@@ -167,7 +167,7 @@ def record_of(notebook):
     return Path(printed[-1]) if printed else None
 
 
-def keep(row):
+def keep_record(row):
     """Copies what a run left to ``results/<name of the run>``."""
     folder = ROOT / "results" / row["name"]
     folder.mkdir(exist_ok=True)
@@ -175,7 +175,7 @@ def keep(row):
     shutil.copy2(row["copy"], folder / "notebook.ipynb")
 
 
-def show(rows):
+def print_table(rows):
     """Prints the table that ends the job; cards that were not used stand below it."""
     print(
         f"\n{'notebook':<34} {'seconds':>7} {'examples/s':>11} {'ms/step':>9}  "
@@ -190,7 +190,7 @@ def show(rows):
             for key, value in record.get("metrics", {}).items()
         ]
         state = "FAILED" if row["failure"] else ", ".join(shown[:4])
-        start = f"{row['name']:<34} {row['seconds']:>7.1f} {speed_of(record)}  "
+        start = f"{row['name']:<34} {row['seconds']:>7.1f} {format_speed(record)}  "
         print(start + state)
         if row["record"]:
             print(f"{'':<{len(start)}}{row['record']}")
@@ -201,7 +201,7 @@ def show(rows):
         print(f"\n!!! {name} WAS COMPUTED ON THE {kind}, NOT ON AN NPU: {reason}")
 
 
-def speed_of(record):
+def format_speed(record):
     """Examples a second and milliseconds a step of a record, as the table has them."""
     timing = record.get("timing", {})
     rate, pace = (timing.get(key) for key in ("examples_per_second", "ms_per_step"))

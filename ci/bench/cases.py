@@ -1,4 +1,4 @@
-"""What the bench measures: groups of rows; the rows of a group alternate."""
+"""The cases that the bench measures: groups of rows; the rows of a group alternate."""
 
 
 def _ours(kind, batch_size, precision, label, maxlen=19):
@@ -159,7 +159,7 @@ COMPARE = {  # labels that every rate of the group is divided by
 }
 
 
-def groups(bench, kind="cpu"):
+def list_groups(bench, kind="cpu"):
     """The groups of a bench: name -> rows.
 
     Args:

@@ -1,6 +1,6 @@
-"""Works notebook 08 as a reader would: run all cells, pick an item, see what follows.
+"""Runs notebook 08 in a browser, picks an item and checks that the page follows.
 
-Called by test_browser.sh: ``run.py JUPYTER CHROMIUM``, the paths of both programs.
+Called by test_browser.sh: ``click_through.py JUPYTER CHROMIUM``, two paths of programs.
 Writes ``output/browser/picker.png``, and on a failure ``output/browser/failure.png``.
 """
 
@@ -28,12 +28,12 @@ TRACKER = "@jupyterlab/notebook-extension/tracker.jupyterlab-settings"
 def main(jupyter, chromium):
     """Returns the exit status."""
     copy_without_outputs()
-    with server(jupyter) as address, sync_playwright() as playwright:
+    with start_server(jupyter) as address, sync_playwright() as playwright:
         options = {"args": ["--no-sandbox"]} if os.geteuid() == 0 else {}
         browser = playwright.chromium.launch(executable_path=chromium, **options)
         page = browser.new_page(viewport={"width": 1200, "height": 1000})
         try:
-            work(page, address)
+            click_through(page, address)
         except (AssertionError, Error) as error:
             page.screenshot(path=FOLDER / "failure.png")
             print(f"FAILED: {error}\n  see output/browser/failure.png")
@@ -53,7 +53,7 @@ def copy_without_outputs():
 
 
 @contextmanager
-def server(jupyter):
+def start_server(jupyter):
     """A JupyterLab with settings of its own; yields the notebook's address."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -95,7 +95,7 @@ def wait_for(port, process):
     sys.exit("JupyterLab did not start: see output/browser/server.log")
 
 
-def work(page, address):
+def click_through(page, address):
     """What the reader does, and what must be seen."""
     page.goto(address, timeout=2 * MINUTE)
     page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=2 * MINUTE)
@@ -109,12 +109,12 @@ def work(page, address):
 
     output = page.locator(".widget-vbox .widget-output")
     output.locator("img").wait_for(timeout=MINUTE)
-    before, bars = seen(output)
+    before, bars = read_output(output)
     choice = page.locator(".widget-dropdown select")
     picked = choice.locator("option").nth(7).inner_text().replace("\xa0", " ")
     choice.select_option(index=7)
     for _ in range(300):
-        after, new_bars = seen(output)
+        after, new_bars = read_output(output)
         if new_bars not in (None, bars):
             break
         page.wait_for_timeout(100)
@@ -146,7 +146,7 @@ def run_all(page):
     raise AssertionError("no cell started to run")
 
 
-def seen(output):
+def read_output(output):
     """The lines that the widget shows, and its picture, None where there is none."""
     lines = output.inner_text().strip().splitlines()
     pictures = output.locator("img")
