@@ -5,23 +5,32 @@ What a worker prints is in ``output/<device id>/worker_<device id>.log``. The li
 leads there from then on; a single run turns it back, so neither overwrites the other.
 """
 
+from __future__ import annotations
+
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 import psutil  # comes with ipykernel
 
 from lib import files
 from lib.files import ROOT
 
+Worker = tuple[str, Path, list[str], dict[str, str]]  # name, log, command, variables
 LINES_SHOWN = 30  # of the log of a worker that failed
 PATIENCE_S = 3  # for others that fail with it
 
 
-def run(workers):
-    """Starts all; when one fails, ends the others and shows logs. Returns success."""
+def run(workers: Iterable[Worker]) -> bool:
+    """Starts all; when one fails, ends the others and shows logs.
+
+    Returns:
+        Whether all succeeded.
+    """
     started = []
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: sys.exit(1))
@@ -35,10 +44,10 @@ def run(workers):
                     stdout=file,
                     stderr=subprocess.STDOUT,
                 )
-            known = log.with_name(log.name.replace("worker", "train"))
-            if known.is_file() and not known.is_symlink():  # an earlier release's
-                known.unlink()
-            files.link(known, log.name)
+            train_log = log.with_name(log.name.replace("worker", "train"))
+            if train_log.is_file() and not train_log.is_symlink():  # an old release's
+                train_log.unlink()
+            files.link(train_log, log.name)
             started.append((name, log, process))
             print(f"{name}: process {process.pid}, log {os.path.relpath(log, ROOT)}")
         while not any(p.poll() for _, _, p in started):
@@ -48,7 +57,7 @@ def run(workers):
             time.sleep(0.2)
         time.sleep(PATIENCE_S)  # one that dies takes others with it: show them all
     except KeyboardInterrupt:
-        print("\ninterrupted; the same command goes on from the last checkpoint")
+        print("\ninterrupted; the same command resumes from the last checkpoint")
         return False
     finally:
         for _, _, process in started:
@@ -61,19 +70,19 @@ def run(workers):
             if process.returncode < 0:
                 how = f"killed by {signal.Signals(-process.returncode).name}"
             print(f"\nFAILED: {name} ({how}); its log ends above.")
-    print("All workers were ended. Start again to go on from the last checkpoint.")
+    print("All workers were ended. Start again to resume from the last checkpoint.")
     return False
 
 
-def make_environment(env):
-    """This environment without another job's words to its workers; and ``env``."""
-    mine = ("TF_CONFIG", "CHIEF_DEVICE_ID", "RANK_", "CM_")
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(mine)}
-    return {**kept, **env}
+def make_environment(env: Mapping[str, str]) -> dict[str, str]:
+    """Copies os.environ without another distributed job's variables; adds ``env``."""
+    of_jobs = ("TF_CONFIG", "CHIEF_DEVICE_ID", "RANK_", "CM_")
+    others = {k: v for k, v in os.environ.items() if not k.startswith(of_jobs)}
+    return {**others, **env}
 
 
-def end(process):
-    """Ends a worker with its kernel, which is a session of its own."""
+def end(process: subprocess.Popen) -> None:
+    """Ends a worker and its kernel, which is not in the worker's session."""
     try:
         family = psutil.Process(process.pid).children(recursive=True)
     except psutil.NoSuchProcess:
@@ -88,7 +97,7 @@ def end(process):
     process.wait()
 
 
-def read_log(log):
-    """The lines of a log, without papermill's progress bar."""
+def read_log(log: Path) -> list[str]:
+    """Returns the lines of a log, without papermill's progress bar."""
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
     return [line for line in lines if line and not line.startswith("Executing:")]

@@ -11,6 +11,7 @@ import ipaddress
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import jsonschema
 
@@ -131,7 +132,7 @@ def read(path: Path) -> dict:
     return table
 
 
-def check(table: object, where: str) -> None:
+def check(table: Any, where: str) -> None:
     """Checks a rank table: its structure, then the rules of ranks, devices and rings.
 
     Raises:

@@ -8,14 +8,13 @@ logs=$(mktemp -d)
 trap 'rm -rf "$logs"; kill $(jobs -p) 2>/dev/null || true' EXIT
 
 on_the_ascend_stack() (
-  stack=ascend
-  source ci/setup.sh
+  source ci/setup.sh --stack ascend
   touch "$logs/ascend-is-set-up"
   "$venv/bin/python" -m pytest tests -p no:cacheprovider -q --durations 5 \
     -k "not test_notebooks or 03_stamp or 04_mf or 06_audit" "$@"
 )
 
-source ci/setup.sh
+source ci/setup.sh ""  # what follows is pytest's
 ascend=
 if find_python39 >/dev/null; then
   echo "=== The Ascend stack runs beside; its output follows at the end ==="

@@ -307,6 +307,23 @@ def test_lists_in_a_params_file_are_runs_and_none_is_done_twice(tmp_path):
     assert len(load_records(tmp_path)) == 4
 
 
+def test_a_record_is_found_by_its_note_not_by_printed_text():
+    cell = nbformat.v4.new_code_cell(
+        outputs=[
+            nbformat.v4.new_output("stream", text="output/0/another/result.json\n"),
+            nbformat.v4.new_output(
+                "display_data", metadata={"record": "a/result.json"}
+            ),
+            nbformat.v4.new_output("stream", text="output/0/another/result.json\n"),
+        ]
+    )
+    cells = [cell, nbformat.v4.new_markdown_cell("result.json")]
+    notebook = nbformat.v4.new_notebook(cells=cells)
+    assert execute.find_record(notebook) == Path("a/result.json")
+    cell.outputs.pop(1)
+    assert execute.find_record(notebook) is None
+
+
 def test_a_kept_run_is_its_record_and_its_notebook(tmp_path, monkeypatch):
     monkeypatch.setattr(execute, "ROOT", tmp_path)
     (tmp_path / "results").mkdir()

@@ -1,5 +1,7 @@
 """The cases that the bench measures: groups of rows; the rows of a group alternate."""
 
+from __future__ import annotations
+
 
 def _ours(kind, batch_size, precision, label, maxlen=19):
     options = {"kind": kind, "batch_size": batch_size, "precision": precision}
@@ -159,8 +161,8 @@ COMPARE = {  # labels that every rate of the group is divided by
 }
 
 
-def list_groups(bench, kind="cpu"):
-    """The groups of a bench: name -> rows.
+def list_groups(bench: str, kind: str = "cpu") -> dict[str, list[dict]]:
+    """Returns the groups of a bench: name -> rows.
 
     Args:
         bench: ``"stamp"``, ``"mf"`` or ``"peers"``.
