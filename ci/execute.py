@@ -102,7 +102,7 @@ def parse_options(arguments: list[str]) -> argparse.Namespace:
     if options.params and options.only:
         parser.error("--only does not go with --params, which names its notebook")
     if options.jobs < 1:
-        parser.error("--jobs: give 1 or more")
+        parser.error("--jobs: must be 1 or more")
     return options
 
 

@@ -148,7 +148,7 @@ def parse_devices(text: str) -> list[int]:
         devices = []
     if not devices:
         raise InputError(
-            f"--devices {text}: give a count, or numbers as in 4-7 or 0,1."
+            f"--devices {text}: write a count, or numbers as in 4-7 or 0,1."
         )
     return devices
 
@@ -215,7 +215,7 @@ def assign_processes(
     if hosts and not 0 <= options.host < len(hosts):
         raise InputError(f"--host {options.host}: --hosts names {len(hosts)}.")
     if len(set(devices)) < len(devices):
-        raise InputError(f"--devices {options.devices}: give different numbers.")
+        raise InputError(f"--devices {options.devices}: the numbers must differ.")
     first = options.host * len(devices)
     numbers, addresses = list(devices), []
     for text in hosts:

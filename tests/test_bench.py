@@ -178,7 +178,7 @@ def test_a_bench_with_nothing_to_measure_says_what_there_is(worker, capsys):
     for arguments, part in (
         (["none", "stamp", "--only", "naif", "--device", "cpu"], "--only naif: the gr"),
         (["none", "peers", "--device", "cpu"], "leave out --stack"),
-        (["none", "stamp", "--rounds", "0", "--device", "cpu"], "give 1 or more"),
+        (["none", "stamp", "--rounds", "0", "--device", "cpu"], "must be 1 or more"),
         (["none", "stamp", "--data", "x", "--device", "cpu"], "reads no file"),
     ):
         with pytest.raises(SystemExit):

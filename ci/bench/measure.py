@@ -228,7 +228,7 @@ def parse_options(
     if options.data and options.model == "stamp":
         parser.error("--data: stamp is measured on made-up clicks and reads no file")
     if options.rounds < 1:
-        parser.error(f"--rounds {options.rounds}: give 1 or more")
+        parser.error(f"--rounds {options.rounds}: must be 1 or more")
     try:
         opened = describe_device(options.device)
     except InputError as error:
@@ -246,7 +246,7 @@ def parse_options(
     if not groups:
         parser.error(
             f"{options.model}: only peers take part, and they need the CPU and the "
-            "current stack; leave out --stack, and give --device cpu"
+            "current stack; leave out --stack, and add --device cpu"
         )
     for row in (row for rows in groups.values() for row in rows):
         if not row.get("peer"):
