@@ -5,13 +5,7 @@
 # "--stack ascend" as the first words measures what needs no peer on TensorFlow 2.6.5.
 # --device auto | npu | gpu | cpu, as in the notebooks; --help shows the other options.
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
-stack=
-if [ "${1:-}" = --stack ]; then
-  stack=${2:?--stack: say which, for example --stack ascend}
-  shift 2
-fi
-source ci/setup.sh
+source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 peers=none
 if [ -z "$stack" ]; then
   peers=$PWD/.venv-bench

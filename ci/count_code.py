@@ -1,5 +1,7 @@
 """Counts the lines of code of lib, without blank lines, comments and docstrings."""
 
+from __future__ import annotations
+
 import ast
 from pathlib import Path
 
@@ -7,7 +9,7 @@ ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef)
 
 
-def code_lines(text):
+def code_lines(text: str) -> int:
     """The number of lines of a module that hold code."""
     docstrings = set()
     for node in ast.walk(ast.parse(text)):
@@ -19,8 +21,8 @@ def code_lines(text):
     )
 
 
-def count(folder=ROOT / "lib"):
-    """Lines of code by room; the modules beside the rooms count as room ``""``."""
+def count(folder: Path = ROOT / "lib") -> dict[str, int]:
+    """Counts lines of code by room; modules beside the rooms are in room ``""``."""
     rooms = {}
     for path in sorted(folder.rglob("*.py")):
         room = path.parent.relative_to(folder).as_posix().strip(".")

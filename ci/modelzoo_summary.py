@@ -45,9 +45,12 @@ Between "published" and "here" only the way of computing the figures differs: th
 are those of the same model. The graph behind ours is much cheaper, see docs/ascend.md.
 """
 
+from __future__ import annotations
+
 import json
 import platform
 from datetime import datetime
+from pathlib import Path
 
 from lib import files
 
@@ -63,7 +66,7 @@ CASES = {  # params file -> end of CaseName
 }
 
 
-def write(name, path, seconds):
+def write(name: str, path: Path | None, seconds: float) -> Path | None:
     """Writes the summary of a run that has just ended, and prints its rate.
 
     Args:
@@ -80,7 +83,7 @@ def write(name, path, seconds):
     record = json.loads(path.read_text(encoding="utf-8"))
     if record["variant"] != "modelzoo" or record["parameters"]["fixes"]:  # by --set
         return None
-    values, losses = summary(record, ending, seconds)
+    values, losses = summarize(record, ending, seconds)
     folder, case = path.resolve().parents[1], values["CaseName"]
     lines = "".join(f"{key} = {value}\n" for key, value in values.items())
     files.write_text(folder / f"train_{case}_loss.txt", "".join(losses))
@@ -89,8 +92,8 @@ def write(name, path, seconds):
     return folder / f"{case}.log"
 
 
-def summary(record, ending, seconds):
-    """What ``write`` writes: ``(values, lines of losses)``; see the module's table."""
+def summarize(record: dict, ending: str, seconds: float) -> tuple[dict, list[str]]:
+    """Returns the values of the module's table and the lines of the loss file."""
     stamp, timing = record["model"] == "stamp", record["timing"]
     size, batch_size = record["device"]["workers"], record["parameters"]["batch_size"]
     network, rate = NETWORKS[record["model"]], timing["examples_per_second"]

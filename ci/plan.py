@@ -1,4 +1,7 @@
-"""Which notebooks to run with which parameters: command line and params files."""
+"""Plans runs of notebooks from the command line and params files, for execute.py.
+
+The rows that the bench measures are planned in ``bench/cases.py``.
+"""
 
 import itertools
 import math
@@ -15,17 +18,17 @@ MOST_RUNS = 1000  # of one params file
 MAIN_JOB = ("01", "02", "03", "04", "05")
 
 
-def runs(options):
-    """All runs that the options of ``run.py`` ask for, checked; a mistake ends it all.
+def list_runs(options):
+    """Lists and checks all runs of the options of ``execute.py``; a mistake exits.
 
     Returns:
         A list of ``(name, notebook, parameters, whether a list made many of one)``.
     """
-    overrides = overrides_of(options.set)
+    overrides = read_overrides(options.set)
     if options.params:
-        wanted = of_params_file(find(options.params, options.called_from))
+        wanted = read_params_file(find_params_file(options.params, options.called_from))
     else:
-        wanted = of_numbers(options.only.split(",") if options.only else MAIN_JOB)
+        wanted = find_notebooks(options.only.split(",") if options.only else MAIN_JOB)
     known = set()
     for _, notebook, _ in wanted:
         known |= set(papermill.inspect_notebook(str(notebook)))
@@ -43,30 +46,30 @@ def runs(options):
     return expanded
 
 
-def overrides_of(texts):
+def read_overrides(texts):
     """``{key: value}`` of texts like ``epochs=3``."""
     overrides = {}
     for text in texts:
         key, equals, value = text.partition("=")
         if not equals:
             sys.exit(f"--set {text}: write it as key=value, for example --set epochs=3")
-        overrides[key] = loaded(value, f"--set {text}")
+        overrides[key] = parse_yaml(value, f"--set {text}")
     return overrides
 
 
-def find(params, called_from):
+def find_params_file(params, called_from):
     """The path of a params file, from where the command was called or from here."""
     for path in (Path(called_from, params), ROOT / params):
         if path.is_file():
             return path
-    known = names((ROOT / "ci/params").glob("*.yaml"))
+    known = list_names((ROOT / "ci/params").glob("*.yaml"))
     sys.exit(f"--params {params}: no such file; ci/params has {known}")
 
 
-def of_params_file(path):
+def read_params_file(path):
     """``(name, notebook, parameters)`` of a params file, one for each of ``vary``."""
     try:
-        parameters = loaded(path.read_text(encoding="utf-8"), path)
+        parameters = parse_yaml(path.read_text(encoding="utf-8"), path)
     except (OSError, UnicodeDecodeError) as error:
         sys.exit(f"{path}: cannot be read ({error})")
     if not isinstance(parameters, dict) or "notebook" not in parameters:
@@ -75,7 +78,9 @@ def of_params_file(path):
     wanted = f"{parameters.pop('notebook')}.ipynb"
     notebook = NOTEBOOKS / wanted
     if notebook not in known:
-        sys.exit(f"{path}: there is no notebook {wanted}; there are {names(known)}")
+        sys.exit(
+            f"{path}: there is no notebook {wanted}; there are {list_names(known)}"
+        )
     vary = parameters.pop("vary", {"": {}})
     if not isinstance(vary, dict) or not all(
         isinstance(changes, dict) for changes in vary.values()
@@ -87,14 +92,14 @@ def of_params_file(path):
     ]
 
 
-def of_numbers(wanted):
+def find_notebooks(wanted):
     """``(name, notebook, parameters)`` of notebooks that are named by number."""
     found = []
     for number in wanted:
         number = number.strip().split("_")[0]
         notebooks = sorted(NOTEBOOKS.glob(f"{number}_*.ipynb"))
         if not notebooks:
-            known = names(NOTEBOOKS.glob("*.ipynb"))
+            known = list_names(NOTEBOOKS.glob("*.ipynb"))
             sys.exit(f"--only {number}: no such notebook; there are {known}")
         # What was run is what 05 shows; opened by hand, it shows results/.
         parameters = {"records": "output"} if number == "05" else {}
@@ -102,7 +107,7 @@ def of_numbers(wanted):
     return found
 
 
-def loaded(text, where):
+def parse_yaml(text, where):
     """What a YAML text says: plain values; a tag that would run code is an error."""
     try:
         return yaml.safe_load(text)
@@ -126,7 +131,7 @@ def expand(name, notebook, parameters):
         yield label, notebook, {**parameters, **chosen}, bool(lists)
 
 
-def names(paths):
+def list_names(paths):
     return ", ".join(sorted(path.name for path in paths))
 
 

@@ -5,23 +5,32 @@ What a worker prints is in ``output/<device id>/worker_<device id>.log``. The li
 leads there from then on; a single run turns it back, so neither overwrites the other.
 """
 
+from __future__ import annotations
+
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 import psutil  # comes with ipykernel
 
 from lib import files
 from lib.files import ROOT
 
+Worker = tuple[str, Path, list[str], dict[str, str]]  # name, log, command, variables
 LINES_SHOWN = 30  # of the log of a worker that failed
 PATIENCE_S = 3  # for others that fail with it
 
 
-def run(workers):
-    """Starts all; when one fails, ends the others and shows logs. Returns success."""
+def run(workers: Iterable[Worker]) -> bool:
+    """Starts all; when one fails, ends the others and shows logs.
+
+    Returns:
+        Whether all succeeded.
+    """
     started = []
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: sys.exit(1))
@@ -30,22 +39,25 @@ def run(workers):
             log.parent.mkdir(parents=True, exist_ok=True)
             with open(log, "w", encoding="utf-8") as file:
                 process = subprocess.Popen(
-                    command, env=clean(env), stdout=file, stderr=subprocess.STDOUT
+                    command,
+                    env=make_environment(env),
+                    stdout=file,
+                    stderr=subprocess.STDOUT,
                 )
-            known = log.with_name(log.name.replace("worker", "train"))
-            if known.is_file() and not known.is_symlink():  # an earlier release's
-                known.unlink()
-            files.link(known, log.name)
+            train_log = log.with_name(log.name.replace("worker", "train"))
+            if train_log.is_file() and not train_log.is_symlink():  # an old release's
+                train_log.unlink()
+            files.link(train_log, log.name)
             started.append((name, log, process))
             print(f"{name}: process {process.pid}, log {os.path.relpath(log, ROOT)}")
         while not any(p.poll() for _, _, p in started):
             if all(p.poll() == 0 for _, _, p in started):
-                print("\n".join(said(started[0][1])))
+                print("\n".join(read_log(started[0][1])))
                 return True
             time.sleep(0.2)
         time.sleep(PATIENCE_S)  # one that dies takes others with it: show them all
     except KeyboardInterrupt:
-        print("\ninterrupted; the same command goes on from the last checkpoint")
+        print("\ninterrupted; the same command resumes from the last checkpoint")
         return False
     finally:
         for _, _, process in started:
@@ -53,24 +65,24 @@ def run(workers):
                 end(process)
     for name, log, process in started:
         if process.returncode and process.returncode != -signal.SIGTERM:
-            print("\n".join(said(log)[-LINES_SHOWN:]))
+            print("\n".join(read_log(log)[-LINES_SHOWN:]))
             how = f"exit status {process.returncode}"
             if process.returncode < 0:
                 how = f"killed by {signal.Signals(-process.returncode).name}"
             print(f"\nFAILED: {name} ({how}); its log ends above.")
-    print("All workers were ended. Start again to go on from the last checkpoint.")
+    print("All workers were ended. Start again to resume from the last checkpoint.")
     return False
 
 
-def clean(env):
-    """This environment without another job's words to its workers; and ``env``."""
-    mine = ("TF_CONFIG", "CHIEF_DEVICE_ID", "RANK_", "CM_")
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(mine)}
-    return {**kept, **env}
+def make_environment(env: Mapping[str, str]) -> dict[str, str]:
+    """Copies os.environ without another distributed job's variables; adds ``env``."""
+    of_jobs = ("TF_CONFIG", "CHIEF_DEVICE_ID", "RANK_", "CM_")
+    others = {k: v for k, v in os.environ.items() if not k.startswith(of_jobs)}
+    return {**others, **env}
 
 
-def end(process):
-    """Ends a worker with its kernel, which is a session of its own."""
+def end(process: subprocess.Popen) -> None:
+    """Ends a worker and its kernel, which is not in the worker's session."""
     try:
         family = psutil.Process(process.pid).children(recursive=True)
     except psutil.NoSuchProcess:
@@ -85,7 +97,7 @@ def end(process):
     process.wait()
 
 
-def said(log):
-    """The lines of a log, without papermill's progress bar."""
+def read_log(log: Path) -> list[str]:
+    """Returns the lines of a log, without papermill's progress bar."""
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
     return [line for line in lines if line and not line.startswith("Executing:")]

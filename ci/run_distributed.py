@@ -1,5 +1,7 @@
 """Starts one run of a notebook per device; called by run_distributed.sh."""
 
+from __future__ import annotations
+
 import argparse
 import importlib.util
 import json
@@ -7,28 +9,31 @@ import os
 import shlex
 import socket
 import sys
+from argparse import Namespace
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import plan
 import processes
 import rank_table
 import yaml
+from processes import Worker
 
 from lib import files
 from lib.errors import InputError
 from lib.files import ROOT
 
 
-def main():
-    """Starts what the command line asks for; returns the exit status."""
-    options = parse(sys.argv[1:])
-    jobs = jobs_of(options)  # one after the other: a list in a params file makes many
+def main() -> int:
+    """Starts the job of the command line; returns the exit status."""
+    options = parse_options(sys.argv[1:])
+    jobs = plan_jobs(options)  # one after the other: a list in a params file makes many
     os.chdir(ROOT)
     try:
         for name, params, output in jobs:
-            workers = workers_of(options, name, params, output)
+            workers = plan_workers(options, name, params, output)
             if options.dry_run:
-                show(workers)
+                print_commands(workers)
             elif not processes.run(workers):
                 return 1
     except InputError as error:
@@ -37,11 +42,11 @@ def main():
     return 0
 
 
-def jobs_of(options):
-    """``(name, parameters, output folder)`` of every run; all are checked."""
+def plan_jobs(options: Namespace) -> list[tuple[str, dict, Path]]:
+    """Returns ``(name, parameters, output folder)`` of every run, all checked."""
     jobs = []
     options.only, options.again = None, True
-    for name, notebook, parameters, _ in plan.runs(options):
+    for name, notebook, parameters, _ in plan.list_runs(options):
         if options.engine == "npu":
             parameters["device"] = "npu"  # or an error: never eight runs on CPUs
         output = files.resolve(parameters.get("output_dir", "output"))
@@ -49,31 +54,33 @@ def jobs_of(options):
     return jobs
 
 
-def workers_of(options, name, parameters, output):
-    """Name, log, command and environment of every worker on this host."""
-    devices = devices_of(options.devices)
+def plan_workers(
+    options: Namespace, name: str, parameters: dict, output: Path
+) -> Iterator[Worker]:
+    """Yields every worker of this host."""
+    devices = parse_devices(options.devices)
     if options.engine == "npu":
-        environments = of_npus(devices, options)
+        environments = assign_npus(devices, options)
     else:
-        environments = of_tensorflow(devices, options)
+        environments = assign_processes(devices, options)
     job = output / "jobs" / f"{name}.yaml"
     if not options.dry_run:
-        job.parent.mkdir(parents=True, exist_ok=True)
         files.write_text(job, yaml.safe_dump(parameters, sort_keys=False))
     for number, env in environments:
         folder = output / str(number)
-        command = [sys.executable, "ci/run.py", "--params", str(job)]
+        command = [sys.executable, "ci/execute.py", "--params", str(job)]
         command += ["--executed", str(folder / "executed")]
         yield f"device {number}", folder / f"worker_{number}.log", command, env
 
 
-def show(workers):
+def print_commands(workers: Iterable[Worker]) -> None:
+    """Prints the workers as shell commands."""
     for name, log, command, env in workers:
         words = [f"{key}={shlex.quote(value)}" for key, value in env.items()]
         print(f"# {name}\n{' '.join(words)} {shlex.join(command)} > {log} 2>&1 &")
 
 
-def parse(arguments):
+def parse_options(arguments: list[str]) -> Namespace:
     parser = argparse.ArgumentParser(
         prog="bash ci/run_distributed.sh",
         description="Trains one model on several devices: one run of a notebook per "
@@ -127,8 +134,8 @@ def parse(arguments):
     return options
 
 
-def devices_of(text):
-    """``"8"`` -> 0 to 7, ``"4-7"`` -> 4 to 7, ``"0,2"`` -> 0 and 2."""
+def parse_devices(text: str) -> list[int]:
+    """Reads device numbers: ``"8"`` is 0 to 7, ``"4-7"`` 4 to 7, ``"0,2"`` 0 and 2."""
     try:
         if "," in text:
             devices = [int(part) for part in text.split(",")]
@@ -141,33 +148,36 @@ def devices_of(text):
         devices = []
     if not devices:
         raise InputError(
-            f"--devices {text}: give a count, or numbers as in 4-7 or 0,1."
+            f"--devices {text}: write a count, or numbers as in 4-7 or 0,1."
         )
     return devices
 
 
-def table_of(options, devices):
-    """Path and content of the rank table: one that is given, or a new one."""
-    given = options.rank_table or os.environ.get("RANK_TABLE_FILE")
-    if given:
-        path = Path(options.called_from, given).resolve()
+def find_rank_table(
+    options: Namespace, devices: list[int]
+) -> tuple[Path | None, dict | None]:
+    """Returns path and content of the rank table that exists, or of a new one."""
+    existing = options.rank_table or os.environ.get("RANK_TABLE_FILE")
+    if existing:
+        path = Path(options.called_from, existing).resolve()
         return path, rank_table.read(path)
     rank_table.check_devices(devices)
     if len(devices) == 1:
-        return None, None  # alone: no table is read
-    addresses = rank_table.addresses_of(Path(options.called_from, options.addresses))
+        return None, None  # a single card reads no table
+    addresses = rank_table.read_addresses(Path(options.called_from, options.addresses))
     table = rank_table.make(devices, addresses)
     name = f"rank_table_{devices[0]}-{devices[-1]}.json"
     path = ROOT / "output" / name
     if not options.dry_run:
-        path.parent.mkdir(exist_ok=True)
         files.write_text(path, json.dumps(table, indent=1) + "\n")
     return path, table
 
 
-def of_npus(devices, options):
+def assign_npus(
+    devices: list[int], options: Namespace
+) -> Iterator[tuple[int, dict[str, str]]]:
     """Yields ``(device, environment)`` for the cards of this host."""
-    path, table = table_of(options, devices)
+    path, table = find_rank_table(options, devices)
     if table is None:
         yield devices[0], {"ASCEND_DEVICE_ID": str(devices[0])}
         return
@@ -183,38 +193,41 @@ def of_npus(devices, options):
             f"--devices {options.devices}: {path} has {sorted(ranks)} on this server; "
             "all of them must start."
         )
-    size = sum(len(server["device"]) for server in servers)
+    size = len(rank_table.list_devices(table))
     for number in devices:
         env = {"RANK_ID": ranks[number], "RANK_SIZE": str(size)}
         env.update(RANK_TABLE_FILE=str(path), ASCEND_DEVICE_ID=str(number))
-        env["CHIEF_DEVICE_ID"] = rank_table.chief_of(table)
+        env["CHIEF_DEVICE_ID"] = rank_table.find_chief(table)
         for name, default in (("JOB_ID", "10087"), ("HCCL_CONNECT_TIMEOUT", "600")):
             env[name] = os.environ.get(name, default)
         yield number, env
 
 
-def of_tensorflow(devices, options):
+def assign_processes(
+    devices: list[int], options: Namespace
+) -> Iterator[tuple[int, dict[str, str]]]:
     """Yields ``(device, environment)`` for the processes of this host.
 
-    Of several hosts, devices are numbered through, so that folders differ.
+    With several hosts, the numbering continues from host to host, so that folders
+    differ.
     """
     hosts = options.hosts.split(",") if options.hosts else []
     if hosts and not 0 <= options.host < len(hosts):
         raise InputError(f"--host {options.host}: --hosts names {len(hosts)}.")
     if len(set(devices)) < len(devices):
-        raise InputError(f"--devices {options.devices}: give different numbers.")
+        raise InputError(f"--devices {options.devices}: the numbers must differ.")
     first = options.host * len(devices)
-    numbers, addresses = devices, []
+    numbers, addresses = list(devices), []
     for text in hosts:
         host, _, port = text.rpartition(":")
         if not host or not port.isdecimal():
             raise InputError(f"--hosts {text}: write host:port, as in node1:20000.")
         addresses += [f"{host}:{int(port) + k}" for k in range(len(devices))]
     if hosts:
-        numbers = range(first, first + len(devices))
+        numbers = list(range(first, first + len(devices)))
     else:
-        addresses = [f"127.0.0.1:{port}" for port in free_ports(len(devices))]
-    share = str(max(os.cpu_count() // len(devices), 1))
+        addresses = [f"127.0.0.1:{port}" for port in find_free_ports(len(devices))]
+    share = str(max((os.cpu_count() or 1) // len(devices), 1))
     for k, number in enumerate(numbers):
         env = {"ASCEND_DEVICE_ID": str(number)}
         if len(addresses) > 1:
@@ -227,13 +240,14 @@ def of_tensorflow(devices, options):
         yield number, env
 
 
-def free_ports(count):
+def find_free_ports(count: int) -> list[int]:
+    """Returns ports of this host that no process listens on."""
     sockets = [socket.socket() for _ in range(count)]
-    for each in sockets:
-        each.bind(("127.0.0.1", 0))
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
+    for one in sockets:
+        one.bind(("127.0.0.1", 0))
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
     return ports
 
 

@@ -3,11 +3,5 @@
 # See "bash ci/run_distributed.sh --help". "--stack ascend" as the first words takes Python
 # 3.9 and TensorFlow 2.6.5.
 set -euo pipefail
-called_from=$PWD
-stack=
-if [ "${1:-}" = --stack ]; then
-  stack=${2:?--stack: say which, for example --stack ascend}
-  shift 2
-fi
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 exec "$venv/bin/python" ci/run_distributed.py --called-from "$called_from" "$@"

@@ -1,8 +1,15 @@
 #!/usr/bin/env bash
 # Makes the environment of a stack with the pinned packages and the project itself: .venv,
-# or with stack=ascend .venv-ascend. A second call only checks. Sourced by the commands
-# of ci/, which then use "$venv".
+# or .venv-ascend if the first words are "--stack ascend". A second call only checks.
+# Sourced by the commands of ci/: without arguments it reads, and shifts, theirs. They then
+# use "$venv" and "$called_from", and are in the repository's root.
 set -euo pipefail
+called_from=$PWD
+stack=
+if [ "${1:-}" = --stack ]; then
+  stack=${2:?--stack: say which, for example --stack ascend}
+  shift 2
+fi
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 # The first Python 3.9: $PYTHON39, python3.9, python3, pyenv's, one that uv has or fetches.
@@ -47,7 +54,7 @@ install() {
   "$venv/bin/pip" install --quiet --disable-pip-version-check "$@"
 }
 
-case ${stack:-} in
+case $stack in
   "")
     venv=$PWD/.venv requirements=requirements.txt constraints=ci/constraints.txt
     python=${PYTHON:-python3}
@@ -70,7 +77,7 @@ want=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])') || {
   echo "No $python found: install Python 3.11 to 3.13, or set PYTHON to one." >&2
   exit 1
 }
-case ${stack:-}$want in
+case $stack$want in
   3.11 | 3.12 | 3.13 | ascend3.9) ;;
   *)
     echo "$python is Python $want: use 3.11 to 3.13, for example PYTHON=python3.12." >&2
@@ -81,13 +88,13 @@ esac
 stamp="$want $PWD $(cat "$requirements" "$constraints" | cksum)"
 if [ "$(cat "$venv/made-from" 2>/dev/null || true)" != "$stamp" ]; then
   echo "Setting up ${venv##*/} (Python $want): a few minutes the first time."
-  if [ "${stack:-}" = ascend ]; then check_libpython "$python"; fi
+  if [ "$stack" = ascend ]; then check_libpython "$python"; fi
   rm -rf "$venv"
   mkdir -p "$venv"
   wanted=$venv/requirements.txt
   cp "$requirements" "$wanted"
   site=
-  if [ "${stack:-}" = ascend ] && [ "$(uname -m)" = aarch64 ]; then
+  if [ "$stack" = ascend ] && [ "$(uname -m)" = aarch64 ]; then
     # There is no wheel of TensorFlow 2.6.5 for aarch64: take the container's own.
     "$python" -c 'import tensorflow as tf; assert tf.__version__ == "2.6.5"' || {
       echo "$python has no TensorFlow 2.6.5, and for aarch64 none can be downloaded:" \

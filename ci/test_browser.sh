@@ -40,4 +40,4 @@ chromium=$(find_chromium) || {
     exit 1
   }
 } >&2
-exec "$browser/bin/python" ci/browser/run.py "$venv/bin/jupyter" "$chromium"
+exec "$browser/bin/python" ci/browser/click_through.py "$venv/bin/jupyter" "$chromium"

@@ -66,9 +66,15 @@ def replace_whole(path: Path) -> Iterator[Path]:
                 if written.is_file():
                     with open(written, "r+b") as file:
                         os.fsync(file.fileno())
+            replaced = Path(folder, "replaced")
             if unfinished.is_dir() and path.is_dir():  # a rename replaces files only
-                path.rename(Path(folder, "replaced"))
-            os.replace(unfinished, path)
+                path.rename(replaced)
+            try:
+                os.replace(unfinished, path)
+            except OSError:
+                if replaced.exists():
+                    replaced.rename(path)
+                raise
     except OSError as error:
         raise not_written(path, error.strerror or str(error)) from error
 

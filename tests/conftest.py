@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+pytest.register_assert_rewrite("cards")  # so its asserts count under python -O too
+
 # The same examples in every run, and no test depends on the speed of the machine.
 settings.register_profile(
     "repository", derandomize=True, deadline=None, max_examples=20

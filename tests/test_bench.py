@@ -66,7 +66,7 @@ def test_the_published_way_computes_what_the_ported_network_computes(
 
 def test_both_ways_of_the_naive_group_train_on_windows_of_8(worker):
     for kind in ("cpu", "npu"):
-        groups = worker("plans").groups("stamp", kind)
+        groups = worker("cases").list_groups("stamp", kind)
         rows = [row for name in groups if "naive" in name for row in groups[name]]
         assert {row["shown"]["window"] for row in rows} == {8}
         assert {row["script"] for row in rows} == {"stamp_naive.py", "stamp_ours.py"}
@@ -79,13 +79,13 @@ def test_both_ways_of_the_naive_group_train_on_windows_of_8(worker):
 def test_a_plan_names_workers_that_there_are_and_the_rows_it_compares_with(
     bench, kind, worker
 ):
-    plans = worker("plans")
-    rows = [row for group in plans.groups(bench, kind).values() for row in group]
+    cases = worker("cases")
+    rows = [row for group in cases.list_groups(bench, kind).values() for row in group]
     for row in rows:
         assert (BENCH / row["script"]).is_file()
         if kind == "npu":  # it has no bfloat16
             assert row["shown"]["precision"] in ("float32", "float16")
-    assert set(plans.COMPARE[bench]) <= {row["label"] for row in rows}
+    assert set(cases.COMPARE[bench]) <= {row["label"] for row in rows}
 
 
 TURN = """
@@ -152,7 +152,7 @@ def test_the_published_way_and_ours_run_on_a_card_in_turn(
     """Workers reach the caller's ``npu_device``, open it once each, break no rule."""
     monkeypatch.setenv("PYTHONPATH", str(STAND_IN))
     monkeypatch.setenv("STAND_IN_CALLS", str(tmp_path / "calls"))
-    groups = worker("plans").groups("stamp", "npu")
+    groups = worker("cases").list_groups("stamp", "npu")
     rows = groups["naive, float16"]
     for row in rows:
         script = tmp_path / row["script"]
@@ -178,16 +178,16 @@ def test_a_bench_with_nothing_to_measure_says_what_there_is(worker, capsys):
     for arguments, part in (
         (["none", "stamp", "--only", "naif", "--device", "cpu"], "--only naif: the gr"),
         (["none", "peers", "--device", "cpu"], "leave out --stack"),
-        (["none", "stamp", "--rounds", "0", "--device", "cpu"], "give 1 or more"),
+        (["none", "stamp", "--rounds", "0", "--device", "cpu"], "must be 1 or more"),
         (["none", "stamp", "--data", "x", "--device", "cpu"], "reads no file"),
     ):
         with pytest.raises(SystemExit):
-            measure.parse(arguments)
+            measure.parse_options(arguments)
         assert part in capsys.readouterr().err
 
 
 def test_peers_are_set_up_only_for_groups_that_have_some(worker):
-    parse = worker("measure").parse
+    parse = worker("measure").parse_options
     for only, some in (("naive", False), ("batch 128", True)):
         _, groups, opened = parse(["x", "stamp", "--only", only, "--device", "cpu"])
         rows = [row for group in groups.values() for row in group]

@@ -7,11 +7,11 @@ import json
 import shutil
 from types import SimpleNamespace
 
+import execute
 import nbformat
 import plan
 import pytest
 import rank_table
-import run as job
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -328,18 +328,7 @@ def test_a_file_of_anything_is_no_rank_table_and_no_list_of_addresses(
     path = tmp_path_factory.getbasetemp() / "table.json"
     path.write_bytes(text)
     assert ends_well(rank_table.read, path) is None
-    assert not ends_well(rank_table.addresses_of, path)
-
-
-SWITCHES = {"Switch": {"GraphFusion": {"ALL": "off", "A": "on"}, "UBFusion": {}}}
-LISTS = {"black-list": {"to-add": ["A"]}, "white-list": {"to-remove": ["B", "C"]}}
-
-
-@many
-@given(switches=changed(SWITCHES), lists=changed(LISTS))
-def test_changed_lists_for_the_card_are_taken_or_refused(switches, lists):
-    ends_well(launch_options.check_fusion_switch, json.dumps(switches), "here")
-    ends_well(launch_options.check_mixlist, json.dumps(lists), "here")
+    assert not ends_well(rank_table.read_addresses, path)
 
 
 @many
@@ -383,7 +372,7 @@ def test_a_params_file_of_anything_ends_in_one_line(tmp_path, text):
     path = tmp_path / "params.yaml"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(SystemExit) as caught:
-        plan.runs(job.parse(["--params", str(path)]))
+        plan.list_runs(execute.parse_options(["--params", str(path)]))
     assert str(caught.value).count("\n") == 0
     assert "params" in str(caught.value)
 
@@ -391,20 +380,22 @@ def test_a_params_file_of_anything_ends_in_one_line(tmp_path, text):
 @pytest.mark.parametrize("value", ["!!python/name:os.system", "[", "&a [*a]", "{a: b}"])
 def test_an_override_of_anything_ends_in_one_line(value):
     with pytest.raises(SystemExit) as caught:
-        plan.runs(job.parse(["--only", "02", "--set", f"seed={value}"]))
+        plan.list_runs(
+            execute.parse_options(["--only", "02", "--set", f"seed={value}"])
+        )
     assert str(caught.value).count("\n") == 0
     assert "seed" in str(caught.value)
 
 
 def test_a_notebook_named_twice_is_said_to_be():
     with pytest.raises(SystemExit, match="--only: the same run twice"):
-        plan.runs(job.parse(["--only", "02,02"]))
+        plan.list_runs(execute.parse_options(["--only", "02,02"]))
 
 
 def test_a_value_with_slashes_in_a_list_names_no_folder(tmp_path):
     path = tmp_path / "params.yaml"
     path.write_text("notebook: 02_preprocess\nmovielens_path: [sample, ../../../x]")
-    runs = plan.runs(job.parse(["--params", str(path)]))
+    runs = plan.list_runs(execute.parse_options(["--params", str(path)]))
     assert not any("/" in name for name, *_ in runs)
 
 

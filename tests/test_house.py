@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 
+import cards
 import pytest
 import yaml
 
@@ -167,3 +168,14 @@ def test_every_launch_option_and_published_params_file_is_documented():
         assert f"--set {name}=" in text, name
     for path in (ROOT / "ci/params").glob("*_1p.yaml"):
         assert f"ci/params/{path.name}" in text, path
+
+
+def test_the_asserts_of_tests_and_of_their_helpers_are_executed():
+    """Under ``python -O`` too, because pytest rewrites them where it knows of them."""
+    nothing = ()
+    with pytest.raises(AssertionError):
+        assert nothing
+    command, pipe = [sys.executable, "-c", "raise SystemExit(1)"], subprocess.PIPE
+    failed = subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True)
+    with pytest.raises(AssertionError):
+        cards.outputs(failed)

@@ -7,9 +7,9 @@ import re
 import subprocess
 import sys
 
+import execute
 import modelzoo_summary
 import pytest
-import run
 import yaml
 
 from lib.files import ROOT
@@ -131,7 +131,9 @@ def row(path, **changes):
 def test_the_table_shows_the_speed_and_a_card_that_was_not_used(tmp_path, capsys):
     fallback = {"kind": "cpu", "workers": 1, "fallback": "no libascend.so"}
     for device, loud in ((fallback, True), ({"kind": "cpu", "fallback": None}, False)):
-        run.show([row(record(tmp_path, device=device)), row(None, failure="x")])
+        execute.print_table(
+            [row(record(tmp_path, device=device)), row(None, failure="x")]
+        )
         said = capsys.readouterr().out
         assert re.search(r"^a +3\.0 +2,560 +50\.000  hr_at_20 0\.1000$", said, re.M)
         assert re.search(r"^a +3\.0 +FAILED$", said, re.M)
@@ -139,7 +141,7 @@ def test_the_table_shows_the_speed_and_a_card_that_was_not_used(tmp_path, capsys
         assert (sentence in said) == loud
     # Records of the release before have no ms_per_step; data notebooks have no device.
     old = record(tmp_path, device=None, timing={"examples_per_second": 10.0})
-    run.show([row(old)])
+    execute.print_table([row(old)])
     assert re.search(r"^a +3\.0 +10 +hr_at_20", capsys.readouterr().out, re.M)
 
 
@@ -148,7 +150,12 @@ def test_the_job_of_a_published_file_ends_with_its_rate_and_its_summary(tmp_path
     (tmp_path / "stamp_performance_1p.yaml").write_text(text)
     settings = {"data_path": "sample", "epochs": 2, "steps_per_epoch": 3}
     settings.update(embed_dim=8, output_dir=tmp_path)
-    command = [sys.executable, "ci/run.py", "--executed", str(tmp_path / "executed")]
+    command = [
+        sys.executable,
+        "ci/execute.py",
+        "--executed",
+        str(tmp_path / "executed"),
+    ]
     command += ["--params", str(tmp_path / "stamp_performance_1p.yaml")]
     for key, value in settings.items():
         command += ["--set", f"{key}={value}"]

@@ -8,12 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import execute
 import make_sample
 import nbformat
 import pandas as pd
 import papermill
 import pytest
-import run
 import yaml
 
 from lib.data import sources
@@ -151,7 +151,7 @@ RERUNS = {
 }
 
 
-def execute(notebook, folder, values):
+def run_notebook(notebook, folder, values):
     folder.mkdir(exist_ok=True)
     papermill.execute_notebook(
         str(ROOT / "notebooks" / f"{notebook}.ipynb"),
@@ -171,7 +171,7 @@ def test_a_notebook_runs_headless_with_other_parameters(case, tmp_path):
     if notebook == "01_explore_data":  # a sample from another seed, given as folders
         make_sample.write(tmp_path / "other", seed=7)
         values = {name: str(tmp_path / path) for name, path in values.items()}
-    record = execute(notebook, tmp_path, values)
+    record = run_notebook(notebook, tmp_path, values)
     assert values.items() <= record["parameters"].items()
     for metric, (low, high) in bounds.items():
         assert low < record["metrics"][metric] < high
@@ -193,12 +193,14 @@ def test_a_table_of_one_s_own_goes_through_03_07_and_08(tmp_path):
         ("checkpoint", "03_stamp", {**of_clicks, "steps_per_epoch": 20}),
         ("mf_checkpoint", "04_mf", {"with_ablation": False}),
     ):
-        record = execute(notebook, tmp_path, {**quick, "epochs": 1})
+        record = run_notebook(notebook, tmp_path, {**quick, "epochs": 1})
         folders[parameter] = str(tmp_path / "0" / record["run"])
     quick = {"data_path": path, "epochs": 1, "steps_per_epoch": 2}
-    execute("07_transfer_learning", tmp_path, {**folders, **table, **quick})
+    run_notebook("07_transfer_learning", tmp_path, {**folders, **table, **quick})
     quick = {"diginetica_path": path, "interactive": "no"}
-    record = execute("08_recommend_and_export", tmp_path, {**folders, **table, **quick})
+    record = run_notebook(
+        "08_recommend_and_export", tmp_path, {**folders, **table, **quick}
+    )
     assert record["metrics"]["same_in_saved_model"] > 0.99
     shown = " ".join(
         text
@@ -209,7 +211,7 @@ def test_a_table_of_one_s_own_goes_through_03_07_and_08(tmp_path):
     assert "sku-" in shown
     swapped = {"checkpoint": folders["mf_checkpoint"]}
     with pytest.raises(papermill.PapermillExecutionError, match="not STAMP"):
-        execute("07_transfer_learning", tmp_path, swapped)
+        run_notebook("07_transfer_learning", tmp_path, swapped)
 
 
 def test_05_reads_one_record_and_many(tmp_path):
@@ -221,12 +223,12 @@ def test_05_reads_one_record_and_many(tmp_path):
         folder = tmp_path / "many" / record["run"]
         folder.mkdir(parents=True)
         (folder / "result.json").write_text(json.dumps(record))
-    many = execute(
+    many = run_notebook(
         "05_accuracy_and_throughput", tmp_path, {"records": str(tmp_path / "many")}
     )
     assert many["metrics"] == {"runs": 50}
     one = tmp_path / "many" / "run-0"
-    again = execute(
+    again = run_notebook(
         "05_accuracy_and_throughput", tmp_path / "one", {"records": str(one)}
     )
     assert again["metrics"] == {"runs": 1}
@@ -235,11 +237,11 @@ def test_05_reads_one_record_and_many(tmp_path):
 def test_06_says_which_runs_it_needs(tmp_path):
     records = {"records": str(ROOT / "results/mf_ablation")}
     with pytest.raises(papermill.PapermillExecutionError, match='label "STAMP as pub'):
-        execute("06_audit_the_originals", tmp_path, records)
+        run_notebook("06_audit_the_originals", tmp_path, records)
 
 
 def run_job(*arguments):
-    command = [sys.executable, str(ROOT / "ci" / "run.py"), *arguments]
+    command = [sys.executable, str(ROOT / "ci" / "execute.py"), *arguments]
     return subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
 
 
@@ -287,7 +289,7 @@ def test_an_unknown_parameter_ends_plain_papermill_too(tmp_path):
     with pytest.raises(
         papermill.PapermillExecutionError, match='unknown parameter "epoch"'
     ):
-        execute("04_mf", tmp_path, {"epoch": 3})
+        run_notebook("04_mf", tmp_path, {"epoch": 3})
 
 
 def test_lists_in_a_params_file_are_runs_and_none_is_done_twice(tmp_path):
@@ -305,12 +307,29 @@ def test_lists_in_a_params_file_are_runs_and_none_is_done_twice(tmp_path):
     assert len(load_records(tmp_path)) == 4
 
 
+def test_a_record_is_found_by_its_note_not_by_printed_text():
+    cell = nbformat.v4.new_code_cell(
+        outputs=[
+            nbformat.v4.new_output("stream", text="output/0/another/result.json\n"),
+            nbformat.v4.new_output(
+                "display_data", metadata={"record": "a/result.json"}
+            ),
+            nbformat.v4.new_output("stream", text="output/0/another/result.json\n"),
+        ]
+    )
+    cells = [cell, nbformat.v4.new_markdown_cell("result.json")]
+    notebook = nbformat.v4.new_notebook(cells=cells)
+    assert execute.find_record(notebook) == Path("a/result.json")
+    cell.outputs.pop(1)
+    assert execute.find_record(notebook) is None
+
+
 def test_a_kept_run_is_its_record_and_its_notebook(tmp_path, monkeypatch):
-    monkeypatch.setattr(run, "ROOT", tmp_path)
+    monkeypatch.setattr(execute, "ROOT", tmp_path)
     (tmp_path / "results").mkdir()
     for name in ("result.json", "copy.ipynb"):
         (tmp_path / name).write_text(name)
     copy = tmp_path / "copy.ipynb"
-    run.keep({"name": "a", "record": tmp_path / "result.json", "copy": copy})
+    execute.keep_record({"name": "a", "record": tmp_path / "result.json", "copy": copy})
     kept = sorted((tmp_path / "results").rglob("*.*"))
     assert [path.read_text() for path in kept] == ["copy.ipynb", "result.json"]

@@ -545,7 +545,7 @@ def test_a_graph_of_one_card_alone_would_be_seen(tmp_path, model):
 def test_the_notebooks_run_on_it_headless(tmp_path, number, quick):
     calls = tmp_path / "calls.json"
     command = start(
-        "ci/run.py", "--only", number, "--executed", str(tmp_path / "executed"),
+        "ci/execute.py", "--only", number, "--executed", str(tmp_path / "executed"),
         *("--set", "device=npu", "--set", "epochs=2", "--set", quick),
         *("--set", f"output_dir={tmp_path}"),
         STAND_IN_CALLS=str(calls), ASCEND_DEVICE_ID="5",

@@ -6,10 +6,10 @@ import re
 from datetime import datetime
 from pathlib import Path
 
+import execute
 import papermill
 import plan
 import pytest
-import run
 
 from lib.files import ROOT
 
@@ -20,9 +20,9 @@ ROWS = ROW.findall((RESULTS / "README.md").read_text(encoding="utf-8"))
 
 def planned(arguments):
     """``{name: all parameters}`` of the runs that a command makes, and its options."""
-    options = run.parse([*arguments.split(), "--called-from", str(ROOT)])
+    options = execute.parse_options([*arguments.split(), "--called-from", str(ROOT)])
     found = {}
-    for name, notebook, parameters, _ in plan.runs(options):
+    for name, notebook, parameters, _ in plan.list_runs(options):
         known = papermill.inspect_notebook(str(notebook))
         defaults = {key: ast.literal_eval(one["default"]) for key, one in known.items()}
         found[name] = {**defaults, **parameters}
@@ -54,7 +54,7 @@ def test_the_command_of_a_row_makes_its_records(folder, arguments):
             if key.endswith("data_path"):
                 wanted, found = Path(wanted).name, Path(found).name
             assert found == wanted, f"{name}: {key}"
-        chosen = plan.loaded(
+        chosen = plan.parse_yaml(
             (ROOT / arguments.split()[1]).read_text(encoding="utf-8"), folder
         )
         new = {"label"} if "label" not in used else set()  # older than the parameter

@@ -27,7 +27,7 @@ def test_both_stacks_agree(tmp_path, number, quick):
     records = []
     for name, python in (("ascend", ASCEND), ("current", sys.executable)):
         output = tmp_path / name
-        command = [python, "ci/run.py", "--only", number]
+        command = [python, "ci/execute.py", "--only", number]
         command += ["--executed", str(output / "executed"), "--set", quick]
         command += ["--set", "precision_mode=must_keep_origin_dtype"]
         command += ["--set", f"output_dir={output}"]

@@ -4,6 +4,8 @@ Called by bench.sh: ``measure.py PYTHON_OF_THE_PEERS stamp|mf|peers``; "none" fo
 peers' Python measures the rows that need no peer.
 """
 
+from __future__ import annotations
+
 import argparse
 import json
 import multiprocessing
@@ -13,10 +15,11 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-import plans
+import cases
 
 from lib import files
 from lib.errors import InputError
@@ -34,11 +37,12 @@ TURNS = {  # by whether a worker must be the only process
 class Worker:
     """A process that does one round whenever it is asked."""
 
-    def __init__(self, row, peers):
+    def __init__(self, row: dict, peers: str) -> None:
         self.row, self.rounds, self.process = row, [], None
         self.python = peers if row.get("peer") else sys.executable
 
-    def start(self):
+    def start(self) -> None:
+        """Starts the process and waits until it is ready."""
         command = [
             self.python,
             str(HERE / self.row["script"]),
@@ -58,7 +62,8 @@ class Worker:
         )
         self.answer()
 
-    def answer(self):
+    def answer(self) -> dict:
+        """Reads a line of JSON; exits with the worker's last error if it died."""
         line = self.process.stdout.readline()
         if not line:
             self.process.wait()
@@ -67,17 +72,19 @@ class Worker:
             raise SystemExit(f"{self.row['label']} failed: {last}")
         return json.loads(line)
 
-    def round(self):
+    def round(self) -> None:
+        """Has the worker do a round and keeps its answer."""
         self.process.stdin.write("round\n")
         self.process.stdin.flush()
         self.rounds.append(self.answer())
 
-    def close(self):
+    def close(self) -> None:
+        """Ends the process."""
         self.process.stdin.close()
         self.process.wait()
 
-    def measured(self):
-        """The row with its outcome: the median round, and the slowest and fastest."""
+    def summarize(self) -> dict:
+        """Returns the row with its result: the median, slowest and fastest round."""
         rates = sorted(one["done"] / one["seconds"] for one in self.rounds)
         by_time = sorted(self.rounds, key=lambda one: one["seconds"])
         median = by_time[len(by_time) // 2]
@@ -94,8 +101,10 @@ class Worker:
         }
 
 
-def measure(group, peers, rounds, one_at_a_time=False):
-    """The rows of one group, measured round by round in turn; see ``TURNS``."""
+def measure(
+    group: list[dict], peers: str, rounds: int, one_at_a_time: bool = False
+) -> list[dict]:
+    """Measures the rows of one group, round by round in turn; see ``TURNS``."""
     workers = [Worker(row, peers) for row in group]
     if not one_at_a_time:
         for worker in workers:  # prepared one after the other
@@ -112,11 +121,11 @@ def measure(group, peers, rounds, one_at_a_time=False):
     if not one_at_a_time:
         for worker in workers:
             worker.close()
-    return [worker.measured() for worker in workers]
+    return [worker.summarize() for worker in workers]
 
 
-def processor_time():
-    """Jiffies of all cores so far, and whose they were.
+def processor_time() -> tuple[float, float, float]:
+    """Reads the jiffies of all cores since the start of the system.
 
     Returns:
         ``(stolen, others, all)``: those that a virtual machine's host kept for itself,
@@ -133,8 +142,8 @@ def processor_time():
     return stolen, busy - own, sum(cores)
 
 
-def shares(before):
-    """Percent of ``processor_time`` since ``before``, as columns of a row."""
+def compute_shares(before: tuple[float, float, float]) -> dict[str, float]:
+    """Returns percents of ``processor_time`` since ``before``, as columns of a row."""
     stolen, others, of = (now - then for now, then in zip(processor_time(), before))
     return {
         "stolen_percent": round(100 * stolen / max(of, 1), 1),
@@ -142,8 +151,8 @@ def shares(before):
     }
 
 
-def open_in_a_child(wish):
-    """The record of the device that workers open when asked for ``wish``.
+def describe_device(wish: str) -> dict:
+    """Returns the record of the device that workers open for ``--device wish``.
 
     It is opened in a process that ends: this one keeps no card from the workers.
 
@@ -155,12 +164,12 @@ def open_in_a_child(wish):
         return pool.submit(_record, wish).result()
 
 
-def _record(wish):
+def _record(wish: str) -> dict:
     return device.open(wish).record()
 
 
-def heading(bench):
-    """What was measured on, and how, in a few lines."""
+def format_heading(bench: dict) -> str:
+    """Returns device, versions and method of a measurement as a few lines."""
     opened, versions = bench["device"], bench["versions"]
     return (
         f"{opened['kind']}: {opened['name']}, {bench['cores']} cores, "
@@ -169,8 +178,8 @@ def heading(bench):
     )
 
 
-def table(rows, compare):
-    """Rows as text; beside each rate its ratios to rows of its group, by label."""
+def format_table(rows: list[dict], compare: Sequence[str]) -> str:
+    """Returns rows as text; each rate is also divided by those of ``compare``."""
     with_rmse = any("rmse" in row for row in rows)
     with_window = any("window" in row for row in rows)
     head = f"{'':<42}{'batch':>6}" + with_window * f"{'window':>8}"
@@ -197,12 +206,14 @@ def table(rows, compare):
     return "\n".join(lines)
 
 
-def parse(arguments=None):
-    """The options, and the groups of rows that they ask for."""
+def parse_options(
+    arguments: list[str] | None = None,
+) -> tuple[argparse.Namespace, dict[str, list[dict]], dict]:
+    """Returns the options, the groups of rows to measure, and the device's record."""
     parser = argparse.ArgumentParser(prog="bash ci/bench.sh")
     parser.add_argument("peers", help=argparse.SUPPRESS)
     parser.add_argument("--with-peers", action="store_true", help=argparse.SUPPRESS)
-    parser.add_argument("model", choices=sorted(plans.COMPARE))
+    parser.add_argument("model", choices=sorted(cases.COMPARE))
     parser.add_argument("--rounds", type=int, default=5, help="of every worker")
     parser.add_argument("--only", help="measure only groups whose name contains this")
     parser.add_argument("--data", help="folder of the ratings, where not fetched")
@@ -217,13 +228,13 @@ def parse(arguments=None):
     if options.data and options.model == "stamp":
         parser.error("--data: stamp is measured on made-up clicks and reads no file")
     if options.rounds < 1:
-        parser.error(f"--rounds {options.rounds}: give 1 or more")
+        parser.error(f"--rounds {options.rounds}: must be 1 or more")
     try:
-        opened = open_in_a_child(options.device)
+        opened = describe_device(options.device)
     except InputError as error:
         parser.error(f"--device {options.device}: {error}")
     no_peers = options.peers == "none" or opened["kind"] != "cpu"
-    every = plans.groups(options.model, opened["kind"])
+    every = cases.list_groups(options.model, opened["kind"])
     groups = {
         name: [row for row in rows if not (no_peers and row.get("peer"))]
         for name, rows in every.items()
@@ -235,7 +246,7 @@ def parse(arguments=None):
     if not groups:
         parser.error(
             f"{options.model}: only peers take part, and they need the CPU and the "
-            "current stack; leave out --stack, and give --device cpu"
+            "current stack; leave out --stack, and add --device cpu"
         )
     for row in (row for rows in groups.values() for row in rows):
         if not row.get("peer"):
@@ -245,14 +256,14 @@ def parse(arguments=None):
     return options, groups, opened
 
 
-def main():
-    options, groups, opened = parse()
+def main() -> None:
+    """Measures and prints the table; writes it to ``output/bench``."""
+    options, groups, opened = parse_options()
     if options.with_peers:  # bench.sh asks whether it must set them up
         peers = any(row.get("peer") for rows in groups.values() for row in rows)
         print("peers" if peers else "no peers")
         return
     path = files.ROOT / "output" / "bench"
-    path.mkdir(parents=True, exist_ok=True)
     one_at_a_time = opened["kind"] != "cpu"
     parts = [options.model, *re.findall(r"\w+", options.only or "")]
     about = {
@@ -272,10 +283,10 @@ def main():
         print(f"[{number}/{len(groups)}] {name}: {len(group)} workers", flush=True)
         before = processor_time()
         measured = measure(group, options.peers, options.rounds, one_at_a_time)
-        percents = shares(before)
+        percents = compute_shares(before)
         rows += [{"group": name, **row, **percents} for row in measured]
         bench = {**about, "rows": rows}
-        text = heading(bench) + table(rows, plans.COMPARE[options.model])
+        text = format_heading(bench) + format_table(rows, cases.COMPARE[options.model])
         files.write_text(path, json.dumps(bench, indent=1) + "\n")
         files.write_text(path.with_suffix(".txt"), text + "\n")
     print(text)

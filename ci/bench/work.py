@@ -1,15 +1,22 @@
-"""What a worker of the bench says: one line when ready, one for each round it is asked.
+"""The protocol of a worker of the bench: one line when ready, one for each round.
 
-A worker is a process of its own, so that peers with other packages take part, and waits
-between its rounds, so that rounds alternate and noise of the machine meets all alike.
+A worker is a separate process, so that peers with other packages take part, and waits
+between its rounds, so that rounds alternate and the machine's noise meets all alike.
 """
+
+from __future__ import annotations
 
 import json
 import os
 import resource
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lib.hardware.device import Device
 
 CHATTER = os.dup(1)
 if Path(sys.argv[0]).resolve().parent == Path(__file__).resolve().parent:  # a worker
@@ -21,19 +28,20 @@ MODES = {  # precision of a row -> precision_mode of lib.hardware.device.open
 }
 
 
-def open_device(device, precision, threads=0):
+def open_device(device: str, precision: str, threads: int = 0) -> Device:
     """Opens the device as the notebooks do; returns ``lib.hardware.device.Device``."""
     from lib.hardware import device as devices  # not in the environment of the peers
 
     return devices.open(device, MODES[precision], threads=threads)
 
 
-def say(**message):
+def say(**message: object) -> None:
+    """Writes a line of JSON to the process that measures."""
     os.write(CHATTER, (json.dumps(message) + "\n").encode())
 
 
-def timed(work, units):
-    """Does ``work()`` and waits for the tensor that it returns, if it returns one.
+def timed(work: Callable, units: int) -> tuple[int, float]:
+    """Calls ``work()`` and waits for the tensor that it returns, if it returns one.
 
     Returns:
         ``(units, seconds)``.
@@ -45,7 +53,7 @@ def timed(work, units):
     return units, time.perf_counter() - started
 
 
-def serve(prepare):
+def serve(prepare: Callable) -> None:
     """Prepares once, then does a round for every line on standard input.
 
     Args:

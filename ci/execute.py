@@ -1,5 +1,7 @@
 """Executes notebooks with papermill; called by run.sh in the environment it makes."""
 
+from __future__ import annotations
+
 import argparse
 import itertools
 import json
@@ -8,6 +10,7 @@ import os
 import shutil
 import sys
 import time
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -19,13 +22,11 @@ import plan
 from papermill.exceptions import PapermillExecutionError
 from plan import NOTEBOOKS, ROOT
 
-from lib.hardware import workers
 
-
-def main():
+def main() -> int:
     """Runs what the command line asks for; returns the exit status."""
-    options = parse(sys.argv[1:])
-    runs = plan.runs(options)
+    options = parse_options(sys.argv[1:])
+    runs = plan.list_runs(options)
     os.chdir(ROOT)  # papermill writes the paths it is given into the executed copies
     executed = Path(options.executed)
     executed.mkdir(parents=True, exist_ok=True)
@@ -34,31 +35,31 @@ def main():
         for name, notebook, parameters, listed in runs
     ]
     rows = []
-    for row in outcomes(jobs, options.jobs):
+    for row in execute_all(jobs, options.jobs):
         rows.append(row)
         if options.record and row["record"]:
-            keep(row)
+            keep_record(row)
         if row["seconds"]:
             modelzoo_summary.write(row["name"], row["record"], row["seconds"])
-    show(rows)
+    print_table(rows)
     failures = [row for row in rows if row["failure"]]
     for row in failures:
         print(f"\nFAILED {row['name']}: {row['failure']}\n  see {row['copy']}")
     return 1 if failures else 0
 
 
-def outcomes(jobs, at_once):
-    """Yields what ``execute`` returns for each job, in their order."""
+def execute_all(jobs: list[tuple], at_once: int) -> Iterator[dict]:
+    """Yields the result of ``execute_notebook`` for each job, in their order."""
     if at_once == 1:
-        yield from itertools.starmap(execute, jobs)
+        yield from itertools.starmap(execute_notebook, jobs)
     else:
-        share = str(max(os.cpu_count() // at_once, 1))
+        share = str(max((os.cpu_count() or 1) // at_once, 1))
         os.environ["TF_NUM_INTRAOP_THREADS"] = share
         with ProcessPoolExecutor(at_once, get_context("spawn")) as pool:
-            yield from pool.map(execute, *zip(*jobs))
+            yield from pool.map(execute_notebook, *zip(*jobs))
 
 
-def parse(arguments):
+def parse_options(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="bash ci/run.sh",
         description="Executes notebooks 01 to 05 on the embedded sample, or one "
@@ -101,19 +102,38 @@ def parse(arguments):
     if options.params and options.only:
         parser.error("--only does not go with --params, which names its notebook")
     if options.jobs < 1:
-        parser.error("--jobs: give 1 or more")
+        parser.error("--jobs: must be 1 or more")
     return options
 
 
-def execute(name, notebook, parameters, copy, listed=False, again=True):
-    """Executes one notebook; the copy is kept whatever happens.
+def execute_notebook(
+    name: str,
+    notebook: Path,
+    parameters: dict,
+    copy: Path,
+    listed: bool = False,
+    again: bool = True,
+) -> dict:
+    """Executes one notebook; its executed copy stays even after a failure.
 
-    One of many runs of a params file is left out when it has a record already.
+    Args:
+        name: of the run.
+        notebook: its path.
+        parameters: that papermill sets.
+        copy: path of the executed copy.
+        listed: the run is one of several of a params file. Such a run is left out if it
+            has a record already.
+        again: repeat it nevertheless.
+
+    Returns:
+        A row of the final table: ``name``, ``copy``, ``failure`` (a sentence or None),
+        ``record`` (path of ``result.json``, None on a worker that is not the first and
+        after a failure) and ``seconds``, 0 for a run that was left out.
     """
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     started = time.time()
-    row = {"name": name, "copy": copy, "failure": None, "record": None}
-    if listed and not again and (record := finished(copy, parameters)):
+    row: dict = {"name": name, "copy": copy, "failure": None, "record": None}
+    if listed and not again and (record := find_finished(copy, parameters)):
         print(f"\n{name}: has a record already", flush=True)
         return {**row, "record": record, "seconds": 0}
     print(f"\n{name}", flush=True)
@@ -125,49 +145,44 @@ def execute(name, notebook, parameters, copy, listed=False, again=True):
             kernel_name="python3",
             cwd=str(NOTEBOOKS),
             progress_bar=not listed,
-            extra_arguments=[
-                "--log-level=ERROR"
-            ],  # the kernel's notes on its transport
+            extra_arguments=["--log-level=ERROR"],  # no notes on the transport
             stdout_file=sys.stdout if parameters.get("data_path") else None,
         )
-        row["record"] = record_of(done)
+        row["record"] = find_record(done)
     except PapermillExecutionError as error:
         row["failure"] = f"cell [{error.exec_count}]: {error.ename}: {error.evalue}"
     except Exception as error:  # a kernel that died, for one
         row["failure"] = f"{type(error).__name__}: {error}"
     row["seconds"] = time.time() - started
-    if workers.announced().rank:
-        row["record"] = None  # the first worker's, and perhaps not there yet
     if row["record"]:
         shutil.copy2(copy, row["record"].parent / "notebook.ipynb")
     return row
 
 
-def finished(copy, parameters):
-    """The record that an earlier run with the same parameters left, or None."""
+def find_finished(copy: Path, parameters: dict) -> Path | None:
+    """Returns the record of an earlier run with the same parameters, or None."""
     if not copy.is_file():
         return None
-    record = record_of(nbformat.read(copy, as_version=4))
+    record = find_record(nbformat.read(copy, as_version=4))
     if not record or not record.is_file():
         return None
-    found = json.loads(record.read_text(encoding="utf-8"))["parameters"]
-    same = all(found.get(key) == value for key, value in parameters.items())
+    recorded = json.loads(record.read_text(encoding="utf-8"))["parameters"]
+    same = all(recorded.get(key) == value for key, value in parameters.items())
     return record if same else None
 
 
-def record_of(notebook):
-    """The path of the record, which the last cell with an output prints."""
-    printed = [
-        line
+def find_record(notebook: nbformat.NotebookNode) -> Path | None:
+    """Returns the last path that ``lib.records.run.publish_record`` has noted."""
+    paths = [
+        output.metadata.record
         for cell in notebook.cells
         for output in cell.get("outputs", [])
-        for line in output.get("text", "").splitlines()
-        if line.endswith("result.json")
+        if "record" in output.get("metadata", {})
     ]
-    return Path(printed[-1]) if printed else None
+    return Path(paths[-1]) if paths else None
 
 
-def keep(row):
+def keep_record(row: dict) -> None:
     """Copies what a run left to ``results/<name of the run>``."""
     folder = ROOT / "results" / row["name"]
     folder.mkdir(exist_ok=True)
@@ -175,8 +190,8 @@ def keep(row):
     shutil.copy2(row["copy"], folder / "notebook.ipynb")
 
 
-def show(rows):
-    """Prints the table that ends the job; cards that were not used stand below it."""
+def print_table(rows: list[dict]) -> None:
+    """Prints the table that ends the job, then warnings of runs without their NPU."""
     print(
         f"\n{'notebook':<34} {'seconds':>7} {'examples/s':>11} {'ms/step':>9}  "
         f"headline metrics\n{'-' * 110}"
@@ -185,12 +200,12 @@ def show(rows):
     for row in rows:
         text = row["record"].read_text(encoding="utf-8") if row["record"] else "{}"
         record = json.loads(text)
-        shown = [
+        metrics = [
             f"{key} {value:,}" if isinstance(value, int) else f"{key} {value:.4f}"
             for key, value in record.get("metrics", {}).items()
         ]
-        state = "FAILED" if row["failure"] else ", ".join(shown[:4])
-        start = f"{row['name']:<34} {row['seconds']:>7.1f} {speed_of(record)}  "
+        state = "FAILED" if row["failure"] else ", ".join(metrics[:4])
+        start = f"{row['name']:<34} {row['seconds']:>7.1f} {format_speed(record)}  "
         print(start + state)
         if row["record"]:
             print(f"{'':<{len(start)}}{row['record']}")
@@ -201,8 +216,8 @@ def show(rows):
         print(f"\n!!! {name} WAS COMPUTED ON THE {kind}, NOT ON AN NPU: {reason}")
 
 
-def speed_of(record):
-    """Examples a second and milliseconds a step of a record, as the table has them."""
+def format_speed(record: dict) -> str:
+    """Returns two columns of the table: examples a second and milliseconds a step."""
     timing = record.get("timing", {})
     rate, pace = (timing.get(key) for key in ("examples_per_second", "ms_per_step"))
     rate, pace = f"{rate:,.0f}" if rate else "", f"{pace:.3f}" if pace else ""
@@ -213,4 +228,4 @@ if __name__ == "__main__":
     try:
         sys.exit(main())
     except KeyboardInterrupt:
-        sys.exit("\ninterrupted; the same command goes on from the last checkpoint")
+        sys.exit("\ninterrupted; the same command resumes from the last checkpoint")

@@ -1,4 +1,6 @@
-"""What the bench measures: groups of rows; the rows of a group alternate."""
+"""The cases that the bench measures: groups of rows; the rows of a group alternate."""
+
+from __future__ import annotations
 
 
 def _ours(kind, batch_size, precision, label, maxlen=19):
@@ -159,8 +161,8 @@ COMPARE = {  # labels that every rate of the group is divided by
 }
 
 
-def groups(bench, kind="cpu"):
-    """The groups of a bench: name -> rows.
+def list_groups(bench: str, kind: str = "cpu") -> dict[str, list[dict]]:
+    """Returns the groups of a bench: name -> rows.
 
     Args:
         bench: ``"stamp"``, ``"mf"`` or ``"peers"``.

@@ -1,8 +1,10 @@
-"""Works notebook 08 as a reader would: run all cells, pick an item, see what follows.
+"""Runs notebook 08 in a browser, picks an item and checks that the page follows.
 
-Called by test_browser.sh: ``run.py JUPYTER CHROMIUM``, the paths of both programs.
+Called by test_browser.sh: ``click_through.py JUPYTER CHROMIUM``, two paths of programs.
 Writes ``output/browser/picker.png``, and on a failure ``output/browser/failure.png``.
 """
+
+from __future__ import annotations
 
 import json
 import os
@@ -13,10 +15,11 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from playwright.sync_api import Error, sync_playwright
+from playwright.sync_api import Error, Locator, Page, sync_playwright
 
 ROOT = Path(__file__).resolve().parents[2]
 NAME = "08_recommend_and_export.ipynb"
@@ -25,15 +28,15 @@ MINUTE = 60_000  # ms
 TRACKER = "@jupyterlab/notebook-extension/tracker.jupyterlab-settings"
 
 
-def main(jupyter, chromium):
+def main(jupyter: str, chromium: str) -> int:
     """Returns the exit status."""
     copy_without_outputs()
-    with server(jupyter) as address, sync_playwright() as playwright:
+    with start_server(jupyter) as address, sync_playwright() as playwright:
         options = {"args": ["--no-sandbox"]} if os.geteuid() == 0 else {}
         browser = playwright.chromium.launch(executable_path=chromium, **options)
         page = browser.new_page(viewport={"width": 1200, "height": 1000})
         try:
-            work(page, address)
+            click_through(page, address)
         except (AssertionError, Error) as error:
             page.screenshot(path=FOLDER / "failure.png")
             print(f"FAILED: {error}\n  see output/browser/failure.png")
@@ -42,8 +45,8 @@ def main(jupyter, chromium):
     return 0
 
 
-def copy_without_outputs():
-    """The notebook as one opens it new; the committed one stays untouched."""
+def copy_without_outputs() -> None:
+    """Writes a copy of the notebook without outputs to ``output/browser``."""
     notebook = json.loads((ROOT / "notebooks" / NAME).read_text(encoding="utf-8"))
     for cell in notebook["cells"]:
         if cell["cell_type"] == "code":
@@ -53,8 +56,8 @@ def copy_without_outputs():
 
 
 @contextmanager
-def server(jupyter):
-    """A JupyterLab with settings of its own; yields the notebook's address."""
+def start_server(jupyter: str) -> Iterator[str]:
+    """Runs JupyterLab with temporary settings; yields the notebook's address."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -84,7 +87,8 @@ def server(jupyter):
                 process.wait()
 
 
-def wait_for(port, process):
+def wait_for(port: int, process: subprocess.Popen) -> None:
+    """Waits until the server listens on ``port``; exits if it ends before."""
     for _ in range(600):
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)) == 0:
@@ -95,8 +99,8 @@ def wait_for(port, process):
     sys.exit("JupyterLab did not start: see output/browser/server.log")
 
 
-def work(page, address):
-    """What the reader does, and what must be seen."""
+def click_through(page: Page, address: str) -> None:
+    """Runs all cells, picks another item, and checks that the widget follows."""
     page.goto(address, timeout=2 * MINUTE)
     page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=2 * MINUTE)
     page.locator("#jp-main-statusbar", has_text="| Idle").wait_for(timeout=2 * MINUTE)
@@ -109,12 +113,12 @@ def work(page, address):
 
     output = page.locator(".widget-vbox .widget-output")
     output.locator("img").wait_for(timeout=MINUTE)
-    before, bars = seen(output)
+    before, bars = read_output(output)
     choice = page.locator(".widget-dropdown select")
     picked = choice.locator("option").nth(7).inner_text().replace("\xa0", " ")
     choice.select_option(index=7)
     for _ in range(300):
-        after, new_bars = seen(output)
+        after, new_bars = read_output(output)
         if new_bars not in (None, bars):
             break
         page.wait_for_timeout(100)
@@ -129,7 +133,7 @@ def work(page, address):
     page.screenshot(path=FOLDER / "page.png")
 
 
-def run_all(page):
+def run_all(page: Page) -> None:
     """Clicks until a cell runs: while the kernel starts, JupyterLab may ask for one."""
     running = page.locator(".jp-InputPrompt", has_text=re.compile(r"\[(\*|\d+)\]"))
     for _ in range(10):
@@ -146,8 +150,8 @@ def run_all(page):
     raise AssertionError("no cell started to run")
 
 
-def seen(output):
-    """The lines that the widget shows, and its picture, None where there is none."""
+def read_output(output: Locator) -> tuple[list[str], str | None]:
+    """Returns the lines of the widget, and its picture or None."""
     lines = output.inner_text().strip().splitlines()
     pictures = output.locator("img")
     picture = pictures.first.get_attribute("src") if pictures.count() else None
