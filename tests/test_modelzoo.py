@@ -357,7 +357,7 @@ def test_evaluation_ranks_items_that_are_numbered_from_0():
         prefix = data.train.prefix(k)[-MAXLEN:]
         padding = np.zeros(MAXLEN - len(prefix), np.int32)
         np.testing.assert_array_equal(windows[k], np.append(padding, prefix))
-    first = sessions.Examples.of(
+    first = sessions.Examples.from_sessions(
         data.test.items[:300], np.arange(0, 301, 5), data.test.days[:60]
     )
     ranks = []
@@ -366,7 +366,7 @@ def test_evaluation_ranks_items_that_are_numbered_from_0():
         window = np.append(np.zeros(MAXLEN - len(prefix), np.int32), prefix)
         ranks.append(metrics.ranks(np.asarray(model(window[None])), first.targets[[k]]))
     found = stamp.evaluate(model, first, MAXLEN, k=50)
-    assert found == pytest.approx(metrics.at(np.concatenate(ranks), 50))
+    assert found == pytest.approx(metrics.ranking_metrics(np.concatenate(ranks), 50))
     numbers, strength = stamp.recommend(model, [0, 3], MAXLEN, k=5)
     window = np.array([[0] * (MAXLEN - 1) + [3]], np.int32)
     np.testing.assert_array_equal(

@@ -141,8 +141,8 @@ def prepare(table, name, sha256, split="random", test_share=0.2, seed=0):
 
     The columns are taken out of the table, so that the parts find their memory free.
     """
-    user_ids, user_idx = _numbered(table.pop("user"))
-    item_ids, item_idx = _numbered(table.pop("item"))
+    user_ids, user_idx = _number_ids(table.pop("user"))
+    item_ids, item_idx = _number_ids(table.pop("item"))
     rows = Part(
         user_idx,
         item_idx,
@@ -161,7 +161,7 @@ def prepare(table, name, sha256, split="random", test_share=0.2, seed=0):
     )  # fmt: skip
 
 
-def _numbered(ids):
+def _number_ids(ids):
     """The different ids in order, and the place of each row's id among them."""
     known = np.sort(ids.unique()).astype(np.int64)
     return known, np.searchsorted(known, ids).astype(np.int32)

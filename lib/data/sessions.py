@@ -40,7 +40,7 @@ class Examples:
     target: np.ndarray
 
     @classmethod
-    def of(cls, items, offsets, days):
+    def from_sessions(cls, items, offsets, days):
         """Makes examples from flat sessions, each of two clicks or more."""
         n_examples = np.diff(offsets) - 1
         start = np.repeat(offsets[:-1], n_examples)
@@ -76,7 +76,7 @@ class Examples:
         lengths = np.diff(self.offsets)
         offsets = np.concatenate([[0], np.cumsum(lengths[keep])])
         items = self.items[np.repeat(keep, lengths)]
-        return Examples.of(items, offsets, self.days[keep])
+        return Examples.from_sessions(items, offsets, self.days[keep])
 
 
 ORDERS = ("timeframe", "file")
@@ -147,7 +147,7 @@ class Sessions:
         train = self.train
         late = train.days > train.days.max() - np.timedelta64(days, "D")
         fit, held_out = train.select(~late), train.select(late)
-        held_out = _only_known(held_out, fit.items)
+        held_out = _drop_unknown_items(held_out, fit.items)
         if not len(fit) or not len(held_out):
             raise InputError(
                 f"{self.name}: holding out the last {days} days of training leaves no "
@@ -231,9 +231,9 @@ def prepare(
         clicks = sort_clicks(drop_short_sessions(clicks, min_session_clicks), order)
         train, _, test = split_by_day(clicks, "session", *days)
         item_ids = np.unique(train["item"])
-        part = expand(train, np.searchsorted(item_ids, train["item"]) + 1)
+        part = make_examples(train, np.searchsorted(item_ids, train["item"]) + 1)
         test = drop_short_sessions(test[test["item"].isin(item_ids)])
-        test_part = expand(test, np.searchsorted(item_ids, test["item"]) + 1)
+        test_part = make_examples(test, np.searchsorted(item_ids, test["item"]) + 1)
         item_ids, n_items, held_out = _with_padding(item_ids), len(item_ids), None
     else:
         clicks = clicks.sort_values(["day", "session"], kind="stable")
@@ -242,7 +242,7 @@ def prepare(
         parts = []
         for rows in split_by_day(clicks, "click", *days):
             rows = drop_short_sessions(sort_clicks(rows, order))
-            parts.append(expand(rows, np.searchsorted(item_ids, rows["item"])))
+            parts.append(make_examples(rows, np.searchsorted(item_ids, rows["item"])))
         part, held_out, test_part = parts
     if not len(part) or not len(test_part):
         raise InputError(
@@ -262,20 +262,20 @@ def is_filtered(clicks):
     sessions go; so ``load`` filters once, and its own outcome, loaded again, stays as
     it is. The ``modelzoo`` protocol filters always, as the original does.
     """
-    return bool((_occurrences(clicks["session"]) > 1).all())
+    return bool((_count_occurrences(clicks["session"]) > 1).all())
 
 
 def drop_short_sessions(clicks, min_clicks=MIN_SESSION_CLICKS):
     """Keeps the sessions of at least ``min_clicks`` clicks."""
-    return clicks[_occurrences(clicks["session"]) >= min_clicks]
+    return clicks[_count_occurrences(clicks["session"]) >= min_clicks]
 
 
 def drop_rare_items(clicks, min_clicks=MIN_ITEM_CLICKS):
     """Keeps the items of at least ``min_clicks`` clicks."""
-    return clicks[_occurrences(clicks["item"]) >= min_clicks]
+    return clicks[_count_occurrences(clicks["item"]) >= min_clicks]
 
 
-def _occurrences(column):
+def _count_occurrences(column):
     codes, values = pd.factorize(column.to_numpy())
     return np.bincount(codes, minlength=len(values))[codes]
 
@@ -303,8 +303,8 @@ def split_by_day(clicks, by="session", train_until="", test_from=""):
     if not len(clicks):
         return clicks, clicks, clicks
     cut = clicks["day"].max() - pd.Timedelta(days=TEST_DAYS)
-    train_until = _day("train_until", train_until, cut - pd.Timedelta(days=1))
-    test_from = _day("test_from", test_from, cut + pd.Timedelta(days=1))
+    train_until = _parse_day("train_until", train_until, cut - pd.Timedelta(days=1))
+    test_from = _parse_day("test_from", test_from, cut + pd.Timedelta(days=1))
     if not train_until < test_from:
         raise InputError(
             f"train_until={train_until:%Y-%m-%d}, test_from={test_from:%Y-%m-%d}: the "
@@ -320,7 +320,7 @@ def split_by_day(clicks, by="session", train_until="", test_from=""):
     return clicks[early], clicks[~early & ~late], clicks[late]
 
 
-def _day(name, text, otherwise):
+def _parse_day(name, text, otherwise):
     if text and not is_day(text):
         raise InputError(f'{name}="{text}": write a day as 2016-05-24.')
     return pd.Timestamp(text) if text else otherwise
@@ -340,7 +340,7 @@ def _with_padding(ids):
     return np.concatenate([np.array([padding], ids.dtype), ids])
 
 
-def expand(clicks, numbers):
+def make_examples(clicks, numbers):
     """Turns clicks, session after session, into ``Examples``.
 
     Args:
@@ -352,13 +352,13 @@ def expand(clicks, numbers):
     offsets = np.append(first, len(session))
     days = clicks["day"].to_numpy().astype("datetime64[D]")
     last = np.maximum.reduceat(days, first) if len(first) else days
-    return Examples.of(np.asarray(numbers), offsets, last)
+    return Examples.from_sessions(np.asarray(numbers), offsets, last)
 
 
-def _only_known(examples, known):
+def _drop_unknown_items(examples, known):
     """Drops clicks on items outside ``known``, then sessions left with one click."""
     session = np.repeat(np.arange(examples.n_sessions), np.diff(examples.offsets))
     clicks = pd.DataFrame({"session": session, "item": examples.items})
     clicks["day"] = examples.days[session].astype("datetime64[ns]")
     clicks = drop_short_sessions(clicks[clicks["item"].isin(np.unique(known))])
-    return expand(clicks, clicks["item"])
+    return make_examples(clicks, clicks["item"])

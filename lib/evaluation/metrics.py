@@ -36,7 +36,7 @@ def mrr_at(ranks, k):
     return float(np.mean(np.where(ranks <= k, 1.0 / ranks, 0.0)))
 
 
-def at(ranks, k):
+def ranking_metrics(ranks, k):
     """Both of the above, under the names that records use."""
     return {f"hr_at_{k}": hr_at(ranks, k), f"mrr_at_{k}": mrr_at(ranks, k)}
 
@@ -53,6 +53,6 @@ def mae(predicted, actual):
     return float(np.mean(np.abs(error)))
 
 
-def errors(predicted, actual):
+def rating_metrics(predicted, actual):
     """Both of the above, under the names that records use."""
     return {"rmse": rmse(predicted, actual), "mae": mae(predicted, actual)}

@@ -25,7 +25,7 @@ def evaluate(model, examples, k=20, batch_size=256):
         index = range(first, min(first + batch_size, len(examples)))
         scores = model.scores([examples.prefix(i) for i in index])
         ranks.append(metrics.ranks(scores, examples.targets[index] - 1))
-    return metrics.at(np.concatenate(ranks), k)
+    return metrics.ranking_metrics(np.concatenate(ranks), k)
 
 
 def measure(baseline, train, test, n_items, k=20):

@@ -242,7 +242,8 @@ def evaluate(model, examples, maxlen, k=20, batch_size=256):
     Returns:
         ``{"hr_at_<k>": ..., "mrr_at_<k>": ...}``.
     """
-    return metrics.at(_of_each(model.ranks, model, examples, maxlen, batch_size), k)
+    ranks = _of_each(model.ranks, model, examples, maxlen, batch_size)
+    return metrics.ranking_metrics(ranks, k)
 
 
 def validate(model, examples, maxlen, batch_size=256):
