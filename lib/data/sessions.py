@@ -339,20 +339,20 @@ def split_by_day(
     if not len(clicks):
         return clicks, clicks, clicks
     cut = clicks["day"].max() - pd.Timedelta(days=TEST_DAYS)
-    train_until = _parse_day("train_until", train_until, cut - pd.Timedelta(days=1))
-    test_from = _parse_day("test_from", test_from, cut + pd.Timedelta(days=1))
-    if not train_until < test_from:
+    last = _parse_day("train_until", train_until, cut - pd.Timedelta(days=1))
+    first = _parse_day("test_from", test_from, cut + pd.Timedelta(days=1))
+    if not last < first:
         raise InputError(
-            f"train_until={train_until:%Y-%m-%d}, test_from={test_from:%Y-%m-%d}: the "
+            f"train_until={last:%Y-%m-%d}, test_from={first:%Y-%m-%d}: the "
             "test part must begin after the training part ends."
         )
     day = clicks["day"].to_numpy()
     if by == "session":
         codes, sessions = pd.factorize(clicks["session"].to_numpy())
-        last = np.full(len(sessions), np.datetime64("1678-01-01", "ns"))
-        np.maximum.at(last, codes, day)
-        day = last[codes]
-    early, late = day <= train_until.to_datetime64(), day >= test_from.to_datetime64()
+        session_day = np.full(len(sessions), np.datetime64("1678-01-01", "ns"))
+        np.maximum.at(session_day, codes, day)
+        day = session_day[codes]
+    early, late = day <= last.to_datetime64(), day >= first.to_datetime64()
     return clicks[early], clicks[~early & ~late], clicks[late]
 
 

@@ -48,12 +48,10 @@ class Source:
     name: str
     folder: Path
 
-    def path(self, file_name: str) -> Path | None:
-        """The path of a file, plain or ``.gz``; None if the folder has neither."""
-        for path in (self.folder / file_name, self.folder / f"{file_name}.gz"):
-            if path.is_file():
-                return path
-        return None
+    def path(self, file_name: str) -> Path:
+        """The path of a file, as ``.gz`` if only that exists; it may be missing."""
+        plain, packed = self.folder / file_name, self.folder / f"{file_name}.gz"
+        return packed if packed.is_file() and not plain.is_file() else plain
 
 
 def find(main_file: str, data_path: PathLike) -> Source:
@@ -83,7 +81,7 @@ def find(main_file: str, data_path: PathLike) -> Source:
             'or use "sample", or a table that ends in .csv, .tsv, .txt or .parquet.'
         )
     source = Source(folder.name, folder)
-    if source.path(main_file) is None:
+    if not source.path(main_file).is_file():
         names = sorted(path.name for path in folder.iterdir())
         if len(names) > 5:
             names = [*names[:5], "..."]
@@ -104,9 +102,7 @@ def next_season() -> Path:
 
 
 def fetch_movielens(
-    data_dir: PathLike,
-    urls: Sequence[str] = MOVIELENS_URLS,
-    sha256: str = MOVIELENS_SHA256,
+    data_dir: Path, urls: Sequence[str] = MOVIELENS_URLS, sha256: str = MOVIELENS_SHA256
 ) -> Path:
     """Downloads and unpacks MovieLens-1M, unless an earlier call has done so.
 
@@ -125,8 +121,10 @@ def fetch_movielens(
         InputError: no mirror sent the archive, or it cannot be written; the message
             says which file to put where instead.
     """
-    data_dir = Path(data_dir).resolve()
+    data_dir = data_dir.resolve()
     folder = data_dir / "ml-1m"
+    members = [f"ml-1m/{name}" for name in MOVIELENS_FILES]
+    downloader = pooch.HTTPDownloader(progressbar=True, timeout=TIMEOUT_S)
     failures = []
     for url in urls:
         if folder.is_dir():  # of an earlier call, or of a process that was faster
@@ -134,17 +132,9 @@ def fetch_movielens(
         try:
             data_dir.mkdir(parents=True, exist_ok=True)
             with TemporaryDirectory(prefix="unfinished-", dir=data_dir) as unfinished:
+                unzip = pooch.Unzip(members, extract_dir=unfinished)
                 pooch.retrieve(
-                    url,
-                    known_hash=f"sha256:{sha256}",
-                    fname="ml-1m.zip",
-                    path=data_dir,
-                    processor=pooch.Unzip(
-                        [f"ml-1m/{name}" for name in MOVIELENS_FILES], unfinished
-                    ),
-                    downloader=pooch.HTTPDownloader(
-                        progressbar=True, timeout=TIMEOUT_S
-                    ),
+                    url, f"sha256:{sha256}", "ml-1m.zip", data_dir, unzip, downloader
                 )
                 Path(unfinished, "ml-1m").rename(folder)
         except (OSError, ValueError) as error:  # ValueError: the hash is wrong
