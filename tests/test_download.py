@@ -165,14 +165,14 @@ def test_unpacking_that_fails_half_way_leaves_no_folder(fetch, data_dir):
 
 
 KILLED = """
-import os, shutil, sys
+import os, pathlib, shutil, sys
 from lib.data import sources
 def copy_half(source, target, *arguments):
     target.write(source.read(1000))
     target.flush()
     os._exit(9)
 shutil.copyfileobj = copy_half
-sources.fetch_movielens(sys.argv[1], [sys.argv[2]], sys.argv[3])
+sources.fetch_movielens(pathlib.Path(sys.argv[1]), [sys.argv[2]], sys.argv[3])
 """
 
 
