@@ -76,7 +76,7 @@ class Ratings:
         return len(self.item_ids)
 
     def counts(self) -> dict[str, int]:
-        """The numbers that identify the outcome of preprocessing."""
+        """Counts that identify the result of preprocessing."""
         return {
             "users": self.n_users,
             "items": self.n_items,

@@ -100,7 +100,7 @@ class Sessions:
     Attributes:
         train, test: the two parts, as ``Examples``.
         item_ids: raw ids ``(n_items,)``; ``item_ids[i - 1]`` is that of item number
-            ``i``. Numbers are 1 to ``n_items``; 0 is left to padding.
+            ``i``. Numbers are 1 to ``n_items``; 0 stands for padding.
         name, sha256: the data set, for records.
         held_out: under ``protocol="modelzoo"``, the sessions between the two parts, on
             which the port computes its ``val_loss``; else None.
@@ -115,11 +115,11 @@ class Sessions:
 
     @property
     def n_items(self) -> int:
-        """How many items can be predicted."""
+        """The number of items that can be predicted."""
         return len(self.item_ids)
 
     def counts(self) -> dict[str, int]:
-        """The numbers that identify the outcome of preprocessing."""
+        """Counts that identify the result of preprocessing."""
         return {
             "train_sessions": self.train.n_sessions,
             "train_examples": len(self.train),
