@@ -12,7 +12,7 @@ def examples(*clicks):
     lengths = [len(session) for session in clicks]
     days = np.arange(len(clicks)).astype("datetime64[D]")
     offsets = np.concatenate([[0], np.cumsum(lengths)])
-    return Examples.of(np.concatenate(clicks), offsets, days)
+    return Examples.from_sessions(np.concatenate(clicks), offsets, days)
 
 
 TRAIN = examples([1, 2, 3], [1, 2], [2, 2, 4], [1, 5], [2, 1])
@@ -70,8 +70,9 @@ def test_v_sknn_weighs_a_click_by_how_late_it_is(prefix, k, sample):
     np.testing.assert_allclose(found, literal_session_knn(late, k, sample), rtol=1e-6)
 
 
-def test_measuring_a_baseline_changes_nothing_and_tells_what_it_costs():
-    test = examples(*([1, 2, 3, 1] for _ in range(100)))
+@pytest.mark.parametrize("n_sessions", [1, 100])
+def test_measuring_a_baseline_changes_nothing_and_tells_what_it_costs(n_sessions):
+    test = examples(*([1, 2, 3, 1] for _ in range(n_sessions)))
     found, cost = session_baselines.measure(
         session_baselines.SessionKnn, TRAIN, test, 6, k=2
     )

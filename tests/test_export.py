@@ -70,7 +70,7 @@ def stars():
 def of_sessions(clicks):
     set_seed(0)
     model = drawn(stamp.STAMP(clicks.n_items, 16))
-    return trained.Trained(model, clicks.item_ids[1:], np.array([]), 9, "a STAMP")
+    return trained.Trained(model, clicks.item_ids, np.array([]), 9, "a STAMP")
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +82,7 @@ def of_users(stars):
 def test_a_thousand_sessions_get_the_same_first_twenty(of_sessions, clicks, tmp_path):
     folder = export.save(of_sessions, tmp_path / "stamp")
     examples = clicks.train if len(clicks.test) < 1000 else clicks.test
-    prefixes = [clicks.item_ids[examples.prefix(k)] for k in range(1000)]
+    prefixes = [clicks.item_ids[examples.prefix(k) - 1] for k in range(1000)]
     asked = {
         "items": np.concatenate(prefixes).tolist(),
         "lengths": [len(prefix) for prefix in prefixes],
@@ -227,7 +227,7 @@ def run_onnx(path, **given):
 @pytest.mark.parametrize("scale", [0.0, 12.0])
 def test_onnxruntime_ranks_as_the_model(clicks, tmp_path, scale):
     model = drawn(stamp.STAMP(clicks.n_items, 16, scale=scale))
-    ours = trained.Trained(model, clicks.item_ids[1:], np.array([]), 9, "a STAMP")
+    ours = trained.Trained(model, clicks.item_ids, np.array([]), 9, "a STAMP")
     path = export.save_onnx(ours, tmp_path / "new" / "stamp.onnx", k=20)
     windows, _ = stamp.batch_of(clicks.test, 9)(np.arange(300, dtype=np.int32))
     found = run_onnx(path, windows=windows.numpy())

@@ -83,7 +83,6 @@ def mf_case(data, **options):
 
 def published_stamp(data):
     model = published.STAMP(data.n_items, 16)
-    data = data.numbered_from(model.first_item)
     take = stamp.batch_of(data.train, 8, model.first_item)
     return model, take, len(data.train), model.cross_entropy
 

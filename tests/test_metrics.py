@@ -24,7 +24,10 @@ def test_the_cut_off_includes_k_and_excludes_k_plus_one(rank, hit, reciprocal):
     scores = np.arange(50, 0, -1)
     found = metrics.ranks(scores[None, :].astype(np.float32), np.array([rank - 1]))
     assert found[0] == rank
-    assert metrics.at(found, 20) == {"hr_at_20": hit, "mrr_at_20": reciprocal}
+    assert metrics.ranking_metrics(found, 20) == {
+        "hr_at_20": hit,
+        "mrr_at_20": reciprocal,
+    }
 
 
 def test_a_model_that_scores_all_items_alike_gets_the_middle_rank():
@@ -54,6 +57,6 @@ def test_the_rank_is_the_mean_place_over_all_orders_of_ties(case):
 
 
 def test_rmse_and_mae_of_known_misses():
-    errors = metrics.errors(np.array([3, 5, 1]), np.array([3, 4, 3]))
+    errors = metrics.rating_metrics(np.array([3, 5, 1]), np.array([3, 4, 3]))
     assert errors["rmse"] == pytest.approx(np.sqrt(5 / 3))
     assert errors["mae"] == pytest.approx(1.0)

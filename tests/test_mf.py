@@ -77,7 +77,7 @@ def test_evaluation_is_the_error_of_the_clipped_predictions():
         np.zeros(2, np.int64),
     )
     predicted = mf.predict(model, part.user_idx, part.item_idx)
-    assert mf.evaluate(model, part) == metrics.errors(predicted, part.rating)
+    assert mf.evaluate(model, part) == metrics.rating_metrics(predicted, part.rating)
 
 
 def test_recommendations_are_best_first_and_leave_out_what_was_rated():

@@ -247,8 +247,7 @@ def test_val_loss_is_what_keras_finds_on_the_same_model(fixes):
     """In a graph, as the port's; the last batch is smaller."""
     data = sessions.load("sample", "file", "modelzoo")
     model = modelzoo.STAMP(data.n_items, DIM, fixes)
-    clicks = data.numbered_from(model.first_item)
-    part = clicks.held_out
+    part = data.held_out
     take = stamp.batch_of(part, MAXLEN, model.first_item)
     windows, targets = take(np.arange(len(part), dtype=np.int32))
     model(windows)
@@ -347,30 +346,31 @@ def test_an_unknown_name_or_a_wrong_shape_is_refused(name, shape, message):
         modelzoo.set_weights(modelzoo.STAMP(9, 4), {name: np.zeros(shape)})
 
 
-def test_evaluation_ranks_items_that_are_numbered_from_0():
+def test_the_port_sees_items_numbered_from_0():
     data = sessions.load("sample", "file", "modelzoo")
     model = modelzoo.STAMP(data.n_items, 8)
     take = stamp.batch_of(data.train, MAXLEN, model.first_item)
     windows, targets = take(np.arange(500))
-    np.testing.assert_array_equal(targets, data.train.targets[:500])
+    np.testing.assert_array_equal(targets, data.train.targets[:500] - 1)
     for k in (0, 1, 250, 499):
-        prefix = data.train.prefix(k)[-MAXLEN:]
+        prefix = data.train.prefix(k)[-MAXLEN:] - 1
         padding = np.zeros(MAXLEN - len(prefix), np.int32)
         np.testing.assert_array_equal(windows[k], np.append(padding, prefix))
-    first = sessions.Examples.of(
+    first = sessions.Examples.from_sessions(
         data.test.items[:300], np.arange(0, 301, 5), data.test.days[:60]
     )
     ranks = []
     for k in range(len(first)):
-        prefix = first.prefix(k)[-MAXLEN:]
+        prefix = first.prefix(k)[-MAXLEN:] - 1
         window = np.append(np.zeros(MAXLEN - len(prefix), np.int32), prefix)
-        ranks.append(metrics.ranks(np.asarray(model(window[None])), first.targets[[k]]))
+        scores = np.asarray(model(window[None]))
+        ranks.append(metrics.ranks(scores, first.targets[[k]] - 1))
     found = stamp.evaluate(model, first, MAXLEN, k=50)
-    assert found == pytest.approx(metrics.at(np.concatenate(ranks), 50))
-    numbers, strength = stamp.recommend(model, [0, 3], MAXLEN, k=5)
+    assert found == pytest.approx(metrics.ranking_metrics(np.concatenate(ranks), 50))
+    numbers, strength = stamp.recommend(model, [1, 4], MAXLEN, k=5)
     window = np.array([[0] * (MAXLEN - 1) + [3]], np.int32)
     np.testing.assert_array_equal(
-        numbers, np.argsort(-np.asarray(model(window))[0], kind="stable")[:5]
+        numbers - 1, np.argsort(-np.asarray(model(window))[0], kind="stable")[:5]
     )
     assert (np.diff(strength) <= 0).all()
 

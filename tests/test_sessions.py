@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lib.data import sessions
+from lib.data import readers, sessions, sources
 from lib.errors import InputError
 from lib.files import ROOT
 
@@ -135,14 +135,14 @@ def literal_examples(parts):
 
 def examples(part, ids):
     return [
-        (ids[part.prefix(k)].tolist(), ids[target])
+        (ids[part.prefix(k) - 1].tolist(), ids[target - 1])
         for k, target in enumerate(part.targets)
     ]
 
 
 def items_of_sessions(part, ids):
     bounds = zip(part.offsets[:-1], part.offsets[1:])
-    return [ids[part.items[first:last]].tolist() for first, last in bounds]
+    return [ids[part.items[first:last] - 1].tolist() for first, last in bounds]
 
 
 def assert_same(one, other):
@@ -200,19 +200,20 @@ def test_modelzoo_drops_rare_items_even_where_no_session_has_one_click(
 
 
 @given(clicks=logs())
-def test_srgnn_numbers_items_from_1_without_a_gap(clicks):
+def test_srgnn_numbers_the_items_of_the_training_part_from_1_without_a_gap(clicks):
     data = prepare(clicks)
     assert set(data.train.items.tolist()) == set(range(1, data.n_items + 1))
-    assert data.item_ids[0] == -1
-    assert len(data.item_ids) == data.n_items + 1
+    assert len(data.item_ids) == data.n_items
     assert (np.diff(data.item_ids) > 0).all()
 
 
 @given(clicks=logs())
-def test_modelzoo_numbers_items_from_0_without_a_gap(clicks):
+def test_modelzoo_numbers_the_items_of_the_whole_log_from_1_without_a_gap(clicks):
     data = prepare(clicks, order="file", protocol="modelzoo")
     assert len(data.item_ids) == data.n_items
     assert (np.diff(data.item_ids) > 0).all()
+    numbers = [part.items for part in (data.train, data.held_out, data.test)]
+    assert set(np.concatenate(numbers)) <= set(range(1, data.n_items + 1))
     kept = without_rare_items(without_short_sessions(clicks))
     assert set(data.item_ids.tolist()) == {click.item for click in kept}
 
@@ -334,7 +335,7 @@ def test_validation_holds_out_the_last_days_of_training_and_nothing_of_test(
     validation = data.validation(days)
     fit, held_out = [], []
     last = data.train.days.max()
-    numbers = np.arange(data.n_items + 1)
+    numbers = np.arange(1, data.n_items + 1)
     for items, day in zip(items_of_sessions(data.train, numbers), data.train.days):
         (fit if day <= last - days else held_out).append(items)
     known = {item for items in fit for item in items}
@@ -455,13 +456,17 @@ def test_the_published_protocol_validates_on_its_own_day_of_diginetica(tmp_path)
     assert load(train_until="", test_from="") == load()
 
 
-@pytest.mark.parametrize("first", [0, 1])
-def test_the_day_between_is_numbered_like_the_other_parts(first):
+def test_the_day_between_is_numbered_like_the_other_parts():
+    """Its sessions, by raw ids, are those of the log's filtered clicks of that day."""
+    source = sources.find(sources.DIGINETICA, "sample")
+    clicks, _ = readers.read_views(source)
+    clicks = sessions.drop_rare_items(sessions.drop_short_sessions(clicks))
+    _, between, _ = sessions.split_by_day(clicks, "click")
+    groups = between.groupby("session")["item"].apply(list)
     data = sessions.load("sample", "file", "modelzoo")
-    other = data.numbered_from(first)
     assert len(data.held_out)
-    raw = data.item_ids[data.held_out.items]
-    np.testing.assert_array_equal(other.item_ids[other.held_out.items], raw)
+    held_out = items_of_sessions(data.held_out, data.item_ids)
+    assert held_out == [items for items in groups if len(items) >= 2]
     assert sessions.load("sample").held_out is None
 
 
@@ -484,19 +489,6 @@ def test_real_diginetica_gives_the_published_counts(real_data):
         "test_examples": 60_858,
         "items": 43_097,
     }
-
-
-@pytest.mark.parametrize("protocol", sessions.PROTOCOLS)
-def test_renumbered_items_are_the_same_sessions(protocol):
-    data = sessions.load("sample", protocol=protocol)
-    for first in (0, 1):
-        other = data.numbered_from(first)
-        assert other.train.items.min() == first
-        assert len(other.item_ids) == data.n_items + first
-        for part, same in ((data.train, other.train), (data.test, other.test)):
-            raw = data.item_ids[part.items]
-            np.testing.assert_array_equal(other.item_ids[same.items], raw)
-            np.testing.assert_array_equal(same.target, part.target)
 
 
 def test_the_published_protocol_takes_either_order():

@@ -82,8 +82,8 @@ def test_ml_1m_for_diginetica_says_which_file_to_put_where(monkeypatch):
     )
     message = refusal(sources.find, VIEWS, "ml-1m")
     assert "train-item-views.csv" in message
-    assert "no live public link" in message
-    assert "into a folder and give that folder instead" in message
+    assert "no public link" in message
+    assert "into a folder and use its path" in message
 
 
 def test_ml_1m_for_movielens_is_what_the_download_gives(monkeypatch, tmp_path):

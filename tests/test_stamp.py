@@ -177,7 +177,7 @@ def examples(*sessions):
     lengths = [len(session) for session in sessions]
     days = np.zeros(len(sessions), "datetime64[D]")
     offsets = np.concatenate([[0], np.cumsum(lengths)])
-    return Examples.of(np.concatenate(sessions), offsets, days)
+    return Examples.from_sessions(np.concatenate(sessions), offsets, days)
 
 
 def test_windows_hold_the_last_clicks_of_the_prefix_and_padding_before_them():
@@ -200,7 +200,7 @@ def test_evaluation_counts_every_example_once_whatever_the_batch(model, batch_si
         scores = np.asarray(model(padded(some.prefix(k).tolist(), 9)))
         ranks.append(metrics.ranks(scores, some.targets[k : k + 1] - 1)[0])
     found = stamp.evaluate(model, some, 9, k=5, batch_size=batch_size)
-    assert found == pytest.approx(metrics.at(np.array(ranks), 5))
+    assert found == pytest.approx(metrics.ranking_metrics(np.array(ranks), 5))
 
 
 def test_recommendations_are_the_items_with_the_highest_scores(model):

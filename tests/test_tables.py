@@ -154,8 +154,7 @@ def test_sessions_of_a_table_are_filtered_and_split_as_asked(tmp_path):
         path, min_session_clicks=3, min_item_clicks=10, columns="", **days
     )
     assert data.name == "log.csv"
-    assert data.item_ids[0] == ""
-    assert set(data.item_ids[1:]) <= set(table["item"])
+    assert set(data.item_ids) <= set(table["item"])
     lengths = np.diff(data.train.offsets)
     assert lengths.min() >= 3
     assert data.train.days.max() <= np.datetime64("2020-01-15")
@@ -163,11 +162,11 @@ def test_sessions_of_a_table_are_filtered_and_split_as_asked(tmp_path):
     clicks = table["session"].value_counts()
     kept = table[table["session"].map(clicks) >= 3]
     often = kept["item"].value_counts()
-    assert set(data.item_ids[1:]) <= set(often[often >= 10].index)
+    assert set(data.item_ids) <= set(often[often >= 10].index)
     # Each session's clicks stand in the order of time, as raw ids.
     longest = int(np.argmax(lengths))
     items = data.train.items[data.train.offsets[longest] :][: lengths[longest]]
-    found = data.item_ids[items].tolist()
+    found = data.item_ids[items - 1].tolist()
     of_session = kept.sort_values(["session", "time", "item"]).groupby("session")
     orders = [
         [item for item in part["item"] if item in set(data.item_ids)]
@@ -176,12 +175,16 @@ def test_sessions_of_a_table_are_filtered_and_split_as_asked(tmp_path):
     assert found in orders
 
 
-def test_numbers_of_a_table_can_start_at_zero(tmp_path):
-    path = written(tmp_path, log(np.random.default_rng(1)), "log.csv")
-    data = sessions.load(path)
-    shifted = data.numbered_from(0)
-    assert shifted.item_ids.tolist() == data.item_ids[1:].tolist()
-    assert shifted.numbered_from(1).item_ids.tolist() == data.item_ids.tolist()
+@pytest.mark.parametrize("protocol", sessions.PROTOCOLS)
+def test_every_item_number_of_a_table_has_a_raw_id(tmp_path, protocol):
+    table = log(np.random.default_rng(1))
+    path = written(tmp_path, table, "log.csv")
+    data = sessions.load(path, protocol=protocol)
+    assert (len(data.item_ids), data.train.items.min()) == (data.n_items, 1)
+    assert data.item_ids.tolist() == sorted(set(data.item_ids))
+    count = table["item"].value_counts()
+    trained = count[data.item_ids[data.train.items - 1]]
+    assert (trained >= sessions.MIN_ITEM_CLICKS).all()
 
 
 @pytest.mark.parametrize(

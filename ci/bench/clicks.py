@@ -23,4 +23,4 @@ def _part(rng, n_sessions):
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     popular = rng.power(0.4, offsets[-1])  # few items get most clicks
     items = 1 + np.minimum(popular * N_ITEMS, N_ITEMS - 1).astype(np.int32)
-    return Examples.of(items, offsets, np.zeros(n_sessions, "datetime64[D]"))
+    return Examples.from_sessions(items, offsets, np.zeros(n_sessions, "datetime64[D]"))

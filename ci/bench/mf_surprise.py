@@ -28,7 +28,8 @@ def prepare(algorithm, data_path="ml-1m", split="random", test_share=0.1, **opti
         seconds = time.perf_counter() - started
         pairs = zip(data.test.user_idx.tolist(), data.test.item_idx.tolist())
         predicted = np.array([model.predict(user, item).est for user, item in pairs])
-        return epochs * len(train), seconds, metrics.errors(predicted, data.test.rating)
+        errors = metrics.rating_metrics(predicted, data.test.rating)
+        return epochs * len(train), seconds, errors
 
     return one_round
 

@@ -46,7 +46,7 @@ def prepare(batch_size, steps, maxlen=8, device="auto", precision="float32"):
     n = (steps + 1) * batch_size
     windows, targets = (part.numpy() for part in take(rng.integers(0, len(train), n)))
     inputs = [np.zeros(n), np.zeros(n, np.int64), windows[:, None]]
-    model = Naive(clicks.N_ITEMS + 1)
+    model = Naive(clicks.N_ITEMS)
     model.compile(
         optimizer=tf.keras.optimizers.Adam(learning_rate=0.005),
         loss=tf.keras.losses.SparseCategoricalCrossentropy(),

@@ -33,7 +33,7 @@ def prepare(
         optimizer = opened.scaled(optimizer)
         return in_fit(model, optimizer, take, len(train), batch_size, steps)
     if kind == "published":  # the port's losses, our way; no scale, as the port
-        model = published.STAMP(clicks.N_ITEMS + 1, DIM, matmul_dtype=opened.cast_dtype)
+        model = published.STAMP(clicks.N_ITEMS, DIM, matmul_dtype=opened.cast_dtype)
         take = stamp.batch_of(train, maxlen, model.first_item)
         optimizer = optimizers.adam(0.005, 1)
         return in_fit(model, optimizer, take, len(train), batch_size, steps)

@@ -1,10 +1,13 @@
-"""Columns of an Arrow table as ids, numbers and times; the first bad row is named.
+"""Convert columns of an Arrow table to ids, numbers and times.
 
 Every function takes ``(table, name of the column, name of the file for messages)`` and
-raises ``InputError`` where a value is not what it must be.
+raises an ``InputError`` that names the first row whose value cannot be converted.
 """
 
+from __future__ import annotations
+
 import math
+from typing import NoReturn
 
 import numpy as np
 import pyarrow as pa
@@ -25,8 +28,8 @@ _TIMES = (
 )
 
 
-def ids(table, name, file_name):
-    """A column of ids as places in the sorted ids, int64 ``(n,)``, and those ids.
+def ids(table: pa.Table, name: str, file_name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Converts ids to their places in the sorted ids, int64 ``(n,)``, and those ids.
 
     Ids are numbers or texts; texts that are all whole numbers become int64.
     """
@@ -36,21 +39,23 @@ def ids(table, name, file_name):
     kind = values.dictionary.type
     is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
     if not (is_text or pa.types.is_integer(kind) or pa.types.is_floating(kind)):
-        _wrong(values, name, file_name, 0, _ID)
+        _refuse_row(values, name, file_name, 0, _ID)
     _refuse(values.is_null(), values, name, file_name, _ID)
-    known, codes = values.dictionary, values.indices.to_numpy()
-    none = pc.equal(pc.utf8_trim_whitespace(known), "") if is_text else pc.is_nan(known)
-    _refuse(none.to_numpy(zero_copy_only=False)[codes], values, name, file_name, _ID)
-    if is_text and pc.all(pc.match_substring_regex(known, _WHOLE)).as_py():
-        known = pc.cast(known, pa.int64())
-    order = pc.array_sort_indices(known).to_numpy()
-    place = np.empty(len(known), np.int64)
-    place[order] = np.arange(len(known))
-    return place[codes], np.array(known.take(pa.array(order)).to_pylist())
+    raw, codes = values.dictionary, values.indices.to_numpy()
+    empty = pc.equal(pc.utf8_trim_whitespace(raw), "") if is_text else pc.is_nan(raw)
+    _refuse(empty.to_numpy(zero_copy_only=False)[codes], values, name, file_name, _ID)
+    if is_text and pc.all(pc.match_substring_regex(raw, _WHOLE)).as_py():
+        raw = pc.cast(raw, pa.int64())
+    order = pc.array_sort_indices(raw).to_numpy()
+    place = np.empty(len(raw), np.int64)
+    place[order] = np.arange(len(raw))
+    return place[codes], np.array(raw.take(pa.array(order)).to_pylist())
 
 
-def numbers(table, name, file_name, expected="a number"):
-    """A column as float64 ``(n,)``; every value must be a finite number."""
+def numbers(
+    table: pa.Table, name: str, file_name: str, expected: str = "a number"
+) -> np.ndarray:
+    """Converts a column of finite numbers to float64 ``(n,)``."""
     values = _plain(table, name)
     number = _cast(values, pa.float64(), name, file_name, expected)
     number = number.fill_null(math.nan).to_numpy(zero_copy_only=False)
@@ -58,14 +63,14 @@ def numbers(table, name, file_name, expected="a number"):
     return number
 
 
-def milliseconds(table, name, file_name):
-    """A column of times as int64 ``(n,)``, ms since 1970 in UTC."""
+def milliseconds(table: pa.Table, name: str, file_name: str) -> np.ndarray:
+    """Converts a column of times to int64 ``(n,)``, ms since 1970 in UTC."""
     values = _plain(table, name)
     _refuse(values.is_null(), values, name, file_name, _TIMES)
     if pa.types.is_temporal(values.type) or (
         pa.types.is_string(values.type) and not _is_number(values[0].as_py())
     ):
-        when = _of_dates(values, name, file_name)
+        when = _parse_dates(values, name, file_name)
     else:
         number = numbers(table, name, file_name, _TIMES)
         in_ms = np.abs(number) >= LAST_SECOND
@@ -76,7 +81,7 @@ def milliseconds(table, name, file_name):
     return when.astype(np.int64)
 
 
-def _of_dates(values, name, file_name):
+def _parse_dates(values: pa.Array, name: str, file_name: str) -> np.ndarray:
     kind = pa.timestamp("ns")
     if pa.types.is_string(values.type):
         good = pc.match_substring_regex(values, _ISO).to_numpy(zero_copy_only=False)
@@ -90,38 +95,47 @@ def _of_dates(values, name, file_name):
     return when.cast(pa.int64()).to_numpy() // 1_000_000
 
 
-def _is_number(text):
+def _is_number(text: object) -> bool:
     try:
-        return math.isfinite(float(text))
-    except (TypeError, ValueError):
+        return math.isfinite(float(str(text)))
+    except ValueError:
         return False
 
 
-def _wrong(values, column, file_name, row, expected, others=0):
-    """Raises InputError for a row of an Arrow array, and counts other bad ones."""
+def _refuse_row(
+    values: pa.Array,
+    name: str,
+    file_name: str,
+    row: int,
+    expected: str,
+    others: int = 0,
+) -> NoReturn:
+    """Raises InputError for a row; ``others`` is the number of further bad rows."""
     rows = f"the row, and {others:,} more like it" if others else "the row"
     raise InputError(
-        f"{file_name}, row {row + 1} after the header, column {column}: found "
+        f"{file_name}, row {row + 1} after the header, column {name}: found "
         f"{str(values[row].as_py())[:60]!r}, expected {expected}: repair or remove "
         f"{rows}."
     )
 
 
-def _refuse(bad, values, column, file_name, expected):
+def _refuse(
+    bad: np.ndarray, values: pa.Array, column: str, file_name: str, expected: str
+) -> None:
     """Raises InputError for the first row where the mask ``bad`` is True."""
     bad = np.asarray(bad, bool)
     if bad.any():
         others = int(bad.sum()) - 1
-        _wrong(values, column, file_name, int(np.argmax(bad)), expected, others)
+        _refuse_row(values, column, file_name, int(np.argmax(bad)), expected, others)
 
 
-def _column(table, name):
+def _column(table: pa.Table, name: str) -> pa.Array:
     column = table.column(name)
     return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
 
 
-def _plain(table, name):
-    """A column whose texts are strings, whichever way they were stored."""
+def _plain(table: pa.Table, name: str) -> pa.Array:
+    """A column with texts as plain strings, however they are stored."""
     values = _column(table, name)
     if pa.types.is_dictionary(values.type):
         values = values.dictionary_decode()
@@ -130,8 +144,10 @@ def _plain(table, name):
     return values
 
 
-def _cast(values, kind, column, file_name, expected):
-    """An Arrow array as another type; where that fails, finds the first bad row."""
+def _cast(
+    values: pa.Array, kind: pa.DataType, column: str, file_name: str, expected: str
+) -> pa.Array:
+    """Casts an Arrow array, or raises InputError for the first row that fails."""
     try:
         return pc.cast(values, kind)
     except pa.ArrowException:
@@ -143,4 +159,4 @@ def _cast(values, kind, column, file_name, expected):
                 good = middle
             except pa.ArrowException:
                 bad = middle
-        _wrong(values, column, file_name, good, expected)
+        _refuse_row(values, column, file_name, good, expected)

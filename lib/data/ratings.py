@@ -1,8 +1,11 @@
-"""Ratings -> split -> (user, item, rating) examples: MovieLens, or one's own table."""
+"""Prepare ratings: number users and items, split into training and test part."""
+
+from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
 import numpy as np
+import pandas as pd
 
 from lib.data import readers, sources, tables
 from lib.errors import InputError, check_choice
@@ -26,11 +29,11 @@ class Part:
     rating: np.ndarray
     timestamp: np.ndarray
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.rating)
 
-    def take(self, index):
-        """The ratings at ``index``: positions or a mask."""
+    def take(self, index: np.ndarray) -> Part:
+        """Selects the ratings at ``index``: positions or a mask."""
         columns = (self.user_idx, self.item_idx, self.rating, self.timestamp)
         return Part(*(column[index] for column in columns))
 
@@ -44,11 +47,11 @@ class Ratings:
         user_ids, item_ids: the raw id of each user and item number.
         global_mean: mean rating of the training part, in stars.
         user_mean: float32 ``(n_users,)``, mean training rating of each user (the global
-            mean where there is none). Under ``split="modelzoo"`` over *all* rows, test
+            mean for users without one). Under ``split="modelzoo"`` the test ratings are
             included: the leak of the published port.
         split, test_share, seed: how the parts were made.
         name, sha256: the data set, for records.
-        scale: the lowest and the highest rating that there can be.
+        scale: the lowest and the highest possible rating, in stars.
     """
 
     train: Part
@@ -62,18 +65,18 @@ class Ratings:
     seed: int
     name: str
     sha256: str
-    scale: tuple = STARS
+    scale: tuple[float, float] = STARS
 
     @property
-    def n_users(self):
+    def n_users(self) -> int:
         return len(self.user_ids)
 
     @property
-    def n_items(self):
+    def n_items(self) -> int:
         return len(self.item_ids)
 
-    def counts(self):
-        """The numbers that identify the outcome of preprocessing."""
+    def counts(self) -> dict[str, int]:
+        """Counts that identify the result of preprocessing."""
         return {
             "users": self.n_users,
             "items": self.n_items,
@@ -81,43 +84,51 @@ class Ratings:
             "test_ratings": len(self.test),
         }
 
-    def validation(self):
-        """The same data with a piece of the training part in the place of the test.
+    def validation(self) -> Ratings:
+        """Splits the training part into training and validation ratings.
 
-        For choosing settings: the test part is not in it. The piece is cut as the test
-        part was cut, with the same share; under ``split="modelzoo"``, whose training
-        rows have lost the order of the file, evenly from each user.
+        For choosing settings without the test part: the result has the validation
+        ratings as its ``test``. They are split off as the test part was, with the same
+        share. Under ``split="modelzoo"`` they are random ratings of each user, because
+        the training rows are no longer in the order of the file.
         """
-        fit, held_out = _split(
+        train, validation = _split(
             self.train, self.split, self.test_share, self.seed + 1, self.name
         )
-        mean, user_mean = means(fit, self.n_users)
+        mean, user_mean = means(train, self.n_users)
         return replace(
-            self, train=fit, test=held_out, global_mean=mean, user_mean=user_mean
+            self, train=train, test=validation, global_mean=mean, user_mean=user_mean
         )
 
 
-def load(data_path, split="random", test_share=0.2, seed=0, columns=""):
+def load(
+    data_path: sources.PathLike,
+    split: str = "random",
+    test_share: float = 0.2,
+    seed: int = 0,
+    columns: str = "",
+) -> Ratings:
     """Reads MovieLens-1M or a table of ratings, and splits it.
 
     Args:
-        data_path: see ``lib.data.sources``; or a table as ``tables.read_ratings`` takes
-            it. The scale of a table is that of its lowest and highest rating.
-        split: ``"random"`` draws the test ratings evenly; ``"per_user_last"`` takes the
-            last of each user by time; ``"global_time"`` the last of all by time;
+        data_path: see ``lib.data.sources``; or a table, see ``tables.read_ratings``,
+            whose scale goes from its lowest to its highest rating.
+        split: ``"random"`` draws the test ratings at random; ``"per_user_last"`` takes
+            the last of each user by time; ``"global_time"`` the last of all by time;
             ``"modelzoo"`` the last of each user in the order of the file, as the
             published port does.
-        test_share: the test part's share of the ratings.
-        seed: of the random split, and of the order in which ``"modelzoo"`` leaves the
-            training rows.
-        columns: of a table, see ``tables.mapping``.
+        test_share: the test part's share of the ratings, between 0 and 1.
+        seed: of the random split, and of the order of the training rows under
+            ``"modelzoo"``.
+        columns: column names of a table, see ``tables.mapping``.
 
     Returns:
         A ``Ratings``. Users and items are numbered in the order of their raw ids.
 
     Raises:
-        InputError: the data cannot be found or read, a part would be empty, or the
-            split needs a time that the table does not have.
+        InputError: the data cannot be found or read, an argument has a value that is
+            not allowed, a part would be empty, or the split needs a time that the table
+            does not have.
     """
     if not tables.is_table(data_path):
         source = sources.find(sources.MOVIELENS, data_path)
@@ -126,8 +137,8 @@ def load(data_path, split="random", test_share=0.2, seed=0, columns=""):
     table, ids, name, sha256 = tables.read_ratings(data_path, columns)
     if split in ("per_user_last", "global_time") and not table["timestamp"].any():
         raise InputError(
-            f'split="{split}": {name} is read without times; say which column has '
-            'them, as in columns="time=<column>".'
+            f'split="{split}": {name} is read without times; name their column, '
+            'as in columns="time=<column>".'
         )
     scale = float(table["rating"].min()), float(table["rating"].max())
     data = prepare(table, name, sha256, split, test_share, seed)
@@ -136,13 +147,20 @@ def load(data_path, split="random", test_share=0.2, seed=0, columns=""):
     )
 
 
-def prepare(table, name, sha256, split="random", test_share=0.2, seed=0):
-    """All steps of ``load`` after reading; see there.
+def prepare(
+    table: pd.DataFrame,
+    name: str,
+    sha256: str,
+    split: str = "random",
+    test_share: float = 0.2,
+    seed: int = 0,
+) -> Ratings:
+    """Runs all steps of ``load`` after reading; see there.
 
-    The columns are taken out of the table, so that the parts find their memory free.
+    Removes the columns from ``table``, so that their memory is free for the parts.
     """
-    user_ids, user_idx = _numbered(table.pop("user"))
-    item_ids, item_idx = _numbered(table.pop("item"))
+    user_ids, user_idx = _number_ids(table.pop("user"))
+    item_ids, item_idx = _number_ids(table.pop("item"))
     rows = Part(
         user_idx,
         item_idx,
@@ -161,49 +179,58 @@ def prepare(table, name, sha256, split="random", test_share=0.2, seed=0):
     )  # fmt: skip
 
 
-def _numbered(ids):
-    """The different ids in order, and the place of each row's id among them."""
-    known = np.sort(ids.unique()).astype(np.int64)
-    return known, np.searchsorted(known, ids).astype(np.int32)
+def _number_ids(ids: pd.Series) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the sorted unique ids, and the place of each row's id among them."""
+    unique_ids = np.sort(ids.unique()).astype(np.int64)
+    return unique_ids, np.searchsorted(unique_ids, ids).astype(np.int32)
 
 
-def _split(rows, split, test_share, seed, name):
-    """Returns ``(train, test)``; no choice depends on a rating's value."""
+def _split(
+    rows: Part, split: str, test_share: float, seed: int, name: str
+) -> tuple[Part, Part]:
+    """Returns ``(train, test)``; the split does not depend on the ratings' values."""
     check_choice("split", split, SPLITS)
     if not 0 < test_share < 1:
-        raise InputError(f"test_share={test_share}: give a number between 0 and 1.")
+        raise InputError(
+            f"test_share={test_share}: allowed are numbers between 0 and 1."
+        )
     n = len(rows)
     n_train = n - int(round(test_share * n))
     rng = np.random.RandomState(seed)
     if split == "random":
         train, test = np.split(rng.permutation(n), [n_train])
-        train.sort(), test.sort()
+        train, test = np.sort(train), np.sort(test)
     elif split == "global_time":
         order = np.lexsort((rows.item_idx, rows.user_idx, rows.timestamp))
         train, test = order[:n_train], order[n_train:]
     else:
-        keys = (rows.user_idx,)
-        if split == "per_user_last":
-            keys = (rows.item_idx, rows.timestamp, rows.user_idx)
-        order = np.lexsort(keys)  # stable: the file's order where there is one key
+        by_time = [rows.item_idx, rows.timestamp] if split == "per_user_last" else []
+        order = np.lexsort(
+            [*by_time, rows.user_idx]
+        )  # stable: else by the file's order
         count = np.bincount(rows.user_idx)
         first = (np.cumsum(count) - count)[rows.user_idx[order]]
-        kept = np.floor((1 - test_share) * count + 1e-9)[rows.user_idx[order]]
-        is_train = np.arange(n) - first < kept
+        n_kept = np.floor((1 - test_share) * count + 1e-9)[rows.user_idx[order]]
+        is_train = np.arange(n) - first < n_kept
         train, test = order[is_train], order[~is_train]
         if split == "modelzoo":
             train = rng.permutation(train)
     if not len(train) or not len(test):
         raise InputError(
             f"{name}: test_share={test_share} of {n} ratings leaves no "
-            f"{'test' if len(train) else 'training'} rating: give more ratings or "
+            f"{'test' if len(train) else 'training'} rating: add ratings or choose "
             "another share."
         )
     return rows.take(train), rows.take(test)
 
 
-def means(rows, n_users):
-    """The mean rating and that of each user, the former where there is none."""
+def means(rows: Part, n_users: int) -> tuple[float, np.ndarray]:
+    """Computes the mean rating and that of each user.
+
+    Returns:
+        ``(mean, user_mean)``, in stars; ``user_mean`` is float32 ``(n_users,)``, the
+        overall mean for users without a rating.
+    """
     mean = float(rows.rating.mean(dtype=np.float64))
     count = np.bincount(rows.user_idx, minlength=n_users)
     total = np.bincount(rows.user_idx, rows.rating, minlength=n_users)

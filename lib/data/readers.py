@@ -1,28 +1,36 @@
-"""Read the raw files of a data set, with errors that a person can act on.
+"""Read the raw files of Diginetica and MovieLens-1M; errors name the first bad line.
 
-Whole files are read at once and parsed by pandas' fast parser; only where that fails,
-or a value is not what it should be, are the lines searched for the first fault.
+Whole files are read at once and parsed by pandas' fast parser. Only if that fails, or a
+value is not allowed, are the lines searched one by one for the first fault.
 """
+
+from __future__ import annotations
 
 import gzip
 import hashlib
 import io
 import re
 import zlib
+from collections.abc import Callable, Iterator
 from datetime import date
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from lib.data.sources import DIGINETICA, MOVIELENS
+from lib.data.sources import DIGINETICA, MOVIELENS, Source
 from lib.errors import InputError
 
+# By position: a column's name, the test of a value as text, and what it must be.
+Checks = dict[int, tuple[str, Callable[[str], Any], str]]
 
-def read_views(source):
+
+def read_views(source: Source) -> tuple[pd.DataFrame, str]:
     """Reads the item views of Diginetica.
 
     Args:
-        source: what ``find(DIGINETICA, ...)`` returned.
+        source: the result of ``find(DIGINETICA, ...)``.
 
     Returns:
         ``(clicks, sha256)``: a table in the order of the file, with the columns
@@ -40,10 +48,10 @@ def read_views(source):
     missing = [name for name in wanted if name not in header]
     if missing:
         raise InputError(
-            f"{path}: its first line has no column {missing[0]}; needed are "
-            f"{';'.join(wanted)} (or session_id, item_id); found is {';'.join(header)}."
+            f"{path}: its first line has no column {missing[0]}; it needs "
+            f"{';'.join(wanted)} (or session_id, item_id) and has {';'.join(header)}."
         )
-    checks = {header.index(name): (name, *_WHOLE) for name in wanted[:3]}
+    checks: Checks = {header.index(name): (name, *_WHOLE) for name in wanted[:3]}
     checks[header.index("eventdate")] = ("eventdate", *_DATE)
     dtype = {**dict.fromkeys(wanted[:3], np.int64), "eventdate": "category"}
     options = {"names": header, "header": 0, "dtype": dtype}
@@ -54,11 +62,11 @@ def read_views(source):
     return table[["session", "item", "timeframe", "day"]], sha256
 
 
-def read_ratings(source):
+def read_ratings(source: Source) -> tuple[pd.DataFrame, str]:
     """Reads the ratings of MovieLens-1M.
 
     Args:
-        source: what ``find(MOVIELENS, ...)`` returned.
+        source: the result of ``find(MOVIELENS, ...)``.
 
     Returns:
         ``(ratings, sha256)``: a table in the order of the file, with the columns
@@ -78,7 +86,7 @@ def read_ratings(source):
             "ratings.dat of MovieLens-1M."
         )
     columns = ["user", "item", "rating", "timestamp"]
-    checks = dict(enumerate((name, *_WHOLE) for name in columns))
+    checks: Checks = {n: (name, *_WHOLE) for n, name in enumerate(columns)}
     checks[2] = ("rating", *_RATING)
     # One colon as the separator keeps pandas on its fast parser; every second column is
     # then empty.
@@ -87,40 +95,42 @@ def read_ratings(source):
     return _read(path, raw, "::", 4, checks, {**options, "chunksize": 2**17})
 
 
-def read_side_file(source, file_name, columns=None):
+def read_side_file(
+    source: Source, file_name: str, columns: list[str] | None = None
+) -> pd.DataFrame | None:
     """Reads a side file as text: a ``;``-table with a header, or ``::`` columns.
 
     Args:
-        source: what ``find`` returned.
+        source: the result of ``find``.
         file_name: for example ``"product-categories.csv"`` or ``"movies.dat"``.
         columns: names for a file without a header (the ``.dat`` files).
 
     Returns:
-        A table of strings, or None where the source does not have the file.
+        A table of strings; None if the source does not have the file.
 
     Raises:
         InputError: the file is damaged or empty, or a line has the wrong number of
             fields.
     """
     path = source.path(file_name)
-    if path is None:
+    if not path.is_file():
         return None
     raw = unpacked(path)
     if columns:
         rows = _fields(path, raw, "::", len(columns), "latin-1")
         return pd.DataFrame([row for _, row in rows], columns=columns)
     names = _header(path, raw, ";")
-    checks = {place: (name, _is_text, "text") for place, name in enumerate(names)}
+    checks: Checks = {n: (name, _is_text, "text") for n, name in enumerate(names)}
     options = {"header": 0, "names": names, "dtype": str, "keep_default_na": False}
     table, _ = _read(path, raw, ";", len(names), checks, options)
     return table
 
 
-def _is_text(text):
+def _is_text(text: str) -> bool:
     return True
 
 
-def _is_date(text):
+def _is_date(text: str) -> bool:
     form = re.fullmatch(r"((?:19|20)[0-9]{2})-([0-9]{1,2})-([0-9]{1,2})", text)
     try:
         return form is not None and bool(date(*map(int, form.groups())))
@@ -133,8 +143,8 @@ _DATE = (_is_date, "a date such as 2016-05-25")
 _RATING = (re.compile(r"[ \t]*[1-5][ \t]*").fullmatch, "a whole number from 1 to 5")
 
 
-def unpacked(path):
-    """The bytes of a file, unpacked where its name ends in ``.gz``.
+def unpacked(path: Path) -> bytes:
+    """Reads a file, and unpacks it if its name ends in ``.gz``.
 
     Raises:
         InputError: it cannot be read, is damaged, or is empty.
@@ -146,20 +156,22 @@ def unpacked(path):
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise InputError(
             f"{path} is cut short or is not a gzip file ({error}): copy it again."
-        ) from None
+        ) from error
     except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}.") from None
+        raise InputError(f"{path} cannot be read: {error.strerror}.") from error
     if not re.search(rb"\S", raw):
         raise InputError(f"{path} is empty: copy or download it again.")
     return raw
 
 
-def _fields(path, raw, separator, n_fields, encoding="utf-8-sig"):
-    """Yields every line that is not blank: its number in the file, and its fields."""
-    for number, line in enumerate(raw.splitlines(), 1):
-        if not line.strip(b" \t"):
+def _fields(
+    path: Path, raw: bytes, separator: str, n_fields: int, encoding: str = "utf-8-sig"
+) -> Iterator[tuple[int, list[str]]]:
+    """Yields the number and the fields of every line that is not blank."""
+    for number, encoded in enumerate(raw.splitlines(), 1):
+        if not encoded.strip(b" \t"):
             continue
-        line = line.decode(encoding, "replace")
+        line = encoded.decode(encoding, "replace")
         fields = line.split(separator)
         if len(fields) != n_fields:
             raise InputError(
@@ -170,8 +182,13 @@ def _fields(path, raw, separator, n_fields, encoding="utf-8-sig"):
         yield number, fields
 
 
-def _header(path, raw, separator):
-    head = re.match(rb"[^\r\n]*", raw).group()
+def first_line(raw: bytes) -> bytes:
+    """The first line of a file, without its end and without a copy of the rest."""
+    return next(re.finditer(rb"[^\r\n]*", raw)).group()
+
+
+def _header(path: Path, raw: bytes, separator: str) -> list[str]:
+    head = first_line(raw)
     line = head.decode("utf-8-sig", "replace").strip()
     if separator not in line:
         raise InputError(
@@ -183,8 +200,10 @@ def _header(path, raw, separator):
     return line.split(separator)
 
 
-def _read(path, raw, separator, n_fields, checks, options):
-    """Reads the checked columns fast; where that fails, finds the first bad line."""
+def _read(
+    path: Path, raw: bytes, separator: str, n_fields: int, checks: Checks, options: dict
+) -> tuple[pd.DataFrame, str]:
+    """Reads the checked columns fast; if that fails, finds the first bad line."""
     wanted, has_header = checks.values(), options["header"] is not None
     try:
         table = pd.read_csv(
@@ -205,9 +224,9 @@ def _read(path, raw, separator, n_fields, checks, options):
         plain = plain and b"\0" not in raw
         if plain and all(_is_sound(table[name], good) for name, good, _ in wanted):
             return table, hashlib.sha256(raw).hexdigest()
-        error = "it is not plain text"
-    except (ValueError, OverflowError) as caught:
-        error = caught
+        reason = "it is not plain text"
+    except (ValueError, OverflowError) as error:
+        reason = str(error)
     for number, fields in _fields(path, raw, separator, n_fields):
         if number == 1 and has_header:
             continue
@@ -217,17 +236,18 @@ def _read(path, raw, separator, n_fields, checks, options):
                     f"{path}, line {number}, column {name}: found {fields[place]!r}, "
                     f"expected {expected}: repair or remove the line."
                 )
-    raise InputError(f"{path} cannot be parsed: {error}.")
+    raise InputError(f"{path} cannot be parsed: {reason}.")
 
 
-def _narrow(chunk):
-    """The chunk with whole numbers of 32 bits in the columns where they are enough."""
+def _narrow(chunk: pd.DataFrame) -> pd.DataFrame:
+    """Converts the columns whose numbers all fit to int32."""
     bounds = np.iinfo(np.int32)
     inside = (chunk.min() >= bounds.min) & (chunk.max() <= bounds.max)
     return chunk.astype(dict.fromkeys(chunk.columns[inside], np.int32))
 
 
-def _is_sound(column, is_good):
+def _is_sound(column: pd.Series, is_good: Callable[[str], Any]) -> bool:
+    """Tells whether all values are good; of numbers, the extremes decide."""
     if hasattr(column, "cat"):
         return not column.isna().any() and all(map(is_good, column.cat.categories))
-    return is_good(str(column.min())) and is_good(str(column.max()))
+    return bool(is_good(str(column.min())) and is_good(str(column.max())))

@@ -1,12 +1,15 @@
-"""Clicks -> filtered sessions -> split by date -> (prefix, next item).
+"""Prepare sessions: filter the clicks, split them by date, number the items.
 
-``load`` runs every step, on Diginetica or on a table of one's own; the steps are
-functions of their own, so that notebook 02 can show them one by one. Clicks are a table
-with the columns ``session, item, timeframe, day`` as ``readers.read_views`` returns it.
+``load`` runs every step, on Diginetica or on any table of clicks; each step is a
+function, so that notebook 02 can show them one by one. Clicks are a table with the
+columns ``session, item, timeframe, day`` as ``readers.read_views`` returns it.
 """
+
+from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,20 +20,20 @@ from lib.errors import InputError, check_choice
 
 @dataclass(frozen=True)
 class Examples:
-    """Sessions as one flat array; example ``k`` is "these clicks, then that item".
+    """Training or test examples: a prefix of a session and the item clicked next.
 
-    A session of ``c`` clicks holds ``c - 1`` examples: every prefix with the click
-    after it. Nothing is copied: memory grows with the clicks.
+    A session of ``c`` clicks gives ``c - 1`` examples, one for each click after the
+    first. All sessions share one flat array and examples are positions in it, so memory
+    grows with the number of clicks.
 
     Attributes:
         items: int32 ``(n_clicks,)``, item numbers, session after session.
-        offsets: int64 ``(n_sessions + 1,)``, where each session starts; the last entry
-            is ``n_clicks``.
+        offsets: int64 ``(n_sessions + 1,)``, position in ``items`` of each session's
+            first click; the last entry is ``n_clicks``.
         days: datetime64[D] ``(n_sessions,)``, the day of each session's last click.
-        start: int32 ``(n_examples,)``, where the prefix of an example starts in
-            ``items``.
-        target: int32 ``(n_examples,)``, where its next item stands; the prefix ends
-            before it.
+        start: int32 ``(n_examples,)``, position of the first click of the prefix.
+        target: int32 ``(n_examples,)``, position of the next item, which is the end of
+            the prefix.
     """
 
     items: np.ndarray
@@ -40,8 +43,10 @@ class Examples:
     target: np.ndarray
 
     @classmethod
-    def of(cls, items, offsets, days):
-        """Makes examples from flat sessions, each of two clicks or more."""
+    def from_sessions(
+        cls, items: np.ndarray, offsets: np.ndarray, days: np.ndarray
+    ) -> Examples:
+        """Makes the examples of flat sessions, each of two clicks or more."""
         n_examples = np.diff(offsets) - 1
         start = np.repeat(offsets[:-1], n_examples)
         position = np.arange(len(start)) - np.repeat(
@@ -55,28 +60,28 @@ class Examples:
             target=(start + position + 1).astype(np.int32),
         )
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.target)
 
     @property
-    def n_sessions(self):
+    def n_sessions(self) -> int:
         return len(self.offsets) - 1
 
     @property
-    def targets(self):
-        """Item numbers to be predicted, int32 ``(n_examples,)``."""
+    def targets(self) -> np.ndarray:
+        """Numbers of the items to be predicted, int32 ``(n_examples,)``."""
         return self.items[self.target]
 
-    def prefix(self, k):
-        """The clicks before the next item of example ``k``, oldest first."""
+    def prefix(self, k: int) -> np.ndarray:
+        """Item numbers of the clicks of example ``k``, oldest first."""
         return self.items[self.start[k] : self.target[k]]
 
-    def select(self, keep):
-        """The sessions for which the mask ``keep``, bool ``(n_sessions,)``, is True."""
+    def select(self, keep: np.ndarray) -> Examples:
+        """Keeps the sessions where ``keep``, bool ``(n_sessions,)``, is True."""
         lengths = np.diff(self.offsets)
         offsets = np.concatenate([[0], np.cumsum(lengths[keep])])
         items = self.items[np.repeat(keep, lengths)]
-        return Examples.of(items, offsets, self.days[keep])
+        return Examples.from_sessions(items, offsets, self.days[keep])
 
 
 ORDERS = ("timeframe", "file")
@@ -84,7 +89,7 @@ PROTOCOLS = ("srgnn", "modelzoo")
 MIN_SESSION_CLICKS = 2
 MIN_ITEM_CLICKS = 5
 TEST_DAYS = 7  # the last week; the day before it belongs to neither part
-PORT_DAY = "2016-05-25"  # Diginetica's, on which the published port validates
+PORT_DAY = "2016-05-25"  # the day of Diginetica on which the published port validates
 PORT_DAYS = {"train_until": "2016-05-24", "test_from": "2016-05-26"}
 
 
@@ -94,25 +99,27 @@ class Sessions:
 
     Attributes:
         train, test: the two parts, as ``Examples``.
-        item_ids: the raw id of item number ``i`` at position ``i``. Numbers are 1 to
-            ``n_items``; 0 is padding, and its entry is -1, or an empty text. Under
-            ``protocol="modelzoo"`` they are 0 to ``n_items - 1``, as in the original.
-        n_items: how many items can be predicted.
+        item_ids: raw ids ``(n_items,)``; ``item_ids[i - 1]`` is that of item number
+            ``i``. Numbers are 1 to ``n_items``; 0 stands for padding.
         name, sha256: the data set, for records.
-        held_out: under ``protocol="modelzoo"``, the days between the two parts, on
+        held_out: under ``protocol="modelzoo"``, the sessions between the two parts, on
             which the port computes its ``val_loss``; else None.
     """
 
     train: Examples
     test: Examples
     item_ids: np.ndarray
-    n_items: int
     name: str
     sha256: str
-    held_out: Examples = None
+    held_out: Examples | None = None
 
-    def counts(self):
-        """The numbers that identify the outcome of preprocessing."""
+    @property
+    def n_items(self) -> int:
+        """The number of items that can be predicted."""
+        return len(self.item_ids)
+
+    def counts(self) -> dict[str, int]:
+        """Counts that identify the result of preprocessing."""
         return {
             "train_sessions": self.train.n_sessions,
             "train_examples": len(self.train),
@@ -121,73 +128,65 @@ class Sessions:
             "items": self.n_items,
         }
 
-    def numbered_from(self, first):
-        """The same sessions with item numbers from ``first``, 0 or 1."""
-        shift = first - (len(self.item_ids) - self.n_items)
-        if not shift:
-            return self
-        ids = self.item_ids[-self.n_items :]
-        parts = {"train": self.train, "test": self.test, "held_out": self.held_out}
-        parts = {k: p and replace(p, items=p.items + shift) for k, p in parts.items()}
-        return replace(self, item_ids=_with_padding(ids) if first else ids, **parts)
+    def validation(self, days: int = TEST_DAYS) -> Sessions:
+        """Splits the training part into training and validation sessions.
 
-    def validation(self, days=TEST_DAYS):
-        """The same data with the end of the training part in the place of the test.
-
-        For choosing settings: the test part is not in it. Items that are left without
-        a training click are dropped from the validation sessions but keep their
-        numbers.
+        For choosing settings without the test part: the result has the validation
+        sessions as its ``test``. Items without a click in the smaller training part are
+        dropped from the validation sessions; all items keep their numbers.
 
         Args:
-            days: how many of the last training days are held out.
+            days: number of the last training days that become validation days.
 
         Raises:
-            InputError: no session is left in one of the two pieces.
+            InputError: one of the two parts would have no example.
         """
         train = self.train
-        late = train.days > train.days.max() - np.timedelta64(days, "D")
-        fit, held_out = train.select(~late), train.select(late)
-        held_out = _only_known(held_out, fit.items)
-        if not len(fit) or not len(held_out):
+        is_late = train.days > train.days.max() - np.timedelta64(days, "D")
+        train, late = train.select(~is_late), train.select(is_late)
+        validation = _drop_unknown_items(late, train.items)
+        if not len(train) or not len(validation):
             raise InputError(
                 f"{self.name}: holding out the last {days} days of training leaves no "
-                f"{'validation' if len(fit) else 'training'} example: give another "
-                "number of days or more clicks."
+                f"{'validation' if len(train) else 'training'} example: hold out "
+                "another number of days, or add clicks."
             )
-        return replace(self, train=fit, test=held_out)
+        return replace(self, train=train, test=validation)
 
 
-def load(data_path, order="timeframe", protocol="srgnn", columns="", **rules):
+def load(
+    data_path: sources.PathLike,
+    order: str = "timeframe",
+    protocol: str = "srgnn",
+    columns: str = "",
+    **rules: Any,
+) -> Sessions:
     """Reads and preprocesses Diginetica's item views, or a table of clicks.
 
-    Diginetica without any session of one click counts as filtered before, see
-    ``is_filtered``; a table is always filtered.
+    A copy of Diginetica that is filtered already, see ``is_filtered``, is not filtered
+    again; a table always is.
 
     Args:
-        data_path: see ``lib.data.sources``; or a table as ``tables.read_clicks`` takes
-            it.
+        data_path: see ``lib.data.sources``; or a table, see ``tables.read_clicks``.
         order: ``"timeframe"`` sorts the clicks of a session by their time (ties by
-            item); ``"file"`` leaves them as they stand in the file, as the code of the
+            item); ``"file"`` leaves them in the order of the file, as the code of the
             KDD 2018 paper did.
-        protocol: ``"srgnn"`` (Wu et al. 2019: items of the training part only) or
-            ``"modelzoo"`` (the published Ascend port: one label per item of the whole
-            file, from 0). On Diginetica it splits at a fixed day, ``PORT_DAY``, and
-            validates on it; where a log has no such day, or is a table, the rules below
-            apply, and ``held_out`` is what lies between the two parts. The port's
-            in-session order is ``order="file"``.
-        columns: of a table, see ``tables.mapping``.
-        **rules: ``min_session_clicks`` (2 or more) and ``min_item_clicks``, what a
-            session and an item need to stay; ``train_until`` and ``test_from``, the
-            last day of the training part and the first of the test part, as
-            ``2016-05-24``. Where they are empty, the last seven days are the test part
-            and the day before them is in neither.
-
-    Returns:
-        A ``Sessions``.
+        protocol: ``"srgnn"`` (Wu et al. 2019) predicts the items of the training part
+            only. ``"modelzoo"`` follows the published Ascend port: it predicts every
+            item that the filters leave; on Diginetica it splits at a fixed day,
+            ``PORT_DAY``, and validates on it. For a table or a log without that day,
+            the rules below apply and ``held_out`` is the time between the two parts.
+            The port's order of clicks is ``order="file"``.
+        columns: column names of a table, see ``tables.mapping``.
+        **rules: ``min_session_clicks`` (2 or more) and ``min_item_clicks``: sessions
+            and items with fewer clicks are dropped. ``train_until`` and ``test_from``:
+            the last day of the training part and the first of the test part, as
+            ``2016-05-24``. By default the last seven days are the test part, and the
+            day before them belongs to neither part.
 
     Raises:
-        InputError: the data cannot be found or read, a rule is not allowed, or nothing
-            is left of the data.
+        InputError: the data cannot be found or read, a rule has a value that is not
+            allowed, or a part would have no example.
     """
     if not tables.is_table(data_path):
         source = sources.find(sources.DIGINETICA, data_path)
@@ -197,23 +196,35 @@ def load(data_path, order="timeframe", protocol="srgnn", columns="", **rules):
         return prepare(clicks, source.name, sha256, order, protocol, **rules)
     clicks, raw_ids, name, sha256 = tables.read_clicks(data_path, columns)
     data = prepare(clicks, name, sha256, order, protocol, filters=True, **rules)
-    ids = raw_ids[data.item_ids[-data.n_items :]]
-    return replace(data, item_ids=ids if protocol == "modelzoo" else _with_padding(ids))
+    return replace(data, item_ids=raw_ids[data.item_ids])
 
 
 def prepare(
-    clicks,
-    name,
-    sha256,
-    order="timeframe",
-    protocol="srgnn",
-    filters=None,
-    min_session_clicks=MIN_SESSION_CLICKS,
-    min_item_clicks=MIN_ITEM_CLICKS,
-    train_until="",
-    test_from="",
-):
-    """All steps of ``load`` after reading; ``filters=None`` asks ``is_filtered``."""
+    clicks: pd.DataFrame,
+    name: str,
+    sha256: str,
+    order: str = "timeframe",
+    protocol: str = "srgnn",
+    filters: bool | None = None,
+    min_session_clicks: int = MIN_SESSION_CLICKS,
+    min_item_clicks: int = MIN_ITEM_CLICKS,
+    train_until: str = "",
+    test_from: str = "",
+) -> Sessions:
+    """Runs all steps of ``load`` after reading.
+
+    Args:
+        clicks: a table of clicks.
+        name, sha256: the data set, for records.
+        filters: drop short sessions and rare items; None: unless ``is_filtered``, or
+            always under ``protocol="modelzoo"``, as the port does.
+        order, protocol, min_session_clicks, min_item_clicks, train_until, test_from:
+            see ``load``.
+
+    Raises:
+        InputError: a rule has a value that is not allowed, or a part would have no
+            example.
+    """
     check_choice("order", order, ORDERS)
     check_choice("protocol", protocol, PROTOCOLS)
     if min_session_clicks < 2:
@@ -221,130 +232,149 @@ def prepare(
             f"min_session_clicks={min_session_clicks}: a session needs 2 clicks or "
             "more: one to predict, and one to predict it from."
         )
-    days = train_until, test_from
     if filters is None:
         filters = protocol == "modelzoo" or not is_filtered(clicks)
     if filters:
         clicks = drop_short_sessions(clicks, min_session_clicks)
         clicks = drop_rare_items(clicks, min_item_clicks)
-    if protocol == "srgnn":
-        clicks = sort_clicks(drop_short_sessions(clicks, min_session_clicks), order)
-        train, _, test = split_by_day(clicks, "session", *days)
-        item_ids = np.unique(train["item"])
-        part = expand(train, np.searchsorted(item_ids, train["item"]) + 1)
-        test = drop_short_sessions(test[test["item"].isin(item_ids)])
-        test_part = expand(test, np.searchsorted(item_ids, test["item"]) + 1)
-        item_ids, n_items, held_out = _with_padding(item_ids), len(item_ids), None
-    else:
-        clicks = clicks.sort_values(["day", "session"], kind="stable")
-        item_ids = np.unique(clicks["item"])
-        n_items = len(item_ids)
-        parts = []
-        for rows in split_by_day(clicks, "click", *days):
-            rows = drop_short_sessions(sort_clicks(rows, order))
-            parts.append(expand(rows, np.searchsorted(item_ids, rows["item"])))
-        part, held_out, test_part = parts
-    if not len(part) or not len(test_part):
-        raise InputError(
-            f"{name}: after the filters (sessions of {min_session_clicks} clicks or "
-            f"more, items of {min_item_clicks} or more) and the split by date no "
-            f"{'test' if len(part) else 'training'} example is left: give more clicks, "
-            f"spread over more than {TEST_DAYS + 1} days, or other thresholds and days."
-        )
-    return Sessions(part, test_part, item_ids, n_items, name, sha256, held_out)
+    if protocol == "srgnn":  # rare items may have left short sessions
+        clicks = drop_short_sessions(clicks, min_session_clicks)
+    parts, item_ids = _split(clicks, order, protocol, train_until, test_from)
+    examples = {
+        part: make_examples(table, np.searchsorted(item_ids, table["item"]) + 1)
+        for part, table in parts.items()
+    }
+    for part, label in (("train", "training"), ("test", "test")):
+        if not len(examples[part]):
+            raise InputError(
+                f"{name}: after the filters (sessions of {min_session_clicks} clicks "
+                f"or more, items of {min_item_clicks} or more) and the split by date "
+                f"no {label} example is left: add clicks, so that they span more than "
+                f"{TEST_DAYS + 1} days, or choose other thresholds and days."
+            )
+    return Sessions(item_ids=item_ids, name=name, sha256=sha256, **examples)
 
 
-def is_filtered(clicks):
-    """True where no session has one click: the filters have been here before.
+def _split(
+    clicks: pd.DataFrame, order: str, protocol: str, train_until: str, test_from: str
+) -> tuple[dict[str, pd.DataFrame], np.ndarray]:
+    """Splits the clicks as the protocol does.
 
-    A raw log is full of one-click sessions. A second pass over a filtered one would
-    drop items that the first pass kept, because an item loses clicks when the short
-    sessions go; so ``load`` filters once, and its own outcome, loaded again, stays as
-    it is. The ``modelzoo`` protocol filters always, as the original does.
+    Returns:
+        The clicks of each part by its attribute's name in ``Sessions``, and the sorted
+        raw ids of the items that can be predicted.
     """
-    return bool((_occurrences(clicks["session"]) > 1).all())
+    if protocol == "srgnn":
+        clicks = sort_clicks(clicks, order)
+        train, _, test = split_by_day(clicks, "session", train_until, test_from)
+        item_ids = np.unique(train["item"])
+        test = drop_short_sessions(test[test["item"].isin(item_ids)])
+        return {"train": train, "test": test}, item_ids
+    clicks = clicks.sort_values(["day", "session"], kind="stable")
+    parts = [
+        drop_short_sessions(sort_clicks(part, order))
+        for part in split_by_day(clicks, "click", train_until, test_from)
+    ]
+    item_ids = np.unique(clicks["item"])
+    return dict(zip(("train", "held_out", "test"), parts)), item_ids
 
 
-def drop_short_sessions(clicks, min_clicks=MIN_SESSION_CLICKS):
+def is_filtered(clicks: pd.DataFrame) -> bool:
+    """Returns True if no session has one click, i.e. the log was filtered before.
+
+    A raw log has many one-click sessions. Filtering twice would drop items that the
+    first time kept, because an item loses clicks when short sessions are dropped.
+    """
+    return bool((_count_occurrences(clicks["session"]) > 1).all())
+
+
+def drop_short_sessions(
+    clicks: pd.DataFrame, min_clicks: int = MIN_SESSION_CLICKS
+) -> pd.DataFrame:
     """Keeps the sessions of at least ``min_clicks`` clicks."""
-    return clicks[_occurrences(clicks["session"]) >= min_clicks]
+    return clicks[_count_occurrences(clicks["session"]) >= min_clicks]
 
 
-def drop_rare_items(clicks, min_clicks=MIN_ITEM_CLICKS):
+def drop_rare_items(
+    clicks: pd.DataFrame, min_clicks: int = MIN_ITEM_CLICKS
+) -> pd.DataFrame:
     """Keeps the items of at least ``min_clicks`` clicks."""
-    return clicks[_occurrences(clicks["item"]) >= min_clicks]
+    return clicks[_count_occurrences(clicks["item"]) >= min_clicks]
 
 
-def _occurrences(column):
+def _count_occurrences(column: pd.Series) -> np.ndarray:
+    """Counts for each row how many rows have its value: int64 ``(n,)``."""
     codes, values = pd.factorize(column.to_numpy())
     return np.bincount(codes, minlength=len(values))[codes]
 
 
-def sort_clicks(clicks, order="timeframe"):
-    """Sorts by session, and within it by time frame (ties by item) or not at all."""
+def sort_clicks(clicks: pd.DataFrame, order: str = "timeframe") -> pd.DataFrame:
+    """Sorts by session, and with ``order="timeframe"`` by time and item within it."""
     check_choice("order", order, ORDERS)
     keys = ("item", "timeframe", "session") if order == "timeframe" else ("session",)
     return clicks.iloc[np.lexsort([clicks[key].to_numpy() for key in keys])]
 
 
-def split_by_day(clicks, by="session", train_until="", test_from=""):
-    """Cuts the clicks at the day that is ``TEST_DAYS`` before the last one.
+def split_by_day(
+    clicks: pd.DataFrame,
+    by: str = "session",
+    train_until: str = "",
+    test_from: str = "",
+) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """Splits the clicks at the day that is ``TEST_DAYS`` before the last one.
 
     Args:
         clicks: a table of clicks.
-        by: ``"session"`` puts a whole session where its last click is; ``"click"`` cuts
-            a session that crosses a day.
-        train_until, test_from: other days to cut at, as ``2016-05-24``.
+        by: ``"session"`` assigns a session to the day of its last click; ``"click"``
+            splits a session that crosses midnight.
+        train_until, test_from: other days to split at, as ``2016-05-24``.
 
     Returns:
         ``(before, between, after)``: the clicks up to ``train_until``, those between,
         and those from ``test_from`` on.
+
+    Raises:
+        InputError: a day is not a date, or the two are in the wrong order.
     """
     if not len(clicks):
         return clicks, clicks, clicks
     cut = clicks["day"].max() - pd.Timedelta(days=TEST_DAYS)
-    train_until = _day("train_until", train_until, cut - pd.Timedelta(days=1))
-    test_from = _day("test_from", test_from, cut + pd.Timedelta(days=1))
-    if not train_until < test_from:
+    last = _parse_day("train_until", train_until, cut - pd.Timedelta(days=1))
+    first = _parse_day("test_from", test_from, cut + pd.Timedelta(days=1))
+    if not last < first:
         raise InputError(
-            f"train_until={train_until:%Y-%m-%d}, test_from={test_from:%Y-%m-%d}: the "
+            f"train_until={last:%Y-%m-%d}, test_from={first:%Y-%m-%d}: the "
             "test part must begin after the training part ends."
         )
     day = clicks["day"].to_numpy()
     if by == "session":
         codes, sessions = pd.factorize(clicks["session"].to_numpy())
-        last = np.full(len(sessions), np.datetime64("1678-01-01", "ns"))
-        np.maximum.at(last, codes, day)
-        day = last[codes]
-    early, late = day <= train_until.to_datetime64(), day >= test_from.to_datetime64()
+        session_day = np.full(len(sessions), np.datetime64("1678-01-01", "ns"))
+        np.maximum.at(session_day, codes, day)
+        day = session_day[codes]
+    early, late = day <= last.to_datetime64(), day >= first.to_datetime64()
     return clicks[early], clicks[~early & ~late], clicks[late]
 
 
-def _day(name, text, otherwise):
+def _parse_day(name: str, text: str, default: pd.Timestamp) -> pd.Timestamp:
     if text and not is_day(text):
         raise InputError(f'{name}="{text}": write a day as 2016-05-24.')
-    return pd.Timestamp(text) if text else otherwise
+    return pd.Timestamp(text) if text else default
 
 
-def is_day(text):
-    """Whether a text is a day of the calendar, written as ``2016-05-24``."""
+def is_day(text: str) -> bool:
+    """Tells whether a text is a day of the calendar, written as ``2016-05-24``."""
     try:
         return bool(datetime.strptime(text, "%Y-%m-%d")) and len(text) == 10
     except ValueError:
         return False
 
 
-def _with_padding(ids):
-    """Ids with that of item number 0 before them: -1, or an empty text."""
-    padding = "" if ids.dtype.kind == "U" else -1
-    return np.concatenate([np.array([padding], ids.dtype), ids])
-
-
-def expand(clicks, numbers):
-    """Turns clicks, session after session, into ``Examples``.
+def make_examples(clicks: pd.DataFrame, numbers: np.ndarray) -> Examples:
+    """Makes the examples of clicks.
 
     Args:
-        clicks: a table in which the rows of a session stand together, in click order.
+        clicks: a table in which the rows of a session are adjacent and in click order.
         numbers: the item number of each row.
     """
     session = clicks["session"].to_numpy()
@@ -352,13 +382,13 @@ def expand(clicks, numbers):
     offsets = np.append(first, len(session))
     days = clicks["day"].to_numpy().astype("datetime64[D]")
     last = np.maximum.reduceat(days, first) if len(first) else days
-    return Examples.of(np.asarray(numbers), offsets, last)
+    return Examples.from_sessions(np.asarray(numbers), offsets, last)
 
 
-def _only_known(examples, known):
-    """Drops clicks on items outside ``known``, then sessions left with one click."""
+def _drop_unknown_items(examples: Examples, known: np.ndarray) -> Examples:
+    """Drops clicks on items not in ``known``, then sessions left with one click."""
     session = np.repeat(np.arange(examples.n_sessions), np.diff(examples.offsets))
     clicks = pd.DataFrame({"session": session, "item": examples.items})
     clicks["day"] = examples.days[session].astype("datetime64[ns]")
     clicks = drop_short_sessions(clicks[clicks["item"].isin(np.unique(known))])
-    return expand(clicks, clicks["item"])
+    return make_examples(clicks, clicks["item"])

@@ -1,17 +1,20 @@
 """Find a data set: the embedded sample, a folder, or a download.
 
-``data_path`` is ``"sample"`` (shipped with the code), a folder that holds the raw files
-(plain or ``.gz``), or ``"ml-1m"`` (fetched from GroupLens). Relative paths start at the
-repository's root, whatever folder a notebook runs in.
+``data_path`` is ``"sample"`` (shipped with the code), a folder with the raw files
+(plain or ``.gz``), or ``"ml-1m"`` (downloaded from GroupLens or a mirror). A relative
+path starts at the repository's root, whatever folder a notebook runs in.
 """
 
+from __future__ import annotations
+
 import os
-import shutil
-import warnings
-import zipfile
-import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Union
+
+import pooch
 
 from lib import files
 from lib.errors import InputError
@@ -21,12 +24,11 @@ SAMPLE = Path(__file__).with_name("sample")  # tools/make_sample.py makes it
 
 DIGINETICA = "train-item-views.csv"
 MOVIELENS = "ratings.dat"
-_PLACE = {
-    DIGINETICA: "Diginetica (CIKM Cup 2016, track 2) has no live public link: put the "
-    f"file {DIGINETICA} or {DIGINETICA}.gz, from whoever has a copy, into a folder and "
-    "give that folder instead",
+_REMEDIES = {
+    DIGINETICA: "Diginetica (CIKM Cup 2016, track 2) has no public link any more: put "
+    f"a copy of {DIGINETICA} or {DIGINETICA}.gz into a folder and use its path",
     MOVIELENS: f"put {MOVIELENS}, movies.dat and users.dat of ml-1m.zip, plain or .gz, "
-    'into a folder and give that folder instead, or "ml-1m" to fetch them',
+    'into a folder and use its path, or use "ml-1m" to download them',
 }
 MOVIELENS_URLS = (
     "https://files.grouplens.org/datasets/movielens/ml-1m.zip",
@@ -34,27 +36,25 @@ MOVIELENS_URLS = (
 )
 MOVIELENS_SHA256 = "a6898adb50b9ca05aa231689da44c217cb524e7ebd39d264c56e2832f2c54e20"
 MOVIELENS_FILES = ("ratings.dat", "movies.dat", "users.dat")
-LARGEST = 100_000_000  # bytes of an unpacked file; ratings.dat has a quarter of that
 TIMEOUT_S = 30
-CHUNK = 1 << 16
+
+PathLike = Union[str, os.PathLike]
 
 
 @dataclass(frozen=True)
 class Source:
-    """A data set that was found: its ``name`` for records, and its ``folder``."""
+    """A data set: its ``name`` in records and the ``folder`` of its files."""
 
     name: str
     folder: Path
 
-    def path(self, file_name):
-        """The path of a file, plain or ``.gz``; None where there is none."""
-        for path in (self.folder / file_name, self.folder / f"{file_name}.gz"):
-            if path.is_file():
-                return path
-        return None
+    def path(self, file_name: str) -> Path:
+        """The path of a file, as ``.gz`` if only that exists; it may be missing."""
+        plain, packed = self.folder / file_name, self.folder / f"{file_name}.gz"
+        return packed if packed.is_file() and not plain.is_file() else plain
 
 
-def find(main_file, data_path):
+def find(main_file: str, data_path: PathLike) -> Source:
     """Finds the data set whose main file is ``main_file``.
 
     Args:
@@ -65,9 +65,10 @@ def find(main_file, data_path):
         A ``Source`` whose folder holds the main file.
 
     Raises:
-        InputError: no such folder, or the main file is not in it.
+        InputError: the folder does not exist or has no main file, or the download
+            failed.
     """
-    place = _PLACE[main_file]
+    remedy = _REMEDIES[main_file]
     if data_path == "sample":
         kind = "diginetica" if main_file == DIGINETICA else "movielens"
         return Source("sample", SAMPLE / kind)
@@ -76,21 +77,23 @@ def find(main_file, data_path):
     folder = files.resolve(data_path)
     if not folder.is_dir():
         raise InputError(
-            f'"{data_path}" is not a folder (looked for {folder}): {place}; '
+            f'"{data_path}" is not a folder (looked for {folder}): {remedy}; '
             'or use "sample", or a table that ends in .csv, .tsv, .txt or .parquet.'
         )
     source = Source(folder.name, folder)
-    if source.path(main_file) is None:
-        held = sorted(path.name for path in folder.iterdir())
-        held = ", ".join(held[:5] + ["..."] * (len(held) > 5)) or "nothing"
+    if not source.path(main_file).is_file():
+        names = sorted(path.name for path in folder.iterdir())
+        if len(names) > 5:
+            names = [*names[:5], "..."]
+        content = ", ".join(names) or "nothing"
         raise InputError(
-            f"{folder} holds neither {main_file} nor {main_file}.gz (it holds {held}): "
-            f"{place}."
+            f"{folder} holds neither {main_file} nor {main_file}.gz (it holds "
+            f"{content}): {remedy}."
         )
     return source
 
 
-def next_season():
+def next_season() -> Path:
     """The sample's second data set: a table of a later season's clicks.
 
     Three items in ten are new, and the columns are ``visit, sku, clicked_at``.
@@ -98,106 +101,48 @@ def next_season():
     return SAMPLE / "next_season.csv.gz"
 
 
-def fetch_movielens(data_dir, urls=MOVIELENS_URLS, sha256=MOVIELENS_SHA256):
-    """Returns the folder ``data_dir/ml-1m``, fetching and unpacking it if need be.
+def fetch_movielens(
+    data_dir: Path, urls: Sequence[str] = MOVIELENS_URLS, sha256: str = MOVIELENS_SHA256
+) -> Path:
+    """Downloads and unpacks MovieLens-1M, unless an earlier call has done so.
+
+    The folder appears only when all its files are unpacked, so an interrupted call
+    leaves no half of a file to the next one.
 
     Args:
-        data_dir: where the archive and the folder are kept; they are used again.
+        data_dir: folder for the archive ``ml-1m.zip`` and the unpacked ``ml-1m``.
         urls: the mirrors, in the order in which they are tried.
-        sha256: what the archive must hash to.
+        sha256: of the archive; another content is refused before it is unpacked.
+
+    Returns:
+        The folder ``data_dir/ml-1m``, with ``MOVIELENS_FILES``.
 
     Raises:
-        InputError: no mirror gave the archive; the message says how to do without.
+        InputError: no mirror sent the archive, or it cannot be written; the message
+            says which file to put where instead.
     """
-    data_dir = Path(data_dir)
+    data_dir = data_dir.resolve()
     folder = data_dir / "ml-1m"
-    if folder.is_dir():
-        return folder
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of tqdm, which misses ipywidgets
-        import pooch
+    members = [f"ml-1m/{name}" for name in MOVIELENS_FILES]
+    downloader = pooch.HTTPDownloader(progressbar=True, timeout=TIMEOUT_S)
     failures = []
     for url in urls:
+        if folder.is_dir():  # of an earlier call, or of a process that was faster
+            break
         try:
-            archive = pooch.retrieve(
-                url,
-                known_hash=f"sha256:{sha256}",
-                fname="ml-1m.zip",
-                path=data_dir,
-                downloader=_Resume(data_dir / "ml-1m.zip.part"),
-            )
-            _unpack(archive, folder)
-            return folder
-        except (OSError, ValueError, KeyError, *_DAMAGED) as error:
-            failures.append(f"{url}: {str(error) or type(error).__name__}")
-    raise InputError(
-        f"MovieLens-1M could not be fetched ({'; '.join(failures)}): download "
-        "ml-1m.zip by other means, unpack it, and give its folder instead."
-    )
-
-
-# What zipfile raises; RuntimeError: encrypted, or packed in an unknown way.
-_DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError)
-
-
-class _Resume:
-    """A downloader for pooch that goes on where an interrupted one stopped."""
-
-    def __init__(self, part):
-        self.part = Path(part)
-
-    def __call__(self, url, output_file, pooch_object):
-        import requests
-        from tqdm import tqdm
-
-        done = self.part.stat().st_size if self.part.exists() else 0
-        headers = {"Range": f"bytes={done}-"} if done else {}
-        with requests.get(
-            url, headers=headers, stream=True, timeout=TIMEOUT_S
-        ) as reply:
-            if reply.status_code == 416:  # the part is as long as the file, or longer
-                self.part.unlink()
-                raise OSError("the interrupted download did not fit; call again")
-            reply.raise_for_status()
-            resumed = reply.status_code == 206
-            left = int(reply.headers.get("Content-Length", 0))
-            with (
-                open(self.part, "ab" if resumed else "wb") as part,
-                tqdm(
-                    desc="ml-1m.zip",
-                    total=(done if resumed else 0) + left,
-                    initial=done if resumed else 0,
-                    unit="B",
-                    unit_scale=True,
-                ) as bar,
-            ):
-                for chunk in reply.iter_content(CHUNK):
-                    part.write(chunk)
-                    bar.update(len(chunk))
-        # A part that fails the check of its hash must not be resumed for ever.
-        shutil.move(self.part, output_file)
-
-
-def _unpack(archive, folder):
-    """Writes the three data files, and nothing else, whatever the archive holds."""
-    unfinished = folder.parent / f"unfinished-{os.getpid()}"
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir(parents=True)
-    try:
-        with zipfile.ZipFile(archive) as packed:
-            for name in MOVIELENS_FILES:
-                size = packed.getinfo(f"ml-1m/{name}").file_size  # no more is read
-                if size > LARGEST:
-                    raise ValueError(f"{name} would unpack to {size:,} bytes")
-                with (
-                    packed.open(f"ml-1m/{name}") as source,
-                    open(unfinished / name, "wb") as target,
-                ):
-                    shutil.copyfileobj(source, target)
-        try:
-            unfinished.rename(folder)
-        except OSError:
-            if not folder.is_dir():  # else another process was first
-                raise
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+            data_dir.mkdir(parents=True, exist_ok=True)
+            with TemporaryDirectory(prefix="unfinished-", dir=data_dir) as unfinished:
+                unzip = pooch.Unzip(members, extract_dir=unfinished)
+                pooch.retrieve(
+                    url, f"sha256:{sha256}", "ml-1m.zip", data_dir, unzip, downloader
+                )
+                Path(unfinished, "ml-1m").rename(folder)
+        except (OSError, ValueError) as error:  # ValueError: the hash is wrong
+            failures.append(f"{url}: {str(error).rstrip('.')}")
+    if not folder.is_dir():
+        raise InputError(
+            f"MovieLens-1M could not be downloaded ({'; '.join(failures)}): download "
+            f"ml-1m.zip by other means and put it into {data_dir}, or unpack it and "
+            "use the path of its folder."
+        )
+    return folder

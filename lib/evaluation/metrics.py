@@ -1,13 +1,16 @@
 """Metrics: HR@K and MRR@K over the whole catalogue; RMSE and MAE."""
 
+from __future__ import annotations
+
 import numpy as np
 
 
-def ranks(scores, targets):
-    """Ranks of the targets among all items, without sorting.
+def ranks(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """Computes the ranks of the targets among all items, without sorting.
 
-    The best item has rank 1. Items that tie share the mean rank of their block, so a
-    model that scores everything alike gets no credit. A NaN loses against every number.
+    The best item has rank 1. Items with equal scores share the mean of their ranks, so
+    a model that gives all items one score gets no credit. A target whose score is NaN
+    has the last rank.
 
     Args:
         scores: float array ``(n, n_items)``.
@@ -23,36 +26,36 @@ def ranks(scores, targets):
     return np.minimum(n_items + 1 - (not_higher + lower + 1) / 2, n_items)
 
 
-def hr_at(ranks, k):
-    """Hit rate: the share of targets among the first ``k``.
+def hr_at(ranks: np.ndarray, k: int) -> float:
+    """Computes the hit rate: the share of targets with a rank of at most ``k``.
 
-    With one target an example this is also called Recall@K or P@K.
+    With one target per example it is also called Recall@K or P@K.
     """
     return float(np.mean(ranks <= k))
 
 
-def mrr_at(ranks, k):
-    """Mean reciprocal rank; a target beyond rank ``k`` counts 0."""
+def mrr_at(ranks: np.ndarray, k: int) -> float:
+    """Computes the mean reciprocal rank; a rank beyond ``k`` counts as 0."""
     return float(np.mean(np.where(ranks <= k, 1.0 / ranks, 0.0)))
 
 
-def at(ranks, k):
-    """Both of the above, under the names that records use."""
+def ranking_metrics(ranks: np.ndarray, k: int) -> dict[str, float]:
+    """HR@k and MRR@k by their names in records: ``hr_at_<k>``, ``mrr_at_<k>``."""
     return {f"hr_at_{k}": hr_at(ranks, k), f"mrr_at_{k}": mrr_at(ranks, k)}
 
 
-def rmse(predicted, actual):
-    """Root mean squared error, in stars; arrays of shape ``(n,)``."""
-    error = np.asarray(predicted, np.float64) - np.asarray(actual, np.float64)
+def rmse(predicted: np.ndarray, rating: np.ndarray) -> float:
+    """Computes the root mean squared error of ratings ``(n,)``, in stars."""
+    error = np.asarray(predicted, np.float64) - np.asarray(rating, np.float64)
     return float(np.sqrt(np.mean(error**2)))
 
 
-def mae(predicted, actual):
-    """Mean absolute error, in stars; arrays of shape ``(n,)``."""
-    error = np.asarray(predicted, np.float64) - np.asarray(actual, np.float64)
+def mae(predicted: np.ndarray, rating: np.ndarray) -> float:
+    """Computes the mean absolute error of ratings ``(n,)``, in stars."""
+    error = np.asarray(predicted, np.float64) - np.asarray(rating, np.float64)
     return float(np.mean(np.abs(error)))
 
 
-def errors(predicted, actual):
-    """Both of the above, under the names that records use."""
-    return {"rmse": rmse(predicted, actual), "mae": mae(predicted, actual)}
+def rating_metrics(predicted: np.ndarray, rating: np.ndarray) -> dict[str, float]:
+    """RMSE and MAE by their names in records: ``rmse``, ``mae``."""
+    return {"rmse": rmse(predicted, rating), "mae": mae(predicted, rating)}

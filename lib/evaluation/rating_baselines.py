@@ -1,21 +1,26 @@
 """Rating baselines: global mean, user and item bias, item-kNN.
 
-They share one interface: ``fit(train, n_users, n_items)`` and ``predict(part)``, where
-both parts are ``lib.data.ratings.Part``; predictions are float64 ``(n,)``, in stars.
+They share one interface: ``fit(train, n_users, n_items)`` returns the fitted baseline,
+and ``predict(part)`` the ratings of the part's users and items: float64 ``(n,)``, in
+stars.
 """
+
+from __future__ import annotations
 
 import numpy as np
 from scipy import sparse
+
+from lib.data.ratings import Part
 
 
 class GlobalMean:
     """Predicts the mean training rating."""
 
-    def fit(self, train, n_users, n_items):
+    def fit(self, train: Part, n_users: int, n_items: int) -> GlobalMean:
         self.mean = float(train.rating.mean(dtype=np.float64))
         return self
 
-    def predict(self, part):
+    def predict(self, part: Part) -> np.ndarray:
         return np.full(len(part), self.mean)
 
 
@@ -23,14 +28,14 @@ class UserItemBias:
     """``mu + b_u + b_i`` with shrunken biases (Koren 2008, section 2.1).
 
     Args:
-        damping: how many ratings of value 0 each user and each item starts with.
-        rounds: alternations between users and items.
+        damping: number of residuals of 0 that are added to those of each user and item.
+        rounds: number of alternating updates of the item and the user biases.
     """
 
-    def __init__(self, damping=5.0, rounds=10):
+    def __init__(self, damping: float = 5.0, rounds: int = 10) -> None:
         self.damping, self.rounds = damping, rounds
 
-    def fit(self, train, n_users, n_items):
+    def fit(self, train: Part, n_users: int, n_items: int) -> UserItemBias:
         user, item = train.user_idx, train.item_idx
         self.mean = float(train.rating.mean(dtype=np.float64))
         centred = train.rating - self.mean
@@ -40,28 +45,28 @@ class UserItemBias:
             self.user_bias = self._bias(user, centred - self.item_bias[item], n_users)
         return self
 
-    def _bias(self, index, residual, n):
+    def _bias(self, index: np.ndarray, residual: np.ndarray, n: int) -> np.ndarray:
         total = np.bincount(index, residual, minlength=n)
         return total / (self.damping + np.bincount(index, minlength=n))
 
-    def predict(self, part):
+    def predict(self, part: Part) -> np.ndarray:
         raw = self.mean + self.user_bias[part.user_idx] + self.item_bias[part.item_idx]
         return np.clip(raw, 1, 5)
 
 
 class ItemKnnRating(UserItemBias):
-    """Item-kNN on what the biases leave over (Koren 2008, section 2.2, equation 3).
+    """Item-kNN on the residuals of the biases (Koren 2008, section 2.2, equation 3).
 
-    The residuals that a user left on the ``k`` most similar of the rated items are
-    averaged with the similarity as weight: the cosine of two items' residuals over the
-    users of both, shrunk by ``n / (n + shrinkage)`` for ``n`` users in common.
+    Adds to the biases the mean of the user's residuals on the ``k`` rated items that
+    are most similar to the item, weighted by similarity: the cosine of two items'
+    residuals over the ``n`` users who rated both, times ``n / (n + shrinkage)``.
     """
 
-    def __init__(self, k=40, shrinkage=100.0):
+    def __init__(self, k: int = 40, shrinkage: float = 100.0) -> None:
         super().__init__()
         self.k, self.shrinkage = k, shrinkage
 
-    def fit(self, train, n_users, n_items):
+    def fit(self, train: Part, n_users: int, n_items: int) -> ItemKnnRating:
         super().fit(train, n_users, n_items)
         residual = train.rating - super().predict(train)
         place, shape = (train.user_idx, train.item_idx), (n_users, n_items)
@@ -74,22 +79,22 @@ class ItemKnnRating(UserItemBias):
         self.similarity *= together / ((together + self.shrinkage) * norm + 1e-9)
         return self
 
-    def predict(self, part):
+    def predict(self, part: Part) -> np.ndarray:
         rating = super().predict(part)
         by_user = np.argsort(part.user_idx, kind="stable")
         bounds = np.searchsorted(part.user_idx[by_user], np.arange(len(self.user_bias)))
-        for user, asked in enumerate(np.split(by_user, bounds[1:])):
+        for user, rows in enumerate(np.split(by_user, bounds[1:])):
             history = slice(*self.residuals.indptr[user : user + 2])
             items = self.residuals.indices[history]
-            if not len(asked) or not len(items):
+            if not len(rows) or not len(items):
                 continue
-            near = np.maximum(self.similarity[np.ix_(part.item_idx[asked], items)], 0)
+            near = np.maximum(self.similarity[np.ix_(part.item_idx[rows], items)], 0)
             if len(items) > self.k:
                 least = np.partition(near, -self.k, axis=1)[:, -self.k, None]
                 near[near < least] = 0
             weight = near.sum(axis=1)
             offset = near @ self.residuals.data[history] / np.maximum(weight, 1e-9)
-            rating[asked] += offset
+            rating[rows] += offset
         return np.clip(rating, 1, 5)
 
 

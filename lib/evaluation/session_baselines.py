@@ -1,21 +1,39 @@
 """Session baselines: POP, S-POP, Markov, item-kNN, session-kNN.
 
-What a model must beat before its name is worth mentioning. They share one interface:
-``fit(examples, n_items)`` and ``scores(prefixes)``, which returns float32
+A model that does not beat them is of no use. They share one interface:
+``fit(examples, n_items)`` returns the fitted baseline, and ``scores(prefixes)`` the
+scores of all items after each prefix, an array of item numbers: float32
 ``(n, n_items)``; column ``i`` belongs to item number ``i + 1``.
 """
 
+from __future__ import annotations
+
 import time
 import tracemalloc
+from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 from scipy import sparse
 
+from lib.data.sessions import Examples
 from lib.evaluation import metrics
 
+Prefixes = Sequence[np.ndarray]
 
-def evaluate(model, examples, k=20, batch_size=256):
-    """HR@k and MRR@k of a session baseline on ``examples``, in batches.
+
+class Baseline(Protocol):
+    """The interface that the session baselines share."""
+
+    def fit(self, examples: Examples, n_items: int) -> Baseline: ...
+
+    def scores(self, prefixes: Prefixes) -> np.ndarray: ...
+
+
+def evaluate(
+    model: Baseline, examples: Examples, k: int = 20, batch_size: int = 256
+) -> dict[str, float]:
+    """Computes HR@k and MRR@k of a fitted baseline on ``examples``, in batches.
 
     Returns:
         ``{"hr_at_<k>": ..., "mrr_at_<k>": ...}``.
@@ -25,28 +43,33 @@ def evaluate(model, examples, k=20, batch_size=256):
         index = range(first, min(first + batch_size, len(examples)))
         scores = model.scores([examples.prefix(i) for i in index])
         ranks.append(metrics.ranks(scores, examples.targets[index] - 1))
-    return metrics.at(np.concatenate(ranks), k)
+    return metrics.ranking_metrics(np.concatenate(ranks), k)
 
 
-def measure(baseline, train, test, n_items, k=20):
-    """Fits and judges a session baseline, and what both cost.
+def measure(
+    baseline: type[Baseline], train: Examples, test: Examples, n_items: int, k: int = 20
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Fits and evaluates a session baseline, and measures the cost of both.
 
     Args:
         baseline: a class of ``SESSION_BASELINES``.
-        train, test: ``lib.data.sessions.Examples``.
-        n_items, k: size of the catalogue; cut-off of the metrics.
+        train, test: the two parts of the data.
+        n_items: size of the catalogue.
+        k: cut-off of the metrics.
 
     Returns:
-        ``(metrics, cost)``; the cost is ``fit_s`` and ``evaluate_s``, seconds, and
-        ``memory_mb``, the most that fitting and scoring a batch hold beyond the data.
+        ``(metrics, cost)``; the cost is ``fit_s`` and ``evaluate_s``, in seconds, and
+        ``memory_mb``, the peak memory for fitting and scoring one batch, without the
+        data.
     """
     started = time.perf_counter()
     model = baseline().fit(train, n_items)
     fitted = time.perf_counter()
-    found = evaluate(model, test, k)
+    values = evaluate(model, test, k)
     evaluated = time.perf_counter()
-    tracemalloc.start()  # it slows what it watches, so it watches a second time
-    baseline().fit(train, n_items).scores([test.prefix(i) for i in range(256)])
+    batch = [test.prefix(i) for i in range(min(256, len(test)))]
+    tracemalloc.start()  # slows the code that it traces, so this is a second run
+    baseline().fit(train, n_items).scores(batch)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     cost = {
@@ -54,18 +77,17 @@ def measure(baseline, train, test, n_items, k=20):
         "evaluate_s": round(evaluated - fitted, 3),
         "memory_mb": round(peak / 1e6),
     }
-    return found, cost
+    return values, cost
 
 
-def _one_row_each(prefixes, n_items, binary):
-    """Prefixes as a sparse matrix of click counts (or of ones), ``(n, n_items)``."""
+def _count_clicks(prefixes: Prefixes, n_items: int, binary: bool) -> sparse.csr_matrix:
+    """Counts the clicks on each item; ``binary`` counts 1 at most: ``(n, n_items)``."""
     lengths = [len(prefix) for prefix in prefixes]
     row = np.repeat(np.arange(len(prefixes)), lengths)
     column = np.concatenate(prefixes) - 1
     shape = (len(prefixes), n_items)
-    counts = sparse.csr_matrix(
-        (np.ones(len(row), np.float32), (row, column)), shape=shape
-    )
+    ones = np.ones(len(row), np.float32)
+    counts = sparse.csr_matrix((ones, (row, column)), shape=shape)
     counts.sum_duplicates()
     if binary:
         counts.data[:] = 1
@@ -73,94 +95,92 @@ def _one_row_each(prefixes, n_items, binary):
 
 
 class Pop:
-    """POP: the items clicked most often in the training part."""
+    """POP scores an item by its number of clicks in the training part."""
 
-    def fit(self, examples, n_items):
+    def fit(self, examples: Examples, n_items: int) -> Pop:
         counts = np.bincount(examples.items, minlength=n_items + 1)[1:]
         self.popularity = counts.astype(np.float32)
         return self
 
-    def scores(self, prefixes):
+    def scores(self, prefixes: Prefixes) -> np.ndarray:
         return np.broadcast_to(self.popularity, (len(prefixes), len(self.popularity)))
 
 
 class SPop(Pop):
-    """S-POP: the items clicked most often in the session, ties and the rest by POP."""
+    """S-POP scores by the number of clicks in the session; ties are resolved by POP."""
 
-    def scores(self, prefixes):
-        in_session = _one_row_each(prefixes, len(self.popularity), binary=False)
-        share = self.popularity / (self.popularity.max() + 1)  # below one click
+    def scores(self, prefixes: Prefixes) -> np.ndarray:
+        in_session = _count_clicks(prefixes, len(self.popularity), binary=False)
+        share = self.popularity / (self.popularity.max() + 1)  # less than one click
         return in_session.toarray() + share
 
 
 class ItemKnn:
-    """Item-kNN: items that share sessions with the last click (Sarwar et al. 2001).
+    """Item-kNN scores items by similarity to the last click (Sarwar et al. 2001).
 
-    Similarity is the cosine of two items' columns in the session x item matrix of ones,
-    ``n_ij / (sqrt(n_i n_j) + damping)``.
+    The similarity is the cosine of two items' columns in the session x item matrix of
+    ones, ``n_ij / (sqrt(n_i n_j) + damping)``.
     """
 
-    def __init__(self, damping=0.0):
+    def __init__(self, damping: float = 0.0) -> None:
         self.damping = damping
 
-    def fit(self, examples, n_items):
-        lengths = np.diff(examples.offsets)
+    def fit(self, examples: Examples, n_items: int) -> ItemKnn:
         sessions = np.split(examples.items, examples.offsets[1:-1])
-        seen = _one_row_each(sessions, n_items, binary=True)
+        seen = _count_clicks(sessions, n_items, binary=True)
         together = (seen.T @ seen).tocoo()
-        count = seen.sum(axis=0).A1 if lengths.size else np.zeros(n_items)
+        count = seen.sum(axis=0).A1
         scale = np.sqrt(count[together.row] * count[together.col]) + self.damping
         together.data = together.data / scale.astype(np.float32)
-        together.data[together.row == together.col] = 0  # not the click itself
+        together.data[together.row == together.col] = 0  # the click itself
         self.similarity = together.tocsr()
         return self
 
-    def scores(self, prefixes):
+    def scores(self, prefixes: Prefixes) -> np.ndarray:
         last = np.array([prefix[-1] for prefix in prefixes]) - 1
         return self.similarity[last].toarray()
 
 
 class Markov:
-    """The rule "what followed the last click most often", counted in training."""
+    """Markov scores an item by how often it followed the last click in training."""
 
-    def fit(self, examples, n_items):
+    def fit(self, examples: Examples, n_items: int) -> Markov:
         before = examples.items[examples.target - 1] - 1
         shape = (n_items, n_items)
         ones = np.ones(len(before), np.float32)
-        self.followed = sparse.csr_matrix(
-            (ones, (before, examples.targets - 1)), shape=shape
-        )
+        pairs = (before, examples.targets - 1)
+        self.followed = sparse.csr_matrix((ones, pairs), shape=shape)
         return self
 
-    def scores(self, prefixes):
+    def scores(self, prefixes: Prefixes) -> np.ndarray:
         last = np.array([prefix[-1] for prefix in prefixes]) - 1
         return self.followed[last].toarray()
 
 
 class SessionKnn:
-    """SKNN: what the most similar past sessions held (Jannach and Ludewig 2017).
+    """SKNN scores by the items of similar past sessions (Jannach and Ludewig 2017).
 
     Of the ``sample`` most recent sessions that share an item with the prefix, the ``k``
-    with the highest cosine vote for their items with that cosine.
+    with the highest cosine similarity vote for their items, weighted by that cosine.
     """
 
-    def __init__(self, k=100, sample=1000):
+    def __init__(self, k: int = 100, sample: int = 1000) -> None:
         self.k, self.sample = k, sample
 
-    def fit(self, examples, n_items):
+    def fit(self, examples: Examples, n_items: int) -> SessionKnn:
         sessions = np.split(examples.items, examples.offsets[1:-1])
         recent_first = np.argsort(-examples.days.astype(np.int64), kind="stable")
-        seen = _one_row_each([sessions[s] for s in recent_first], n_items, binary=True)
+        seen = _count_clicks([sessions[s] for s in recent_first], n_items, binary=True)
         self.sessions = seen
         self.sessions_of_item = seen.T.tocsr()
         self.norm = np.sqrt(np.diff(seen.indptr)).astype(np.float32)
         return self
 
-    def weigh(self, prefixes):
-        """Prefixes as rows of item weights: here 1 for every item."""
-        return _one_row_each(prefixes, self.sessions.shape[1], binary=True)
+    def weigh(self, prefixes: Prefixes) -> sparse.csr_matrix:
+        """Weighs the items of each prefix, here all with 1: ``(n, n_items)``."""
+        return _count_clicks(prefixes, self.sessions.shape[1], binary=True)
 
-    def scores(self, prefixes):
+    def scores(self, prefixes: Prefixes) -> np.ndarray:
         shared = self.weigh(prefixes) @ self.sessions_of_item  # (n, sessions)
         shared.sort_indices()  # most recent session first
         votes = []
@@ -180,11 +200,11 @@ class SessionKnn:
 class VSessionKnn(SessionKnn):
     """V-SKNN: session-kNN that stresses recent clicks (Ludewig and Jannach 2018).
 
-    Items of the prefix weigh ``position / length`` (the last click 1, an item clicked
-    twice as its later click) where SKNN counts them all alike.
+    An item of the prefix has the weight ``position / length`` of its last click, so the
+    last click of the prefix has 1. SKNN gives all items the same weight.
     """
 
-    def weigh(self, prefixes):
+    def weigh(self, prefixes: Prefixes) -> sparse.csr_matrix:
         lengths = np.array([len(prefix) for prefix in prefixes])
         row = np.repeat(np.arange(len(prefixes)), lengths)
         column = np.concatenate(prefixes) - 1
@@ -193,11 +213,13 @@ class VSessionKnn(SessionKnn):
         shape = (len(prefixes), self.sessions.shape[1])
         place = row * shape[1] + column
         order = np.lexsort([position, place])
-        last = order[np.diff(place[order], append=-1) != 0]  # click of each item
+        last = order[
+            np.diff(place[order], append=-1) != 0
+        ]  # the last click on each item
         return sparse.csr_matrix((weight[last], (row[last], column[last])), shape=shape)
 
 
-SESSION_BASELINES = {
+SESSION_BASELINES: dict[str, type[Baseline]] = {
     "POP": Pop,
     "S-POP": SPop,
     "Markov": Markov,

@@ -132,7 +132,7 @@ def predict(model, user_idx, item_idx, batch_size=16_384):
 def evaluate(model, part):
     """RMSE and MAE of the clipped predictions on a ``ratings.Part``, in stars."""
     predicted = predict(model, part.user_idx, part.item_idx)
-    return metrics.errors(predicted, part.rating)
+    return metrics.rating_metrics(predicted, part.rating)
 
 
 def fold_in(model, part):

@@ -59,7 +59,7 @@ class STAMP(tf.keras.Model):
         ``compile(loss=model.cross_entropy)``, multiplies them with the items itself.
     """
 
-    first_item = 1  # the item of column 0
+    first_item = 1  # its number in the model's windows
 
     def __init__(
         self,
@@ -213,13 +213,19 @@ def windows(items, start, stop, maxlen):
     return tf.where(position >= tf.expand_dims(start, 1), clicks, 0)
 
 
+def renumber(window, first_item):
+    """Windows of items from 1 as windows of items from ``first_item``."""
+    return window if first_item else tf.maximum(window - 1, 0)
+
+
 def batch_of(examples, maxlen, first_item=STAMP.first_item):
     """Returns ``take(index) -> (windows, target columns)`` for a batch of examples.
 
     Args:
         examples: ``lib.data.sessions.Examples``.
         maxlen: width of the windows.
-        first_item: the item of column 0; 0 for ``protocol="modelzoo"``.
+        first_item: the window's number of the first item; 0 for the published port,
+            whose windows count items from 0.
     """
     with host():
         items = tf.constant(examples.items)
@@ -229,7 +235,7 @@ def batch_of(examples, maxlen, first_item=STAMP.first_item):
     def take(index):
         stop = tf.gather(target, index)
         window = windows(items, tf.gather(start, index), stop, maxlen)
-        return window, tf.gather(items, stop) - first_item
+        return renumber(window, first_item), tf.gather(items, stop) - 1
 
     return take
 
@@ -243,7 +249,8 @@ def evaluate(model, examples, maxlen, k=20, batch_size=256):
     Returns:
         ``{"hr_at_<k>": ..., "mrr_at_<k>": ...}``.
     """
-    return metrics.at(_of_each(model.ranks, model, examples, maxlen, batch_size), k)
+    ranks = _of_each(model.ranks, model, examples, maxlen, batch_size)
+    return metrics.ranking_metrics(ranks, k)
 
 
 def validate(model, examples, maxlen, batch_size=256):
@@ -292,5 +299,6 @@ def recommend(model, session, maxlen, k=10):
     """
     session = np.asarray(session, np.int32)
     window = windows(session, np.array([0], np.int32), [len(session)], maxlen)
+    window = renumber(window, model.first_item)
     scores, columns = top_k.best(model(window), min(k, model.n_items))
-    return columns.numpy()[0] + model.first_item, scores.numpy()[0]
+    return columns.numpy()[0] + 1, scores.numpy()[0]
