@@ -1,7 +1,5 @@
-"""The house stays as README and design say: small, acyclic, true to its word."""
+"""Pins, environments and the set-up stay as their comments say."""
 
-import base64
-import json
 import os
 import re
 import subprocess
@@ -12,7 +10,6 @@ import pytest
 import yaml
 
 from lib.files import ROOT
-from lib.hardware import launch_options
 from lib.records import comparison
 
 
@@ -87,87 +84,11 @@ def test_conda_users_get_the_same_pins(stack):
     assert pip == pins
 
 
-PAGES = [("README.md", "README.zh-CN.md"), ("docs/ascend.md", "docs/ascend.zh-CN.md")]
-TEXTS = [name for pair in PAGES for name in pair] + ["results/README.md"]
-
-
-def anchors(path):
-    """The anchors that a page offers: its headings as GitHub writes them in links."""
-    headings = re.findall(r"(?m)^#+ (.+)$", path.read_text(encoding="utf-8"))
-    return {re.sub(r"[^\w -]", "", text).lower().replace(" ", "-") for text in headings}
-
-
-@pytest.mark.parametrize("name", TEXTS)
-def test_what_a_text_names_exists(name):
-    """Links lead to a file, and to a heading in it; commands name files."""
-    page = ROOT / name
-    text = page.read_text(encoding="utf-8")
-    links = re.findall(r"\]\((?!https?:)([^)#]*)(?:#([^)]+))?\)", text)
-    assert links or name.startswith("results")
-    for path, anchor in links:
-        target = (page.parent / path).resolve() if path else page
-        assert target.exists(), path
-        assert not anchor or anchor in anchors(target), anchor
-    for path in re.findall(r"ci/[\w/]+\.(?:sh|yaml)", text):
-        assert (ROOT / path).exists(), path
-
-
-def test_the_figure_of_the_readmes_is_the_notebooks():
-    notebook = json.loads((ROOT / "notebooks/03_stamp.ipynb").read_text("utf-8"))
-    drawn = [
-        base64.b64decode(output["data"]["image/png"])
-        for cell in notebook["cells"]
-        for output in cell.get("outputs", [])
-        if "image/png" in output.get("data", {})
-    ]
-    assert (ROOT / "docs/stamp_sample.png").read_bytes() in drawn
-
-
 def test_the_audit_has_the_steps_that_it_trains():
     for model, steps in comparison.AUDIT.items():
         path = ROOT / f"ci/params/{model}_audit.yaml"
         varied = yaml.safe_load(path.read_text(encoding="utf-8"))["vary"].values()
         assert tuple(changes["label"] for changes in varied) == steps
-
-
-def facts(name):
-    """What must be the same in both languages of a page.
-
-    Headings by their depth, links, commands without their comments, the cells of every
-    table by their number, and the code in every table: names, options, paths.
-    """
-    text = (ROOT / name).read_text(encoding="utf-8")
-    prose = re.sub(r"(?ms)^```.*?^```$", "", text)
-    rows = re.findall(r"(?m)^\|.*\|$", prose)
-    blocks = re.findall(r"(?ms)^```\w+$.*?^```$", text)
-    links = re.findall(r"\]\(([^)]+)\)", text)
-    return {
-        "headings": re.findall(r"(?m)^#+ ", prose),
-        "links": sorted(
-            link.replace(".zh-CN", "").partition("#")[0]
-            for link in links
-            if not re.search(r"README|^ascend[.]", link)  # one page names the other
-        ),
-        "commands": [re.sub(r" +#.*", "", block) for block in blocks],
-        "cells": [len(re.findall(r"(?<!\\)\|", row)) for row in rows],
-        "code": [sorted(set(re.findall(r"`([^`]+)`", row))) for row in rows],
-    }
-
-
-@pytest.mark.parametrize(("english", "chinese"), PAGES)
-def test_both_languages_tell_the_same(english, chinese):
-    found, translated = facts(english), facts(chinese)
-    for what, values in found.items():
-        assert translated[what] == values, what
-
-
-def test_every_launch_option_and_published_params_file_is_documented():
-    text = (ROOT / "docs/ascend.md").read_text(encoding="utf-8")
-    for name in launch_options.NAMES:
-        assert f"`--{name}=" in text, name
-        assert f"--set {name}=" in text, name
-    for path in (ROOT / "ci/params").glob("*_1p.yaml"):
-        assert f"ci/params/{path.name}" in text, path
 
 
 def test_the_asserts_of_tests_and_of_their_helpers_are_executed():

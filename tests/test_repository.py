@@ -1,20 +1,16 @@
-"""Files around the code stay true: contributing, citation, hooks, workflow, forms."""
+"""Files around the code stay true: citation, changelog, hooks, workflow, forms."""
 
 import re
-import shlex
-import shutil
-import sys
 from pathlib import Path
 
-import pytest
 import yaml
+from test_documentation import missing
 
 import lib
 
 ROOT = Path(__file__).resolve().parents[1]
 WORKFLOW = ".github/workflows/test.yml"
 HOOKS = ".pre-commit-config.yaml"
-CURRENT_STACK = sys.version_info >= (3, 10)
 
 
 def read(name):
@@ -23,69 +19,6 @@ def read(name):
 
 def load(name):
     return yaml.safe_load(read(name))
-
-
-def commands(text):
-    """The shell commands of a Markdown text as lists of words, without comments."""
-    blocks = re.findall(r"(?ms)^```bash\n(.*?)^```", text)
-    lines = "\n".join(blocks).replace("&&", "\n").splitlines()
-    lines += re.findall(r"`((?:bash|\.venv)[^`\n]* [^`\n]+)`", text)
-    return [words for line in lines if (words := shlex.split(line, comments=True))]
-
-
-def missing(text):
-    """Words of the commands of a text that name what the repository does not have."""
-    scripts = "".join(path.read_text("utf-8") for path in (ROOT / "ci").glob("*.*"))
-    found = []
-    for program, *words in commands(text):
-        name = Path(program).name
-        if program.startswith(".venv/bin/") and CURRENT_STACK:
-            found += (
-                [] if shutil.which(name, path=Path(sys.executable).parent) else [name]
-            )
-        for word in words:
-            if re.match(r"(ci|tests|notebooks)/", word) and "NN_" not in word:
-                found += [] if list(ROOT.glob(word)) else [word]
-        if program == "bash":
-            options = [word for word in words if word.startswith("--")]
-            found += [word for word in options if not re.search(rf"{word}\b", scripts)]
-        if "-k" in words:
-            file, name = words[words.index("-k") - 1], words[words.index("-k") + 1]
-            named = re.search(rf"(?:def test|class )\w*{name}", read(file))
-            found += [] if named else [name]
-    return found
-
-
-def test_commands_for_contributors_exist():
-    text = read("CONTRIBUTING.md")
-    assert len(commands(text)) > 15
-    assert missing(text) == []
-
-
-@pytest.mark.parametrize(
-    ("command", "fault"),
-    [
-        ("bash ci/tests.sh", "ci/tests.sh"),
-        ("bash ci/run.sh --record --keep-all", "--keep-all"),
-        (".venv/bin/python -m pytest tests/test_mf.py -k no_such", "no_such"),
-        ("cp -n notebooks/*.html output/", "notebooks/*.html"),
-    ],
-)
-def test_a_command_that_does_not_exist_is_found(command, fault):
-    assert missing(f"```bash\n{command}\n```\n") == [fault]
-
-
-def test_links_for_contributors_exist():
-    for path in re.findall(r"\]\(([\w./-]+)\)", read("CONTRIBUTING.md")):
-        assert (ROOT / path).exists(), path
-
-
-def test_contributors_are_told_where_a_parameter_has_its_rule():
-    sources = [
-        path.read_text("utf-8") for path in (ROOT / "lib").rglob("parameters.py")
-    ]
-    rules = any(re.search(r"(?m)^RULES = ", source) for source in sources)
-    assert ("`RULES`" in read("CONTRIBUTING.md")) == rules
 
 
 def test_the_rooms_that_contributors_and_users_read_of_are_those_of_lib():
