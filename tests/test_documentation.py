@@ -99,7 +99,7 @@ def refusal(words):
     """The sentence with which ``bash ci/run.sh`` refuses these words, or None."""
     words = words[2:] if words[:1] == ("--stack",) else words
     try:
-        parse = importlib.import_module(PROGRAM).parse
+        parse = importlib.import_module(PROGRAM).parse_options
         plan.list_runs(parse([*words, "--called-from", str(ROOT)]))
     except SystemExit as error:
         return str(error)
