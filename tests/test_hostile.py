@@ -22,7 +22,8 @@ from lib.files import ROOT
 from lib.hardware import launch_options
 from lib.models import mf, optimizers
 from lib.records import comparison, parameters
-from lib.records.run import Run, describe, load_records
+from lib.records.run import Run, describe
+from lib.records.run import load as load_records
 from lib.serving import trained
 from lib.training import checkpoints
 from lib.training.fit import fit

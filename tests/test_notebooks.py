@@ -19,7 +19,7 @@ import yaml
 from lib.data import sources
 from lib.files import ROOT
 from lib.records import comparison, parameters
-from lib.records.run import load_records
+from lib.records.run import load as load_records
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 RECORDED = sorted((ROOT / "results").rglob("*.ipynb"))

@@ -10,7 +10,8 @@ import pytest
 
 from lib.errors import InputError
 from lib.records import comparison
-from lib.records.run import KEYS, Run, git_commit, load_records
+from lib.records.run import KEYS, Run, git_commit
+from lib.records.run import load as load_records
 
 DATA = {"name": "toy", "sha256": "0" * 64, "counts": {"clicks": 3}}
 

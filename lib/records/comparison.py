@@ -7,7 +7,7 @@ import pandas as pd
 
 from lib import files
 from lib.errors import InputError
-from lib.records.run import record_folders
+from lib.records import run
 
 # Steps of the audit in notebook 06: the labels of ci/params/stamp_audit.yaml, mf_audit.
 AUDIT = {
@@ -252,7 +252,7 @@ def peers(benches):
 
 
 def benches(text):
-    """What ``ci/bench.sh`` left below the folders of ``record_folders``.
+    """What ``ci/bench.sh`` left below the folders of ``run.folders``.
 
     Returns:
         ``{"stamp": ..., "mf": ...}``, each with its ``rows`` as a table.
@@ -261,7 +261,7 @@ def benches(text):
         InputError: a file in a folder ``bench`` is none of them.
     """
     found = {}
-    paths = [p for f in record_folders(text) for p in sorted(f.rglob("bench/*.json"))]
+    paths = [p for f in run.folders(text) for p in sorted(f.rglob("bench/*.json"))]
     for path in paths:
         try:
             bench = files.read_json(path)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from lib import files
 from lib.errors import InputError
-from lib.files import link, now, read_json
+from lib.files import link, now, read_json, relative
 from lib.hardware import workers
 from lib.hardware.device import logical_id
 
@@ -170,7 +170,7 @@ class Run:
                 "finished_at": now(),
             },
         }
-        check_record(record, self.folder)
+        check(record, self.folder)
         path = self.chief_folder / "result.json"
         if workers.current().rank == 0:
             files.write_text(path, json.dumps(record, indent=1, allow_nan=False) + "\n")
@@ -193,7 +193,7 @@ def describe(data):
     return {"name": data.name, "sha256": data.sha256, "counts": data.counts()}
 
 
-def check_record(record, where):
+def check(record, where):
     """Raises InputError unless ``record`` has the keys and types of ``KEYS``."""
     if not isinstance(record, dict):
         record = {}
@@ -223,7 +223,7 @@ def _is_numbers(row):
     return isinstance(row, dict) and {type(v) for v in row.values()} <= {int, float}
 
 
-def record_folders(text):
+def folders(text):
     """The folders that ``records`` names: one, or several with commas between."""
     whole = files.resolve(text)
     if whole.is_dir():
@@ -231,7 +231,7 @@ def record_folders(text):
     return [files.resolve(part.strip()) for part in str(text).split(",")]
 
 
-def load_records(text):
+def load(text):
     """Reads every ``result.json`` below one or several folders.
 
     Args:
@@ -245,11 +245,11 @@ def load_records(text):
         InputError: a folder holds no record, or a file that is none.
     """
     paths = set()
-    for folder in record_folders(text):
+    for folder in folders(text):
         found = set(folder.rglob("result.json"))
         if not found:
             raise InputError(
-                f'records="{folder}": no result.json below it; run notebooks 03 and '
+                f'records="{relative(folder)}": no result.json below it; run notebooks 03 and '
                 '04, or "bash ci/run.sh", first.'
             )
         paths |= found
@@ -261,7 +261,7 @@ def _read(path):
         record = read_json(path)
     except (OSError, ValueError):
         record = None
-    check_record(record, path)
+    check(record, path)
     return record
 
 
