@@ -5,6 +5,7 @@ import itertools
 import json
 import logging
 import os
+import re
 import shutil
 import sys
 import time
@@ -20,6 +21,8 @@ from papermill.exceptions import PapermillExecutionError
 from plan import NOTEBOOKS, ROOT
 
 from lib.hardware import workers
+
+SEED = re.compile(r"-seed=\d+(?=-|$)")  # in the name of a run
 
 
 def main():
@@ -168,11 +171,24 @@ def record_of(notebook):
 
 
 def keep(row):
-    """Copies what a run left to ``results/<name of the run>``."""
-    folder = ROOT / "results" / row["name"]
-    folder.mkdir(exist_ok=True)
+    """Copies the record and the notebook of a run to its folder in ``results/``."""
+    seed = json.loads(row["record"].read_text(encoding="utf-8"))["seed"]
+    folder = ROOT / "results" / results_folder(row["name"], seed)
+    folder.mkdir(parents=True, exist_ok=True)
     shutil.copy2(row["record"], folder / "result.json")
     shutil.copy2(row["copy"], folder / "notebook.ipynb")
+
+
+def results_folder(name, seed):
+    """``<experiment>/<setting>/seed-<n>`` of a run, from its name in ``plan``.
+
+    Args:
+        name: the params file's name, then the setting and the seed if it has several:
+            ``"stamp_audit-mask-seed=0"``.
+        seed: the seed of the run; None, where the notebook has none, counts as 0.
+    """
+    experiment, _, setting = SEED.sub("", name).partition("-")
+    return Path(experiment, setting or "default", f"seed-{seed or 0}")
 
 
 def show(rows):

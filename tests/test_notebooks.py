@@ -87,7 +87,11 @@ class TestHouseRules:
         assert lengths[-1] <= 45
 
 
-@pytest.mark.parametrize("path", RECORDED, ids=[p.parent.name for p in RECORDED])
+@pytest.mark.parametrize(
+    "path",
+    RECORDED,
+    ids=[p.parent.as_posix().partition("results/")[2] for p in RECORDED],
+)
 def test_recorded_notebooks_name_no_machine(path):
     assert not MACHINE_PATH.search(path.read_text(encoding="utf-8"))
 
@@ -305,12 +309,30 @@ def test_lists_in_a_params_file_are_runs_and_none_is_done_twice(tmp_path):
     assert len(load_records(tmp_path)) == 4
 
 
-def test_a_kept_run_is_its_record_and_its_notebook(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("name", "seed", "folder"),
+    [
+        ("stamp_audit-mask-seed=0", 0, "stamp_audit/mask/seed-0"),
+        ("mf_full_static_1p-seed=2", 2, "mf_full_static_1p/default/seed-2"),
+        ("mf_ablation", 3, "mf_ablation/default/seed-3"),
+        ("a-seed=1-static=False", 1, "a/static=False/seed-1"),
+        ("explore_full", None, "explore_full/default/seed-0"),
+    ],
+)
+def test_a_kept_run_is_its_record_and_its_notebook(
+    name, seed, folder, tmp_path, monkeypatch
+):
     monkeypatch.setattr(run, "ROOT", tmp_path)
-    (tmp_path / "results").mkdir()
-    for name in ("result.json", "copy.ipynb"):
-        (tmp_path / name).write_text(name)
-    copy = tmp_path / "copy.ipynb"
-    run.keep({"name": "a", "record": tmp_path / "result.json", "copy": copy})
-    kept = sorted((tmp_path / "results").rglob("*.*"))
-    assert [path.read_text() for path in kept] == ["copy.ipynb", "result.json"]
+    record, copy = tmp_path / "result.json", tmp_path / "copy.ipynb"
+    record.write_text(json.dumps({"seed": seed}))
+    copy.write_text("the notebook")
+    run.keep({"name": name, "record": record, "copy": copy})
+    kept = {
+        path.relative_to(tmp_path / "results").as_posix(): path.read_text()
+        for path in (tmp_path / "results").rglob("*.*")
+        if path.is_file()
+    }
+    assert kept == {
+        f"{folder}/result.json": record.read_text(),
+        f"{folder}/notebook.ipynb": "the notebook",
+    }
