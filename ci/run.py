@@ -116,7 +116,7 @@ def execute(name, notebook, parameters, copy, listed=False, again=True):
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     started = time.time()
     row = {"name": name, "copy": copy, "failure": None, "record": None}
-    if listed and not again and (record := finished(copy, parameters)):
+    if listed and not again and (record := finished(copy, notebook, parameters)):
         print(f"\n{name}: has a record already", flush=True)
         return {**row, "record": record, "seconds": 0}
     print(f"\n{name}", flush=True)
@@ -146,7 +146,7 @@ def execute(name, notebook, parameters, copy, listed=False, again=True):
     return row
 
 
-def finished(copy, parameters):
+def finished(copy, notebook, parameters):
     """The record that an earlier run with the same parameters left, or None."""
     if not copy.is_file():
         return None
@@ -154,7 +154,9 @@ def finished(copy, parameters):
     if not record or not record.is_file():
         return None
     found = json.loads(record.read_text(encoding="utf-8"))["parameters"]
-    same = all(found.get(key) == value for key, value in parameters.items())
+    asked = plan.ungrouped(notebook, parameters)
+    found = {**found, **found.get("ascend", {})}
+    same = all(found.get(key) == value for key, value in asked.items())
     return record if same else None
 
 

@@ -12,7 +12,6 @@ import yaml
 
 from lib.files import ROOT
 from lib.hardware import launch_options
-from lib.records import comparison
 
 
 def test_lib_imports_from_any_folder(tmp_path):
@@ -120,13 +119,6 @@ def test_the_figure_of_the_readmes_is_the_notebooks():
         if "image/png" in output.get("data", {})
     ]
     assert (ROOT / "docs/stamp_sample.png").read_bytes() in drawn
-
-
-def test_the_audit_has_the_steps_that_it_trains():
-    for model, steps in comparison.AUDIT.items():
-        path = ROOT / f"ci/params/{model}_audit.yaml"
-        varied = yaml.safe_load(path.read_text(encoding="utf-8"))["vary"].values()
-        assert tuple(changes["label"] for changes in varied) == steps
 
 
 def facts(name):

@@ -1,12 +1,10 @@
 """results/README.md names each record's command, and the figures that come from it."""
 
-import ast
 import json
 import re
 from datetime import datetime
 from pathlib import Path
 
-import papermill
 import plan
 import pytest
 import run
@@ -25,9 +23,8 @@ def planned(arguments):
     options = run.parse([*arguments.split(), "--called-from", str(ROOT)])
     found = {}
     for name, notebook, parameters, _ in plan.runs(options):
-        known = papermill.inspect_notebook(str(notebook))
-        defaults = {key: ast.literal_eval(one["default"]) for key, one in known.items()}
-        found[name] = {**defaults, **parameters}
+        defaults = plan.ungrouped(notebook, plan.defaults_of(notebook))
+        found[name] = {**defaults, **plan.ungrouped(notebook, parameters)}
     return found, options
 
 
