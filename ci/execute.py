@@ -7,6 +7,7 @@ import itertools
 import json
 import logging
 import os
+import re
 import shutil
 import sys
 import time
@@ -21,6 +22,8 @@ import papermill
 import plan
 from papermill.exceptions import PapermillExecutionError
 from plan import NOTEBOOKS, ROOT
+
+SEED = re.compile(r"-seed=\d+(?=-|$)")  # in the name of a run
 
 
 def main() -> int:
@@ -133,7 +136,7 @@ def execute_notebook(
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     started = time.time()
     row: dict = {"name": name, "copy": copy, "failure": None, "record": None}
-    if listed and not again and (record := find_finished(copy, parameters)):
+    if listed and not again and (record := find_finished(copy, notebook, parameters)):
         print(f"\n{name}: has a record already", flush=True)
         return {**row, "record": record, "seconds": 0}
     print(f"\n{name}", flush=True)
@@ -159,7 +162,7 @@ def execute_notebook(
     return row
 
 
-def find_finished(copy: Path, parameters: dict) -> Path | None:
+def find_finished(copy: Path, notebook: Path, parameters: dict) -> Path | None:
     """Returns the record of an earlier run with the same parameters, or None."""
     if not copy.is_file():
         return None
@@ -167,7 +170,9 @@ def find_finished(copy: Path, parameters: dict) -> Path | None:
     if not record or not record.is_file():
         return None
     recorded = json.loads(record.read_text(encoding="utf-8"))["parameters"]
-    same = all(recorded.get(key) == value for key, value in parameters.items())
+    asked = plan.ungrouped(notebook, parameters)
+    recorded = {**recorded, **recorded.get("ascend", {})}
+    same = all(recorded.get(key) == value for key, value in asked.items())
     return record if same else None
 
 
@@ -183,11 +188,24 @@ def find_record(notebook: nbformat.NotebookNode) -> Path | None:
 
 
 def keep_record(row: dict) -> None:
-    """Copies what a run left to ``results/<name of the run>``."""
-    folder = ROOT / "results" / row["name"]
-    folder.mkdir(exist_ok=True)
+    """Copies the record and the notebook of a run to its folder in ``results/``."""
+    seed = json.loads(row["record"].read_text(encoding="utf-8"))["seed"]
+    folder = ROOT / "results" / results_folder(row["name"], seed)
+    folder.mkdir(parents=True, exist_ok=True)
     shutil.copy2(row["record"], folder / "result.json")
     shutil.copy2(row["copy"], folder / "notebook.ipynb")
+
+
+def results_folder(name: str, seed: int | None) -> Path:
+    """``<experiment>/<setting>/seed-<n>`` of a run, from its name in ``plan``.
+
+    Args:
+        name: the params file's name, then the setting and the seed if it has several:
+            ``"stamp_audit-mask-seed=0"``.
+        seed: the seed of the run; None, where the notebook has none, counts as 0.
+    """
+    experiment, _, setting = SEED.sub("", name).partition("-")
+    return Path(experiment, setting or "default", f"seed-{seed or 0}")
 
 
 def print_table(rows: list[dict]) -> None:

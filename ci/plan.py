@@ -3,6 +3,7 @@
 The rows that the bench measures are planned in ``bench/cases.py``.
 """
 
+import ast
 import itertools
 import math
 import re
@@ -11,6 +12,8 @@ from pathlib import Path
 
 import papermill
 import yaml
+
+from lib.records.parameters import groups
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = ROOT / "notebooks"
@@ -31,7 +34,7 @@ def list_runs(options):
         wanted = find_notebooks(options.only.split(",") if options.only else MAIN_JOB)
     known = set()
     for _, notebook, _ in wanted:
-        known |= set(papermill.inspect_notebook(str(notebook)))
+        known |= {*defaults_of(notebook), *groups(defaults_of(notebook))}
     for key in overrides:
         if key not in known:
             stems = ", ".join(notebook.stem for _, notebook, _ in wanted)
@@ -40,7 +43,11 @@ def list_runs(options):
                 f"{', '.join(sorted(known))}"
             )
     checked = [check(*run, overrides) for run in wanted]
-    expanded = [one for run in checked for one in expand(*run)]
+    expanded = [
+        (name, notebook, grouped(notebook, parameters), listed)
+        for run in checked
+        for name, notebook, parameters, listed in expand(*run)
+    ]
     if len({name for name, *_ in expanded}) < len(expanded):
         sys.exit(f"{options.params or '--only'}: the same run twice; name each once")
     return expanded
@@ -135,16 +142,50 @@ def list_names(paths):
     return ", ".join(sorted(path.name for path in paths))
 
 
+def defaults_of(notebook):
+    """``{name: default}`` of the parameters cell of a notebook."""
+    known = papermill.inspect_notebook(str(notebook))
+    return {name: ast.literal_eval(about["default"]) for name, about in known.items()}
+
+
+def ungrouped(notebook, parameters):
+    """The parameters with the entries of a group, such as ``ascend``, on their own."""
+    inside = groups(defaults_of(notebook))
+    flat = {}
+    for name, value in parameters.items():
+        if name not in inside.values():
+            flat[name] = value
+            continue
+        entries = [entry for entry, group in inside.items() if group == name]
+        if not isinstance(value, dict) or not value.keys() <= set(entries):
+            sys.exit(f"{name}: write {{name: value}}, with names of {entries}")
+        flat.update(value)
+    return flat
+
+
+def grouped(notebook, parameters):
+    """The reverse of ``ungrouped``: the parameters as the notebook's cell has them."""
+    inside = groups(defaults_of(notebook))
+    cell = {}
+    for name, value in parameters.items():
+        if name in inside:
+            cell.setdefault(inside[name], {})[name] = value
+        else:
+            cell[name] = value
+    return cell
+
+
 def check(name, notebook, parameters, overrides):
     """Adds the overrides that the notebook knows; refuses a params file that errs."""
-    known = papermill.inspect_notebook(str(notebook))
+    defaults = defaults_of(notebook)
+    known = {*defaults, *groups(defaults)}
     overrides = {key: value for key, value in overrides.items() if key in known}
-    parameters = {**parameters, **overrides}
+    parameters = ungrouped(notebook, parameters) | ungrouped(notebook, overrides)
     for key, value in parameters.items():
         if key not in known:
             sys.exit(
                 f'{name}: unknown parameter "{key}"; {notebook.stem} has '
-                f"{', '.join(known)}"
+                f"{', '.join(defaults)}"
             )
         values = value if isinstance(value, list) and value else [value]
         if not all(isinstance(one, (bool, int, float, str)) for one in values):

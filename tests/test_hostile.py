@@ -1,7 +1,6 @@
 """What comes from outside runs no code, leaves no folder and ends in no traceback."""
 
 import ast
-import builtins
 import gzip
 import json
 import shutil
@@ -22,7 +21,8 @@ from lib.files import ROOT
 from lib.hardware import launch_options
 from lib.models import mf, optimizers
 from lib.records import comparison, parameters
-from lib.records.run import Run, describe, load_records
+from lib.records.run import Run, describe
+from lib.records.run import load as load_records
 from lib.serving import trained
 from lib.training import checkpoints
 from lib.training.fit import fit
@@ -402,23 +402,35 @@ def test_a_value_with_slashes_in_a_list_names_no_folder(tmp_path):
 # --- parameters ----------------------------------------------------------------------
 
 
-def kinds():
-    """``{name: type}`` of every parameter of a notebook."""
-    found = {}
-    for _, cell in code_cells():
-        if "parameters" in cell.metadata.get("tags", ()):
-            for node in ast.parse(cell.source).body:
-                found[node.target.id] = getattr(builtins, node.annotation.id)
-    return found
+def parameter_cells():
+    """``(name of the notebook, source, {name: default})`` of each notebook."""
+    for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
+        for cell in nbformat.read(path, as_version=4).cells:
+            if "parameters" in cell.metadata.get("tags", ()):
+                yield path.stem, cell.source, plan.defaults_of(path)
 
 
-@pytest.mark.parametrize(("name", "kind"), kinds().items(), ids=kinds())
-def test_a_parameter_of_any_type_and_value_is_taken_or_refused(name, kind):
-    for value in JUNK:
-        space = {name: value, "__annotations__": {name: kind}}
-        found = ends_well(parameters.check, space)
-        if found:
-            assert type(found[name]) is kind
+CELLS = list(parameter_cells())
+
+
+@pytest.mark.parametrize("cell", CELLS, ids=[stem for stem, *_ in CELLS])
+def test_a_parameter_of_any_type_and_value_is_accepted_or_refused(cell):
+    _, source, defaults = cell
+    inside = parameters.groups(defaults)
+    entries = {**parameters.LAUNCH, **defaults}
+    for group in {*inside.values()}:
+        entries.update(defaults[group])
+    given = [{name: value} for name in entries for value in JUNK]
+    given += [
+        {group: {name: value}} for name, group in inside.items() for value in JUNK
+    ]
+    for values in given:
+        injected = "\n".join(["# Parameters", *(f"{name} = 0" for name in values)])
+        space = {**defaults, **values, "In": [source, injected]}
+        accepted = ends_well(parameters.check, space)
+        for name, value in (accepted or {}).items():
+            assert type(value) is type(entries[name])
+            json.dumps(value, allow_nan=False)  # it fits a record
 
 
 @pytest.mark.parametrize("path", [text for text in JUNK if isinstance(text, str)])

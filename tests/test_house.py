@@ -10,7 +10,6 @@ import pytest
 import yaml
 
 from lib.files import ROOT
-from lib.records import comparison
 
 
 def test_lib_imports_from_any_folder(tmp_path):
@@ -82,13 +81,6 @@ def test_conda_users_get_the_same_pins(stack):
     pip = environment["dependencies"][-1]["pip"]
     pins = [f"-r requirements{stack}.txt", f"-c ci/constraints{stack}.txt", "-e ."]
     assert pip == pins
-
-
-def test_the_audit_has_the_steps_that_it_trains():
-    for model, steps in comparison.AUDIT.items():
-        path = ROOT / f"ci/params/{model}_audit.yaml"
-        varied = yaml.safe_load(path.read_text(encoding="utf-8"))["vary"].values()
-        assert tuple(changes["label"] for changes in varied) == steps
 
 
 def test_the_asserts_of_tests_and_of_their_helpers_are_executed():

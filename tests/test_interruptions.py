@@ -18,7 +18,8 @@ from lib.errors import InputError
 from lib.hardware import workers
 from lib.hardware.tensorflow import tf
 from lib.models import mf, optimizers
-from lib.records.run import KEYS, Run, describe, load_records
+from lib.records.run import KEYS, Run, describe
+from lib.records.run import load as load_records
 from lib.training import fit as training
 from lib.training.fit import Watch, _agree, collectives, fit, set_seed
 

@@ -15,7 +15,8 @@ from lib.evaluation import metrics
 from lib.hardware.tensorflow import tf
 from lib.models import mf, optimizers, stamp
 from lib.models import published as modelzoo
-from lib.records.run import Run, describe, load_records
+from lib.records.run import Run, describe
+from lib.records.run import load as load_records
 from lib.training.fit import fit, set_seed
 
 N_ITEMS, DIM, MAXLEN, BATCH = 60, 12, 8, 32

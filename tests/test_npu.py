@@ -22,7 +22,7 @@ import npu_device
 set_seed(0)
 
 def train(model, data, take, loss, evaluate, steps_per_execution):
-    run = Run("npu", {"output_dir": os.environ["OUTPUT"]}, {"name": loss[0]})
+    run = Run("npu", {"output_dir": os.environ["OUTPUT"]}, {"name": loss[0]}, opened)
     model.compile(
         optimizer=opened.scaled(optimizers.adam(0.01, 24, "cosine")),
         loss=loss[1],
@@ -449,7 +449,7 @@ def evaluate():
 model.compile(opened.scaled(optimizers.adam(0.01, 15)), loss=loss)
 make_variables(model, take)
 start = [w.numpy() for w in model.trainable_variables]
-run = Run("n", {"output_dir": os.environ["OUTPUT"]}, {"name": "a"})
+run = Run("n", {"output_dir": os.environ["OUTPUT"]}, {"name": "a"}, opened)
 alone = os.environ.get("ALONE")
 history = timing = None
 def train():

@@ -1,21 +1,21 @@
-"""results/README.md names, for every record, the command that makes it."""
+"""results/README.md names each record's command, and the figures that come from it."""
 
-import ast
 import json
 import re
 from datetime import datetime
 from pathlib import Path
 
 import execute
-import papermill
 import plan
 import pytest
 
 from lib.files import ROOT
 
 RESULTS = ROOT / "results"
+TEXT = (RESULTS / "README.md").read_text(encoding="utf-8")
 ROW = re.compile(r"(?m)^\| `([\w./-]+)` \| `bash ci/run\.sh ([^`]+)` \|$")
-ROWS = ROW.findall((RESULTS / "README.md").read_text(encoding="utf-8"))
+ROWS = ROW.findall(TEXT)
+FOLDERS = [path.parent for path in RESULTS.rglob("result.json")]
 
 
 def planned(arguments):
@@ -23,24 +23,51 @@ def planned(arguments):
     options = execute.parse_options([*arguments.split(), "--called-from", str(ROOT)])
     found = {}
     for name, notebook, parameters, _ in plan.list_runs(options):
-        known = papermill.inspect_notebook(str(notebook))
-        defaults = {key: ast.literal_eval(one["default"]) for key, one in known.items()}
-        found[name] = {**defaults, **parameters}
+        defaults = plan.ungrouped(notebook, plan.defaults_of(notebook))
+        found[name] = {**defaults, **plan.ungrouped(notebook, parameters)}
     return found, options
 
 
-def records(names):
-    """The records of these names, without the names that have none."""
-    paths = {name: RESULTS / name / "result.json" for name in names}
+def folder_of(name, parameters):
+    """The folder that ``--record`` puts a run in."""
+    return RESULTS / execute.results_folder(name, parameters.get("seed"))
+
+
+def records(runs):
+    """``{name: record}`` of planned runs."""
+    paths = {name: folder_of(name, runs[name]) / "result.json" for name in runs}
     return {name: json.loads(path.read_text()) for name, path in paths.items()}
 
 
 def test_every_record_belongs_to_one_row_and_every_row_to_its_records():
-    made = [name for _, arguments in ROWS for name in planned(arguments)[0]]
-    assert sorted(made) == sorted(p.parent.name for p in RESULTS.glob("*/result.json"))
-    for folder, arguments in ROWS:
-        prefix = folder[: -len("...")] if folder.endswith("...") else folder
-        assert all(name.startswith(prefix) for name in planned(arguments)[0]), folder
+    made = []
+    for experiment, arguments in ROWS:
+        runs, _ = planned(arguments)
+        folders = [folder_of(name, runs[name]) for name in runs]
+        assert {folder.parents[1].name for folder in folders} == {experiment}
+        made += folders
+    assert sorted(made) == sorted(FOLDERS)
+
+
+def index():
+    """``(text, paths)`` of each row of the index of figures."""
+    table = TEXT.partition("## Where each figure comes from")[2].partition("\n## ")[0]
+    rows = re.findall(r"(?m)^\| (.+?) \| .+? \| (`.+`) \|$", table)
+    return [(text, re.findall(r"`([^`]+)`", paths)) for text, paths in rows]
+
+
+def test_every_path_of_the_index_exists_and_every_record_is_in_it():
+    listed = {RESULTS / path for _, paths in index() for path in paths}
+    assert listed
+    assert not [path for path in listed if not path.exists()]
+    for folder in FOLDERS:
+        assert listed & {folder, *folder.parents}, folder
+
+
+def test_every_text_of_the_index_exists():
+    texts = {name for text, _ in index() for name in re.findall(r"\((\S+?)\)", text)}
+    assert {"../README.md", "README.md"} <= texts
+    assert not [name for name in texts if not (RESULTS / name).exists()]
 
 
 @pytest.mark.parametrize(("folder", "arguments"), ROWS, ids=[row[0] for row in ROWS])
@@ -65,7 +92,7 @@ def test_the_command_of_a_row_makes_its_records(folder, arguments):
 def test_records_of_one_data_set_read_the_same_content():
     """So a copy under another path makes the same record."""
     sums = {}
-    for path in RESULTS.glob("*/result.json"):
+    for path in RESULTS.rglob("result.json"):
         data = json.loads(path.read_text())["data"]
         sums.setdefault(data["name"], set()).add(data["sha256"])
     assert sorted(sums) == ["diginetica", "ml-1m"]

@@ -4,13 +4,15 @@ import json
 import os
 import pathlib
 import subprocess
+from dataclasses import dataclass
 
 import pandas as pd
 import pytest
 
 from lib.errors import InputError
 from lib.records import comparison
-from lib.records.run import KEYS, Run, git_commit, load_records
+from lib.records.run import KEYS, Run, git_commit
+from lib.records.run import load as load_records
 
 DATA = {"name": "toy", "sha256": "0" * 64, "counts": {"clicks": 3}}
 
@@ -148,6 +150,56 @@ def test_a_record_kept_in_results_makes_no_later_run_dirty(tmp_path, monkeypatch
     assert git_commit() == commit + "-dirty"
 
 
+def test_an_empty_name_of_a_folder_is_not_the_whole_repository(tmp_path):
+    for text in ("", " ", f"{tmp_path}/a,"):
+        with pytest.raises(InputError, match="a folder has no name"):
+            load_records(text)
+        with pytest.raises(InputError, match='output_dir="": name a folder'):
+            Run("x", {"output_dir": text.partition("/")[0]}, DATA)
+
+
+@dataclass
+class Worker:
+    """As much of a ``lib.hardware.device.Device`` as a run needs."""
+
+    workers: int
+    rank: int
+
+    def record(self):
+        return {"kind": "npu", "workers": self.workers}
+
+
+def test_the_first_of_several_workers_writes_the_record_of_all(tmp_path, monkeypatch):
+    monkeypatch.setenv("CHIEF_DEVICE_ID", "4")
+    where = {"output_dir": str(tmp_path)}
+    runs = []
+    for rank in (0, 1):
+        monkeypatch.setenv("ASCEND_DEVICE_ID", str(4 + rank))
+        run = Run("03_stamp", where, DATA, Worker(2, rank))
+        assert run.folder == tmp_path / str(4 + rank) / run.name
+        assert run.chief_folder == tmp_path / "4" / run.name
+        runs.append(run)
+    first, second = runs
+    assert second.write({"hr_at_20": 0.1}) == first.chief_folder / "result.json"
+    assert not first.chief_folder.joinpath("result.json").exists()
+    first.write({"hr_at_20": 0.5})
+    (record,) = load_records(tmp_path)
+    assert record["device"]["workers"] == 2
+    assert record["metrics"] == {"hr_at_20": 0.5}
+    assert second.recorded_at() == first.started_at
+    assert Run("03_stamp", where, DATA).name != first.name  # alone: another run
+
+
+def test_the_clock_of_a_run_counts_every_attempt_once(tmp_path):
+    run = Run("x", {"output_dir": str(tmp_path)}, DATA)
+    run.continue_clock("2020-01-01", 1000.0)
+    assert 1000 <= run.wall_s() < 1100
+    run.continue_clock("2020-01-01", 5000.0)  # this attempt, called again
+    assert run.wall_s() < 1100
+    run.start_clock()
+    assert run.wall_s() < 100
+
+
 def test_an_output_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="output_dir: .*file.* cannot be made"):
@@ -173,6 +225,19 @@ def test_a_label_names_a_setting_and_never_hides_another(tmp_path):
     labels = list(comparison.settings([one, other, moved]))
     assert "mine" in labels
     assert len(labels) == 3
+
+
+def test_launch_options_of_older_records_are_the_same_settings_as_ascend(tmp_path):
+    older = {"profiling": False, "use_mixlist": False, "data_dump_step": "10"}
+    written(tmp_path / "a", epochs=1, seed=0, **older)
+    written(tmp_path / "b", epochs=1, seed=1, ascend={})
+    written(tmp_path / "c", epochs=1, seed=2, ascend={"profiling": False})
+    written(tmp_path / "d", epochs=1, seed=0, ascend={"use_mixlist": True})
+    settings = comparison.settings(load_records(tmp_path))
+    assert {label: len(same) for label, same in settings.items()} == {
+        "stamp paper 1 ep. use_mixlist=False": 3,
+        "stamp paper 1 ep. use_mixlist=True": 1,
+    }
 
 
 def test_a_label_tells_what_differs_among_settings_of_a_variant(tmp_path):

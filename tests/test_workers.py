@@ -44,7 +44,7 @@ for model, data, take, loss in (
 ):
     set_seed(0)
     model.compile(device.scaled(optimizers.adam(0.02, 20)), loss=loss)
-    run = Run(type(model).__name__, {"output_dir": sys.argv[1]}, describe(data))
+    run = Run(type(model).__name__, {"output_dir": sys.argv[1]}, describe(data), device)
     if model is of_stamp:
         evaluate = lambda: stamp.evaluate(model, data.test, 10)
     else:

@@ -215,9 +215,7 @@ def select_device(
             return _add_precision_notes(card, loss_scale)
     elif _opened_npu:
         _refuse_other_arguments(arguments)
-    notes += [
-        f"{name}: not applicable without an NPU" for name in options.asked_for()
-    ]
+    notes += [f"{name}: not applicable without an NPU" for name in options.asked_for()]
     processor = _open_processor(device, precision_mode, threads, notes)
     return _add_precision_notes(replace(processor, fallback=fallback), loss_scale)
 

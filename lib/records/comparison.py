@@ -1,88 +1,82 @@
-"""Many records: one table, and what stands beside what in a figure."""
+"""Combine run records into one table and into the groups that each figure compares."""
+
+from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import pandas as pd
+import yaml
 
 from lib import files
 from lib.errors import InputError
-from lib.records.run import record_folders
+from lib.records import run
+from lib.records.parameters import LAUNCH
 
-# Steps of the audit in notebook 06: the labels of ci/params/stamp_audit.yaml, mf_audit.
-AUDIT = {
-    "stamp": (
-        *("+ mask", "+ m_s", "+ logits", "+ whole pass", "+ order of time"),
-        *("+ SR-GNN's rules", "+ no penalty", "m_s alone", "logits alone"),
-        *("whole pass alone", "order of time alone", "SR-GNN's rules alone"),
-        "no penalty alone",
-    ),
-    "mf": (
-        *("+ biases", "+ leak-free means", "+ shuffling", "+ split by time"),
-        *("+ penalty per rating", "leak-free means alone", "shuffling alone"),
-        *("split by time alone", "penalty per rating alone"),
-    ),
-}
 # Runs of one setting may differ in these: they change nothing that is trained.
-NOT_ASKED = (
-    "seed",
-    "output_dir",
-    "label",
-    "with_baselines",
-    "with_ablation",
-    "evaluate_every",
-    "data_path",
-)
+UNTRAINED = {"seed", "output_dir", "label", "data_path"}
+UNTRAINED |= {"with_baselines", "with_ablation", "evaluate_every"}
+_BEFORE_METRICS = {  # column of a normalised record: column of the table
+    "model": "model",
+    "variant": "variant",
+    "data.name": "data",
+    "device.kind": "device",
+    "device.matmul_dtype": "precision",
+    "versions.tensorflow": "tensorflow",
+    **{f"parameters.{x}": x for x in ("split", "batch_size", "epochs", "seed")},
+}
+_TIMING = ("examples_per_second", "peak_memory_mb", "wall_time_s")
+_AFTER_METRICS = {**{f"timing.{name}": name for name in _TIMING}, "run": "run"}
+Record = dict[str, Any]
 
 
-def table(records):
-    """One row a record: what was run, on what, how well and how fast."""
-    rows = []
-    for record in records:
-        device, parameters = record["device"] or {}, record["parameters"]
-        row = {
-            "model": record["model"],
-            "variant": record["variant"],
-            "data": record["data"]["name"],
-            "device": device.get("kind"),
-            "precision": device.get("matmul_dtype"),
-            "tensorflow": record["versions"].get("tensorflow"),
-        }
-        for name in ("split", "batch_size", "epochs", "seed"):
-            row[name] = parameters.get(name)
-        row.update(record["metrics"])
-        for name in ("examples_per_second", "peak_memory_mb", "wall_time_s"):
-            row[name] = record["timing"].get(name)
-        rows.append({**row, "run": record["run"]})
-    return pd.DataFrame(rows)
+def audit_steps(model: str) -> list[str]:
+    """The labels of an audit's runs, in the order of notebook 06.
+
+    Args:
+        model: ``"stamp"`` or ``"mf"``; the file is ``ci/params/<model>_audit.yaml``.
+    """
+    path = files.ROOT / "ci" / "params" / f"{model}_audit.yaml"
+    settings = yaml.safe_load(path.read_text(encoding="utf-8"))["vary"]
+    return [changes["label"] for changes in settings.values()]
 
 
-def by_question(records, model):
-    """Groups the records of one model by what was predicted.
+def table(records: Sequence[Record]) -> pd.DataFrame:
+    """One row a record: model, data, device, metrics and speed."""
+    rows = pd.json_normalize(records, max_level=1)
+    metrics = {name: name[8:] for name in rows if name.startswith("metrics.")}
+    columns = {**_BEFORE_METRICS, **metrics, **_AFTER_METRICS}
+    return rows.reindex(columns=list(columns)).rename(columns=columns)
+
+
+def by_question(records: Iterable[Record], model: str) -> dict[str, list[Record]]:
+    """Groups the records of one model by the question that they answer.
 
     Returns:
         ``{title: records}``: one data set, split (STAMP: protocol) and order of clicks
         in each. A title can name a file.
     """
-    groups = {}
+    groups: dict[str, list[Record]] = {}
     for record in records:
         if record["model"] == model:
-            parameters, title = record["parameters"], [record["data"]["name"]]
-            title.append(_rules(parameters))
-            title += map(parameters.get, ("test_share", "order", "evaluate_on"))
-            title = ", ".join(str(word) for word in title if word is not None)
+            parameters = record["parameters"]
+            words = [record["data"]["name"], _rules(parameters)]
+            words += map(parameters.get, ("test_share", "order", "evaluate_on"))
+            title = ", ".join(str(word) for word in words if word is not None)
             title = re.sub(r"[^\w .,()+-]", "_", title)[:100]
             groups.setdefault(title, []).append(record)
     return groups
 
 
-def _rules(parameters):
-    """What splits a record's data: for STAMP a protocol, the default if not stated."""
+def _rules(parameters: Mapping[str, Any]) -> Any:
+    """The split of the data: for STAMP a protocol, the default if not stated."""
     return parameters.get("split") or parameters.get("protocol", "srgnn")
 
 
-def settings(group):
-    """Records that differ in nothing but the seed, together; one of each seed.
+def settings(group: Iterable[Record]) -> dict[str, list[Record]]:
+    """Groups records that differ in nothing but the seed; one record of each seed.
 
     Args:
         group: records that answer one question.
@@ -92,57 +86,74 @@ def settings(group):
         else model, variant, epochs, precision, and the parameters in which settings
         of that variant differ.
     """
-    alike = {}
+    alike: dict[str, dict[str, Record]] = {}
     for record in group:
+        setting = {k: v for k, v in _trained_with(record).items() if v != ""}
         data = record["data"].get("sha256")
-        key = json.dumps(
-            [_asked(record), data, record["model"], record["device"]], sort_keys=True
-        )
-        alike.setdefault(key, {})[record["parameters"].get("seed")] = record
-    alike = [list(of_seeds.values()) for of_seeds in alike.values()]
-    firsts = [same[0] for same in alike]
-    found = {}
-    for same, first in zip(alike, firsts):
-        label = _plain(" ".join([_name(first), *_differing(first, firsts)]))
-        given = _plain(first["parameters"].get("label") or label)
-        label = label if given in found else given
-        found[f"{label} ({len(found) + 1})" if label in found else label] = same
-    return found
+        key = [setting, data, record["model"], record["device"]]
+        seeds = alike.setdefault(json.dumps(key, sort_keys=True), {})
+        seeds[str(record["parameters"].get("seed"))] = record
+    runs = [list(seeds.values()) for seeds in alike.values()]
+    labelled: dict[str, list[Record]] = {}
+    for same, described in zip(runs, _describe([same[0] for same in runs])):
+        own_label = same[0]["parameters"].get("label") or described
+        label = _escape(described if _escape(own_label) in labelled else own_label)
+        unique = f"{label} ({len(labelled) + 1})" if label in labelled else label
+        labelled[unique] = same
+    return labelled
 
 
-def _asked(record):
-    """The parameters that make a record's setting."""
-    stated = record["parameters"].items()
-    return {k: v for k, v in stated if k not in NOT_ASKED and v != ""}
+def _trained_with(record: Record) -> Record:
+    """The parameters that make a record's setting.
+
+    Older records hold the launch options one by one, newer ones under ``ascend``.
+    """
+    parameters = {**LAUNCH, **record["parameters"]}
+    if isinstance(parameters.get("ascend"), dict):
+        parameters.update(parameters.pop("ascend"))
+    return {k: v for k, v in parameters.items() if k not in UNTRAINED}
 
 
-def _name(record):
+def _name(record: Record) -> str:
     words = [record["model"], record["variant"]]
     words += [f"{record['parameters'].get('epochs')} ep."]
     words += [(record["device"] or {}).get("matmul_dtype")]
     return " ".join(str(word) for word in words if word)
 
 
-def _differing(record, others):
-    """``name=value`` of what is not alike in all settings of the same variant."""
-    alike = [other for other in others if other["variant"] == record["variant"]]
-    told = {"precision_mode": [one for one in alike if _name(one) == _name(record)]}
-    words = []
-    for name, value in record["parameters"].items():
-        known = [one["parameters"] for one in told.get(name, alike)]
-        values = {str(one[name]) for one in known if name in one}
-        if len(values) > 1 and name not in (*NOT_ASKED, "epochs"):
-            words.append(f"{name}={value}")
-    return words
+def _describe(records: Sequence[Record]) -> list[str]:
+    """A label of each setting: its name, and the parameters that tell it from others.
+
+    These are the ones that differ among settings of its variant; of the precision mode,
+    among settings of its name, which has the precision already.
+    """
+    names = pd.Series([_name(record) for record in records], dtype="object")
+    variants = [str(record["variant"]) for record in records]
+    values = pd.DataFrame(
+        [{k: str(v) for k, v in _trained_with(one).items()} for one in records]
+    ).drop(columns="epochs", errors="ignore")
+    differ = values.groupby(variants).transform("nunique") > 1
+    if "precision_mode" in values:
+        mode = values["precision_mode"].groupby(names)
+        differ["precision_mode"] = mode.transform("nunique") > 1
+    differ &= values.notna()
+    return [
+        " ".join(
+            [name, *(f"{key}={values.at[row, key]}" for key in values if told[key])]
+        )
+        for (row, told), name in zip(differ.iterrows(), names)
+    ]
 
 
-def _plain(text):
-    """Text that a figure shows as it is: between two $ it would be read as formulas."""
+def _escape(text: object) -> str:
+    """Escapes $, which would start a formula in a figure."""
     return re.sub(r"\\?\$", r"\\$", str(text))
 
 
-def compare(group, metric, published):
-    """What a group of ``by_question`` reached, beside baselines and the literature.
+def compare(
+    group: Sequence[Record], metric: str, published: pd.DataFrame
+) -> tuple[dict[str, list[float]], list[str]]:
+    """The results of a group of ``by_question``, baselines and published figures.
 
     Args:
         group: records that answer one question.
@@ -150,36 +161,34 @@ def compare(group, metric, published):
         published: the table ``results/published.csv``.
 
     Returns:
-        ``(values, ours)``: name -> list of numbers, one a seed; and the names that are
-        runs of ours. Published figures stand beside runs on the test part alone.
+        ``(values, ours)``: name -> list of numbers, one a seed; and the names of this
+        repository's models. Published figures stand beside runs on the test part alone.
     """
     values = {
         label: [record["metrics"][metric] for record in same]
         for label, same in settings(group).items()
     }
     ours = list(values)
-    beside = {}
+    baselines: dict[str, list[float]] = {}
     for record in group:
-        for name, found in record["baselines"].items():
-            if metric in found:
-                beside.setdefault(_plain(name), []).append(found[metric])
-    values.update(beside)
-    first = group[0]
-    known = published[
-        (published["metric"] == metric)
-        & (published["data"] == first["data"]["name"])
-        & (first["parameters"].get("evaluate_on", "test") == "test")
-    ]
-    asked = {"split": _rules(first["parameters"])}
-    asked["test_share"] = first["parameters"].get("test_share")
-    for column, value in asked.items():  # empty where it does not apply
-        known = known[known[column].isna() | (known[column] == value)]
-    values.update({row["model"]: [row["value"]] for _, row in known.iterrows()})
-    return values, ours
+        for name, metrics in record["baselines"].items():
+            if metric in metrics:
+                baselines.setdefault(_escape(name), []).append(metrics[metric])
+    parameters = group[0]["parameters"]
+    if parameters.get("evaluate_on", "test") != "test":
+        return {**values, **baselines}, ours
+    same_question = published["metric"] == metric
+    same_question &= published["data"] == group[0]["data"]["name"]
+    share = parameters.get("test_share")
+    for column, value in (("split", _rules(parameters)), ("test_share", share)):
+        same_question &= published[column].isna() | (published[column] == value)
+    rows = published[same_question]
+    figures = {name: [value] for name, value in zip(rows["model"], rows["value"])}
+    return {**values, **baselines, **figures}, ours
 
 
-def costs(records, steps, metric):
-    """What each step of an audit reached: a row a step, as far as it was recorded.
+def costs(records: Iterable[Record], steps: Sequence[str], metric: str) -> pd.DataFrame:
+    """The result of each step of an audit: a row a step, as far as it was recorded.
 
     Args:
         records: runs of one model; runs that differ in the seed alone are one step.
@@ -193,85 +202,78 @@ def costs(records, steps, metric):
     Raises:
         InputError: runs of one label that differ in more than the seed and the machine.
     """
-    found = {}
+    by_seed = {}
     for record in records:
-        of_seeds = found.setdefault(record["parameters"].get("label"), {})
-        of_seeds[record["parameters"].get("seed")] = record
-    shown = [label for label in steps if label in found]
-    found = {label: _one_setting(label, found[label]) for label in shown}
-    table = pd.DataFrame(
-        index=pd.Index(shown, name="setting"),
-        columns=["runs", "mean", "lowest", "highest", "seconds"],
-        dtype="float64",
-    )
-    for label in table.index:
-        values = pd.Series([record["metrics"][metric] for record in found[label]])
-        seconds = [record["timing"].get("train_s") for record in found[label]]
-        seconds = pd.Series(seconds, dtype="float64").dropna().median()
-        spread = values.mean(), values.min(), values.max()
-        table.loc[label] = [len(values), *spread, seconds]
-    return table.astype({"runs": "int64"})
-
-
-def _one_setting(label, of_seeds):
-    """The runs of a label, checked: alike but for the seed and the machine."""
-    runs = [of_seeds[seed] for seed in sorted(of_seeds)]
-    made = [
-        {
-            **_asked(record),
-            "precision_mode": (record["device"] or {}).get("matmul_dtype"),
-            "data": record["data"].get("sha256"),
-        }
-        for record in runs
-    ]
-    names = sorted({name for one in made for name in one})
-    differ = [n for n in names if len({str(one.get(n)) for one in made}) > 1]
-    if differ:
-        raise InputError(
-            f'label "{label}": its runs differ in {", ".join(differ)}; a label is one '
-            "setting, so leave the folders of the others out of records."
-        )
-    return runs
-
-
-def peers(benches):
-    """What other programs reached on our splits, in the form of ``published.csv``."""
+        label, seed = map(record["parameters"].get, ("label", "seed"))
+        if label in steps:
+            by_seed[label, seed] = record
+    _check_labels(by_seed.values())
     rows = [
-        {
-            "model": row["label"],
-            "data": "ml-1m",
-            "split": row["split"],
-            "test_share": row["test_share"],
-            "metric": metric,
-            "value": row[metric],
-        }
-        for _, row in benches.get("peers", {"rows": pd.DataFrame()})["rows"].iterrows()
-        for metric in ("rmse", "mae")
+        [label, record["metrics"][metric], record["timing"].get("train_s")]
+        for (label, _), record in sorted(by_seed.items())
     ]
-    return pd.DataFrame(rows)
+    frame = pd.DataFrame(rows, columns=["setting", "value", "seconds"])
+    frame = frame.astype({"value": "float64", "seconds": "float64"})
+    table = frame.groupby("setting").agg(
+        runs=("value", "size"),
+        mean=("value", lambda values: values.mean()),  # adds in order, unlike "mean"
+        lowest=("value", "min"),
+        highest=("value", "max"),
+        seconds=("seconds", "median"),
+    )
+    return table.loc[[label for label in steps if label in table.index]]
 
 
-def benches(text):
-    """What ``ci/bench.sh`` left below the folders of ``record_folders``.
+def _check_labels(records: Iterable[Record]) -> None:
+    """Raises InputError unless the runs of a label are one setting on any machine."""
+    rows = []
+    for record in records:
+        setting = {k: v for k, v in _trained_with(record).items() if v != ""}
+        setting["precision_mode"] = (record["device"] or {}).get("matmul_dtype")
+        setting["data"] = record["data"].get("sha256")
+        values = {key: str(value) for key, value in sorted(setting.items())}
+        rows.append({"label": record["parameters"]["label"], **values})
+    if not rows:
+        return
+    for label, same in pd.DataFrame(rows).groupby("label"):
+        counts = same.nunique(dropna=False)
+        if (counts > 1).any():
+            raise InputError(
+                f'label "{label}": its runs differ in '
+                f"{', '.join(counts.index[counts > 1])}; a label is one setting, so "
+                "leave the folders of the others out of records."
+            )
+
+
+def peers(benches: Mapping[str, Any]) -> pd.DataFrame:
+    """The results of other programs on our splits, in the form of ``published.csv``."""
+    if "peers" not in benches:
+        return pd.DataFrame()
+    rows = benches["peers"]["rows"].rename(columns={"label": "model"})
+    keys = ["model", "data", "split", "test_share"]
+    return rows.assign(data="ml-1m").melt(keys, ["rmse", "mae"], "metric")
+
+
+def benches(text: str) -> dict[str, Any]:
+    """Reads the files of ``ci/bench.sh`` below the folders of ``run.folders``.
 
     Returns:
         ``{"stamp": ..., "mf": ...}``, each with its ``rows`` as a table.
 
     Raises:
-        InputError: a file in a folder ``bench`` is none of them.
+        InputError: a JSON file in a folder ``bench`` is not one of them.
     """
-    found = {}
-    paths = [p for f in record_folders(text) for p in sorted(f.rglob("bench/*.json"))]
+    read = {}
+    paths = [p for f in run.folders(text) for p in sorted(f.rglob("bench/*.json"))]
     for path in paths:
         try:
             bench = files.read_json(path)
-            assert all(
-                {"label", "batch_size", "per_second"} <= set(row)
-                for row in bench["rows"]
-            )
-            found[bench["bench"]] = {**bench, "rows": pd.DataFrame(bench["rows"])}
-        except (OSError, ValueError, TypeError, LookupError, AssertionError):
+            for row in bench["rows"]:
+                if not {"label", "batch_size", "per_second"} <= set(row):
+                    raise ValueError("a row is incomplete")
+            read[bench["bench"]] = {**bench, "rows": pd.DataFrame(bench["rows"])}
+        except (OSError, ValueError, TypeError, LookupError) as error:
             raise InputError(
                 f"{path} was not written by ci/bench.sh: remove it, or run that again."
-            ) from None
-    return found
+            ) from error
+    return read

@@ -1,149 +1,205 @@
-"""Check a notebook's parameters: names, types and allowed values.
+"""Check the names and types of a notebook's parameters.
 
-A parameter has one meaning in every notebook, so its rule stands here once. papermill
-itself only warns of a name that a notebook does not have; ``check`` ends the run.
+The parameters cell itself says which parameters there are and of which type; the values
+are checked by the functions that use them. papermill only warns of a name that a
+notebook does not have; ``check`` ends the run.
 """
 
+from __future__ import annotations
+
 import ast
+import json
 import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import fields
+from typing import Any
 
-from lib.data.ratings import SPLITS
-from lib.data.sessions import is_day
-from lib.errors import InputError
-from lib.hardware.device import DEVICES, PRECISION_MODES
-from lib.hardware.launch_options import DUMP_STEP, is_dump_step
-from lib.hardware.workers import RATE_SCALINGS
+from lib.errors import InputError, allow
+from lib.hardware.launch_options import LaunchOptions
 
-
-def _one_of(*allowed):
-    return lambda value: value in allowed, "one of " + ", ".join(map(repr, allowed))
-
-
-def _at_least(lowest, highest=2**31 - 1):
-    return lambda value: lowest <= value <= highest, f"{lowest} to {highest}"
+INJECTED = "# Parameters\n"  # begins the cell that papermill adds
+LAUNCH = {field.name: field.default for field in fields(LaunchOptions)}
+_KINDS = {kind.__name__: kind for kind in (bool, int, float, str, dict)}
 
 
-_ANY = (lambda value: True, "anything")
-_TEXT = (lambda value: bool(value.strip()), "not empty")
-_DAY = (lambda value: not value or is_day(value), "empty, or a day as 2016-05-24")
-
-RULES = {
-    "data_path": _TEXT,
-    "diginetica_path": _TEXT,
-    "movielens_path": _TEXT,
-    "records": _TEXT,
-    "output_dir": _TEXT,
-    "label": _ANY,
-    "checkpoint": _ANY,
-    "mf_checkpoint": _ANY,
-    "interactive": _one_of("auto", "yes", "no"),
-    "device": _one_of(*DEVICES),
-    "precision_mode": _one_of(*PRECISION_MODES),
-    "over_dump": _ANY,
-    "over_dump_path": _TEXT,
-    "data_dump_flag": _ANY,
-    "data_dump_step": (is_dump_step, DUMP_STEP),
-    "data_dump_path": _TEXT,
-    "profiling": _ANY,
-    "profiling_dump_path": _TEXT,
-    "use_mixlist": _ANY,
-    "mixlist_file": _TEXT,
-    "fusion_off_flag": _ANY,
-    "fusion_off_file": _TEXT,
-    "variant": _one_of("paper", "stmp", "normalized", "biased", "modelzoo"),
-    "fixes": _ANY,
-    "columns": _ANY,
-    "rating_columns": _ANY,
-    "min_session_clicks": _at_least(2),
-    "min_item_clicks": _at_least(1),
-    "train_until": _DAY,
-    "test_from": _DAY,
-    "frozen": _ANY,
-    "order": _one_of("timeframe", "file"),
-    "protocol": _one_of("srgnn", "modelzoo"),
-    "split": _one_of(*SPLITS),
-    "evaluate_on": _one_of("test", "validation"),
-    "test_share": (lambda value: 0 < value < 1, "between 0 and 1, both excluded"),
-    "batch_size": _at_least(1),
-    "epochs": _at_least(1),
-    "evaluate_every": _at_least(1),
-    "steps_per_epoch": _at_least(0),
-    "steps_per_execution": _at_least(0),
-    "threads": _at_least(0, 1024),
-    "workers": _at_least(1, 1024),
-    "learning_rate": (lambda value: 0 < value < math.inf, "above 0"),
-    "rate_scaling": _one_of(*RATE_SCALINGS),
-    "schedule": _one_of("constant", "cosine"),
-    "dropout": (lambda value: 0 <= value < 1, "from 0 to below 1"),
-    "scale": (lambda value: 0 < value < math.inf, "above 0"),
-    "with_baselines": _ANY,
-    "with_ablation": _ANY,
-    "regularization": (lambda value: 0 <= value < math.inf, "0 or more"),
-    "static": _ANY,
-    "reshuffle": _ANY,
-    "use_bias": _ANY,
-    "maxlen": _at_least(1, 10_000),
-    "embed_dim": _at_least(1, 65_536),
-    "latent_dim": _at_least(1, 65_536),
-    "top_k": _at_least(1),
-    "seed": (lambda value: 0 <= value < 2**20, "from 0 to 1048575"),
-}
-
-
-def check(namespace, **narrower):
-    """Checks the parameters of a notebook; call it right after the parameters cell.
+class Parameters(Mapping[str, Any]):
+    """The checked parameters of a notebook: read-only, as attributes and as a mapping.
 
     Args:
-        namespace: the notebook's ``globals()``. Its parameters are the names that the
-            parameters cell gives a type, as in ``epochs: int = 2``. A whole number
-            given for a float or a text is made one, and 0 or 1 a bool, there too.
-        narrower: allowed values of a parameter in this notebook, where they are fewer
-            than its rule allows, for example ``variant=("paper", "stmp")``.
+        values: ``{name: value}``, in the order of the parameters cell.
+    """
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        self.__dict__.update(values)
+
+    def __getitem__(self, name: str) -> Any:
+        return self.__dict__[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.__dict__)
+
+    def __len__(self) -> int:
+        return len(self.__dict__)
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(f'the parameters cell assigns no "{name}".')
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise AttributeError(
+            f"{name}: parameters are read-only; change the parameters cell and run the "
+            "notebook again."
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """A copy, for the record of a run."""
+        return dict(self.__dict__)
+
+
+def check(namespace: Mapping[str, Any], **allowed: Sequence[Any]) -> Parameters:
+    """Checks the parameters of a notebook; call it right after the parameters cell.
+
+    The parameters are what that cell assigns. A parameter has the type of its
+    annotation, or of its default without one. A dict with entries, as in
+    ``rate_options: dict = {"schedule": "constant"}``, is a group: each entry is a
+    parameter, an entry that is left out keeps its default, and papermill may set an
+    entry by its own name. ``ascend``, the launch options of an Ascend, stays a dict.
+
+    A whole number is accepted for a float, a number for a text, and 0 or 1 for a bool.
+
+    Args:
+        namespace: the notebook's ``globals()``. It is not changed.
+        allowed: the values that a parameter may have in this notebook, for example
+            ``variant=("paper", "stmp")``.
 
     Returns:
-        ``{name: value}`` in the order of the parameters cell, for the run's record.
+        The parameters in the order of the cell.
 
     Raises:
-        InputError: an unknown name was passed, or a value is of the wrong type or not
-            allowed.
+        InputError: no parameters cell was run, papermill passed an unknown name, or a
+            value has the wrong type or is not allowed.
     """
-    types = namespace["__annotations__"]
-    for name in _injected(namespace.get("In", [])):
-        if name not in types:
+    declared, injected = _read_cells(namespace)
+    group_names = groups({name: default for name, (_, default) in declared.items()})
+    for name in injected:
+        if name in LAUNCH and group_names.get(name) == "ascend":
             raise InputError(
-                f'unknown parameter "{name}": this notebook has {", ".join(types)}.'
+                f"{name} is a launch option of an Ascend: with papermill write "
+                f'-y "ascend: {{{name}: {json.dumps(namespace[name])}}}".'
             )
-    values = {}
-    for name, kind in types.items():
-        value = namespace[name]
-        if kind in (float, str) and type(value) is int and abs(value) < 10**300:
-            value = kind(value)  # papermill reads -p data_dump_step 10 as a number
-        if kind is bool and type(value) is int and value in (0, 1):
-            value = bool(value)  # --static=1 of the published scripts
-        if type(value) is not kind:
-            raise InputError(
-                f"{name}={value!r}: expected {kind.__name__}, found "
-                f"{type(value).__name__}; see the comment beside it in the parameters "
-                "cell."
-            )
-        if name not in RULES:
-            raise InputError(
-                f"{name}: no rule; add one to RULES in lib/records/parameters.py."
-            )
-        allowed, meaning = RULES[name]
-        if name in narrower:
-            allowed, meaning = _one_of(*narrower[name])
-        if not allowed(value):
-            raise InputError(f"{name}={value!r}: allowed is {meaning}.")
-        values[name] = namespace[name] = value
-    return values
+        if name not in declared and name not in group_names:
+            known = ", ".join(declared)
+            raise InputError(f'unknown parameter "{name}": this notebook has {known}.')
+    values: dict[str, Any] = {}
+    for name, (kind, default) in declared.items():
+        value = _convert(name, namespace[name], kind)
+        if kind is dict:
+            direct = {key: namespace[key] for key in default if key in injected}
+            defaults = LAUNCH if name == "ascend" else default
+            value = _convert_entries(name, {**default, **value, **direct}, defaults)
+        is_group = kind is dict and default and name != "ascend"
+        values.update(value if is_group else {name: value})
+    for name, literals in allowed.items():
+        allow(name, [values[name]] if name in values else [], literals)
+    return Parameters(values)
 
 
-def _injected(cells):
-    """Names that papermill's own cell assigns; it begins with ``# Parameters``."""
-    names = []
-    for source in cells:
-        if source.startswith("# Parameters\n"):
-            for node in ast.parse(source).body:
-                names += [target.id for target in getattr(node, "targets", [])]
-    return names
+def groups(defaults: Mapping[str, Any]) -> dict[str, str]:
+    """``{entry: group}`` of the parameters that stand inside a dict.
+
+    Args:
+        defaults: ``{name: default}`` of a parameters cell.
+    """
+    entries = dict.fromkeys(LAUNCH, "ascend") if "ascend" in defaults else {}
+    for name, default in defaults.items():
+        if isinstance(default, dict) and name != "ascend":
+            entries.update(dict.fromkeys(default, name))
+    return entries
+
+
+def _read_cells(
+    namespace: Mapping[str, Any],
+) -> tuple[dict[str, tuple[type, Any]], list[str]]:
+    """``{name: (type, default)}`` of the newest parameters cell, and injected names.
+
+    The parameters cell holds nothing but assignments of literals, one of them to
+    ``output_dir``. papermill's cells count where they were run after it. nbval, which
+    keeps no history of cells, and a script leave annotations only.
+    """
+    injected: list[str] = []
+    for source in reversed(namespace.get("In", [])):
+        try:
+            body = ast.parse(source).body
+        except (SyntaxError, ValueError):  # a cell that failed, or with null bytes
+            continue
+        if source.startswith(INJECTED):
+            for node in body:
+                injected += [target.id for target in getattr(node, "targets", [])]
+            continue
+        try:
+            declared = dict(_assignments(body))
+        except (TypeError, ValueError):  # no literals
+            continue
+        if "output_dir" in declared:
+            return declared, injected
+    annotated = namespace.get("__annotations__", {})
+    if "output_dir" in annotated:
+        return {k: (kind, namespace[k]) for k, kind in annotated.items()}, injected
+    raise InputError(
+        "no parameters cell was run in this kernel: run the cell that assigns "
+        "output_dir first; all its values must be literals."
+    )
+
+
+def _assignments(body: Iterable[ast.stmt]) -> Iterator[tuple[str, tuple[type, Any]]]:
+    """Yields ``name, (type, default)``; ValueError unless all assign literals."""
+    for node in body:
+        if not isinstance(node, (ast.Assign, ast.AnnAssign)) or node.value is None:
+            raise ValueError("not an assignment")
+        default = ast.literal_eval(node.value)
+        annotation = getattr(getattr(node, "annotation", None), "id", "")
+        targets = [node.target] if isinstance(node, ast.AnnAssign) else node.targets
+        for target in targets:
+            if not isinstance(target, ast.Name):
+                raise ValueError("not one name")
+            yield target.id, (_KINDS.get(annotation, type(default)), default)
+
+
+def _convert(name: str, value: Any, kind: Any) -> Any:
+    """A value of the type that a parameter has; InputError where there is none."""
+    is_number = type(value) in (int, float) and abs(value) < 10**300
+    if kind in (float, str) and is_number:
+        value = kind(value)  # papermill reads -p data_dump_step 10 as a number
+    if kind is bool and type(value) is int and value in (0, 1):
+        value = bool(value)  # --static=1 of the published scripts
+    if kind not in _KINDS.values():
+        raise InputError(
+            f"{name}={value!r}: a parameter is a number, a text, True, False, or a "
+            "dict of these."
+        )
+    if type(value) is not kind:
+        raise InputError(
+            f"{name}={value!r}: expected {kind.__name__}, found "
+            f"{type(value).__name__}; see the comment beside it in the parameters cell."
+        )
+    if kind is float and not math.isfinite(value):  # JSON has no word for it
+        raise InputError(f"{name}={value!r}: expected a finite number.")
+    return value
+
+
+def _convert_entries(
+    name: str, entries: Mapping[Any, Any], defaults: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The entries of a dict parameter, each of the type of its default, if any."""
+    converted = {}
+    for key, value in entries.items():
+        if defaults and key not in defaults:
+            known = ", ".join(defaults)
+            raise InputError(f'{name}: unknown entry "{key}"; it may have {known}.')
+        kind = type(defaults.get(key, value))
+        if type(key) is not str or kind is dict:
+            raise InputError(
+                f"{name}: {{{key!r}: {value!r}}}: a key is a text, its value a number, "
+                "a text, True or False."
+            )
+        converted[key] = _convert(f"{name}: {key}", value, kind)
+    return converted

@@ -1,16 +1,23 @@
 """Figures that more than one notebook draws; colours differ in lightness too."""
 
+from __future__ import annotations
+
 import itertools
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-ERRORS = ("rmse", "mae")  # metrics in stars, lowest best
+ERRORS = ("rmse", "mae")  # metrics in stars, the lower the better
 DARK, MID, LIGHT = "#17365d", "#d9741e", "#b9c4d0"
 
 
-def use_style():
+def use_style() -> None:
     """Sets size, resolution and colours of every figure of a notebook."""
     plt.rcParams.update(
         {
@@ -28,84 +35,102 @@ def use_style():
     )
 
 
-def label(metric):
-    """How a figure names a metric of the records: ``hr_at_20`` is HR@20."""
+def label(metric: str) -> str:
+    """The name of a metric in figures: HR@20 for ``hr_at_20``."""
     unit = " (stars)" if metric in ERRORS else ""
     return metric.upper().replace("_AT_", "@") + unit
 
 
-def ranking(values, form, ours=(), xlabel="", bars=True):
-    """Horizontal bars, best at the top; ours dark, what they are compared with light.
+def ranking(
+    values: Mapping[str, Any],
+    form: str,
+    ours: Collection[str] = (),
+    xlabel: str = "",
+    bars: bool = True,
+) -> tuple[Figure, Axes]:
+    """Draws horizontal bars, best at the top; ours are dark, all others light.
 
-    With ``bars=False`` points instead, for numbers whose differences are small beside
-    themselves: the axis need not start at 0, and what is far worse than most stands as
-    a triangle on its edge.
+    ``bars=False`` draws points, for numbers that differ by little: the axis need not
+    start at 0, and a value far worse than most is a triangle on its edge.
 
     Args:
-        values: name -> number, or numbers: their mean, with a line from the lowest to
-            the highest.
-        form: a format for the number at each bar's end, for example ``"{:.3f}"``.
-        ours: the names to be drawn dark.
-        xlabel: what the numbers are, with unit.
+        values: name -> a number, or several: drawn as their mean, with a line from the
+            lowest to the highest.
+        form: the format of the number at each bar's end, for example ``"{:.3f}"``.
+        ours: the names to draw dark.
+        xlabel: label of the axis, with unit.
 
     Returns:
         ``(fig, ax)``.
     """
     names = list(values)[::-1]
-    width = 6.4 + 0.075 * max(0, max(map(len, names)) - 34)  # bars beside long names
+    width = 6.4 + 0.075 * max(0, max(map(len, names)) - 34)  # room for long names
     fig, ax = plt.subplots(figsize=(width, 0.6 + 0.34 * len(values)))
-    found = [np.atleast_1d(values[name]) for name in names]
-    numbers = [each.mean() for each in found]
-    spread = [
-        [m - min(each.min(), m), max(each.max(), m) - m]
-        for m, each in zip(numbers, found)
-    ]
+    seeds = [np.atleast_1d(values[name]) for name in names]
+    means = np.array([each.mean() for each in seeds])
+    lowest = np.minimum([each.min() for each in seeds], means)  # a mean is rounded
+    highest = np.maximum([each.max() for each in seeds], means)
+    spread = np.array([means - lowest, highest - means])
     colors = [DARK if name in ours else LIGHT for name in names]
-    spread = np.transpose(spread)
     if bars:
-        drawn = ax.barh(names, numbers, color=colors, xerr=spread, ecolor=MID)
-        ax.bar_label(drawn, [form.format(number) for number in numbers], padding=3)
+        rows = ax.barh(names, means, color=colors, xerr=spread, ecolor=MID)
+        ax.bar_label(rows, [form.format(mean) for mean in means], padding=3)
     else:
-        _points(ax, names, numbers, spread, colors, form)
+        _draw_points(ax, names, means, spread, colors, form)
     ax.margins(x=0.12 if bars else 0.2)
     ax.grid(axis="y", visible=False)
     ax.set_xlabel(xlabel)
     return fig, ax
 
 
-def _points(ax, names, numbers, spread, colors, form, metric="rmse"):
-    """Points, each with its number; of errors, those far off stand on the edge.
-
-    Returns:
-        A mask of these.
-    """
-    edge = min(numbers) + 3 * (np.median(numbers) - min(numbers))
-    far = np.array(numbers) > edge
-    if len(numbers) < 4 or metric not in ERRORS:
-        far = np.zeros(len(numbers), bool)
-    at = np.where(far, edge, numbers)
-    reach = np.where(far, 0, spread)
-    for marker, drawn in (("o", ~far), (">", far)):
-        y, c = np.flatnonzero(drawn), np.array(colors)[drawn]
-        ax.scatter(at[drawn], y, c=c, edgecolors=DARK, marker=marker, s=24, zorder=3)
-    wide = np.flatnonzero(reach.sum(axis=0))  # a single value has no line
-    line = {"ls": "", "ecolor": MID, "capsize": 3, "zorder": 4}
-    ax.errorbar(at[wide], wide, xerr=reach[:, wide], **line)
-    ax.set_yticks(range(len(names)))
-    ax.set_yticklabels(names)
-    for row, (number, right) in enumerate(zip(numbers, at + reach[1])):
-        place = {"xytext": (7, 0), "textcoords": "offset points", "va": "center"}
-        ax.annotate(form.format(number), (right, row), **place)
-    return far
-
-
-def audit(table, metric):
-    """What each step of ``comparison.costs`` reached, and how long it trained.
+def _draw_points(
+    ax: Axes,
+    names: Sequence[str],
+    means: np.ndarray,
+    spread: np.ndarray,
+    colors: Sequence[str],
+    form: str,
+    metric: str = "rmse",
+) -> np.ndarray:
+    """Draws points with their numbers; of errors, outliers stand on the axis' edge.
 
     Args:
-        table: of ``comparison.costs``, not empty; labels that end in " alone" start
+        spread: ``(2, n)``, how far the line of each point reaches down and up.
+
+    Returns:
+        A mask ``(n,)`` of the outliers.
+    """
+    edge = means.min() + 3 * (np.median(means) - means.min())
+    is_outlier = means > edge
+    if len(means) < 4 or metric not in ERRORS:
+        is_outlier[:] = False
+    x = np.where(is_outlier, edge, means)
+    spread = np.where(is_outlier, 0, spread)
+    for marker, mask in (("o", ~is_outlier), (">", is_outlier)):
+        y, c = np.flatnonzero(mask), np.array(colors)[mask]
+        ax.scatter(x[mask], y, c=c, edgecolors=DARK, marker=marker, s=24, zorder=3)
+    wide = np.flatnonzero(spread.sum(axis=0))  # a single value has no line
+    line: dict[str, Any] = {"ls": "", "ecolor": MID, "capsize": 3, "zorder": 4}
+    ax.errorbar(x[wide], wide, xerr=spread[:, wide], **line)
+    ax.set_yticks(range(len(names)), names)
+    for row, (mean, right) in enumerate(zip(means, x + spread[1])):
+        ax.annotate(
+            form.format(mean),
+            (right, row),
+            xytext=(7, 0),
+            textcoords="offset points",
+            va="center",
+        )
+    return is_outlier
+
+
+def audit(table: pd.DataFrame, metric: str) -> tuple[Figure, np.ndarray]:
+    """Draws the result of each step of ``comparison.costs``, and its training time.
+
+    Args:
+        table: from ``comparison.costs``, not empty; labels that end in " alone" start
             from the first row, all others from the row before.
-        metric: the metric that it holds.
+        metric: the metric of the table.
 
     Returns:
         ``(fig, axs)``: means with the range of the seeds on the left, seconds on the
@@ -124,8 +149,10 @@ def audit(table, metric):
         means = part["mean"].to_numpy()
         reach = np.array([means - part["lowest"], part["highest"] - means])
         dark = [DARK] * len(means)
-        far = _points(left, part.index, means, reach, dark, "{:.4f}", metric)
-        if not far[0]:
+        outliers = _draw_points(
+            left, list(part.index), means, reach, dark, "{:.4f}", metric
+        )
+        if not outliers[0]:
             left.axvline(means[0], color="#7a8a99", ls=":")
         right.barh(range(len(part)), part["seconds"], color=LIGHT, edgecolor=DARK)
         left.margins(x=0.15, y=0.06)
@@ -137,20 +164,24 @@ def audit(table, metric):
     return fig, axs
 
 
-def whole_epochs(ax):
-    """Ticks at whole epochs only, also where there is but one."""
+def whole_epochs(ax: Axes) -> None:
+    """Puts ticks at whole epochs only, even if there is only one."""
     curves = [line for line in ax.lines if line.get_marker() == "o"]
-    last = max((max(line.get_xdata()) for line in curves), default=1)
+    last = max((np.max(line.get_xdata()) for line in curves), default=1)
     ax.set_xlim(0.5, last + 0.5)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
 
 
-def learning_curve(history, metric, levels=None):
-    """A metric and the training loss against epochs.
+def learning_curve(
+    history: Sequence[Mapping[str, float]],
+    metric: str,
+    levels: Mapping[str, float] | None = None,
+) -> tuple[Figure, np.ndarray]:
+    """Draws a metric and the training loss against epochs.
 
     Args:
         history: one dict an epoch, as ``fit`` returns it.
-        metric: a key of these dicts, or of some, the last among them.
+        metric: a key of these dicts; not every epoch needs it, the last one does.
         levels: name -> value, drawn as horizontal lines for comparison.
 
     Returns:
@@ -171,8 +202,8 @@ def learning_curve(history, metric, levels=None):
     return fig, axs
 
 
-def styles():
-    """Endless styles of lines, told apart in grey too by their dashes and markers."""
+def styles() -> Iterator[dict[str, Any]]:
+    """Yields line styles without end; dashes and markers differ in greyscale too."""
     colours = itertools.cycle([DARK, MID, "#7a8a99", "#2a8c6e"])
     dashes = itertools.cycle(["-", "--", ":"])
     for colour, dash, marker in zip(colours, dashes, itertools.cycle("osD^vP*Xd<>h")):

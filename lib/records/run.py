@@ -1,4 +1,6 @@
-"""The record of a run: where it lives and what it holds."""
+"""The record of a run: its folder, and the content of its ``result.json``."""
+
+from __future__ import annotations
 
 import hashlib
 import json
@@ -7,102 +9,121 @@ import platform
 import subprocess
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from lib import files
 from lib.errors import InputError
-from lib.files import link, now, read_json
-from lib.hardware import workers
-from lib.hardware.device import logical_id
+from lib.files import link, now, read_json, relative
+from lib.hardware.device import Device, logical_id
 
 SCHEMA = 1
-# What result.json holds. All but "timing" is the same when a run is repeated.
-KEYS = {
+# The keys of result.json. All but "timing" are the same when a run is repeated.
+KEYS: dict[str, Any] = {
     "schema": int,  # version of this list
-    "run": str,  # name of the folder
-    "notebook": str,  # that made it
-    "model": (str, type(None)),  # "stamp", "mf"; none where nothing was trained
+    "run": str,  # name of the run's folder
+    "notebook": str,  # name without ending
+    "model": (str, type(None)),  # "stamp", "mf"; None where nothing was trained
     "variant": (str, type(None)),
     "parameters": dict,  # of the notebook, as checked
     "data": dict,  # name, sha256 and counts of the data set
     "device": (dict, type(None)),  # lib.hardware.device.Device
-    "versions": dict,  # of Python and the packages that matter
+    "versions": dict,  # of Python and the packages that can change a result
     "git_commit": (str, type(None)),
     "seed": (int, type(None)),
     "history": list,  # one dict an epoch: epoch, loss and metrics
-    "metrics": dict,  # the outcome: name -> number
+    "metrics": dict,  # of the whole run: name -> number
     "baselines": dict,  # baseline's name -> metrics
-    "timing": dict,  # seconds, examples/s, MB, date: what differs from run to run
+    "timing": dict,  # seconds, examples/s, MB, dates: these differ from run to run
 }
-_SILENT = ("output_dir", "label")  # parameters that change nothing that is computed
+_WITHOUT_EFFECT = ("output_dir", "label")  # parameters that change no computation
 _PACKAGES = ("tensorflow", "tensorflow-cpu", "keras", "npu_device", "numpy", "pandas")
 
 
 class Run:
-    """One run of a notebook with given parameters on given data.
+    """One run of a notebook with certain parameters on certain data.
 
     Its folder is ``<output_dir>/<device id>/<name>``; the name ends in a hash of the
-    parameters and the data, so runs that differ never share a folder, and the same run
-    repeated finds its own. Beside it, the link ``latest`` leads to the folder of the
-    run that started last, and ``train_<device id>.log`` to the log in there, so both
+    parameters and the data, so that different runs never share a folder and a repeated
+    run finds its own. Beside it, the link ``latest`` leads to the folder of the run
+    that started last, and ``train_<device id>.log`` to the log in there, so both
     paths are known before a run has its name; a file of that name that is no link
-    stays. Each of several workers has its own ``latest``, and what it prints in
+    stays. Each of several workers has its own ``latest``, and its output is in
     ``train_<device id>.log``, see ``ci/processes.py``.
 
-    Where several workers train together, each has its folder, and the first one's
-    (``chief_folder``; its number is in ``$CHIEF_DEVICE_ID``, 0 where unset) takes the
-    checkpoints and the record.
+    Where several workers train together, each has its folder, and that of the first
+    (``chief_folder``; its number is in ``$CHIEF_DEVICE_ID``, 0 where unset) receives
+    the checkpoints and the record.
 
     Args:
         notebook: name without ending, ``"03_stamp"``.
-        parameters: what ``lib.records.parameters.check`` returned.
-        data: name, sha256 and counts of the data set, as ``describe`` returns them.
+        parameters: from ``lib.records.parameters.check``; ``output_dir`` is needed.
+        data: name, sha256 and counts of the data set, from ``describe``.
+        device: the ``lib.hardware.device.Device`` that computes, with the number of
+            workers and the rank of this one; None where nothing is trained.
+
+    Attributes:
+        started_at: when the first attempt began, as ``lib.files.now`` writes it.
+
+    Raises:
+        InputError: the folder cannot be made or has the record of another run.
     """
 
-    def __init__(self, notebook, parameters, data):
+    def __init__(
+        self,
+        notebook: str,
+        parameters: Mapping[str, Any],
+        data: Mapping[str, Any],
+        device: Device | None = None,
+    ) -> None:
         self.start_clock()
-        self.notebook, self.parameters, self.data = notebook, parameters, data
-        self.name = _name_of(notebook, parameters, data, workers.current().size)
+        self.notebook, self.parameters, self.data = notebook, dict(parameters), data
+        self.device = device
+        n_workers, rank = (device.workers, device.rank) if device else (1, 0)
+        self.name = _make_name(notebook, self.parameters, data, n_workers)
         self.device_id = logical_id()
+        if not str(parameters["output_dir"]).strip():
+            raise InputError('output_dir="": name a folder, for example "output".')
         output = files.resolve(parameters["output_dir"])
         self.folder = output / str(self.device_id) / self.name
-        is_chief = workers.current().rank == 0
-        first = self.device_id if is_chief else os.environ.get("CHIEF_DEVICE_ID", "0")
-        self.chief_folder = output / str(first) / self.name
+        chief_id = os.environ.get("CHIEF_DEVICE_ID", "0") if rank else self.device_id
+        self.chief_folder = output / str(chief_id) / self.name
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(
-                f"output_dir: {self.folder} cannot be made ({error.strerror}): give a "
-                "folder that you may write to."
-            ) from None
+                f"output_dir: {self.folder} cannot be made ({error.strerror}): choose "
+                "a folder that you may write to."
+            ) from error
         self.recorded_at()
         link(self.folder.with_name("latest"), self.name)
-        if workers.current().size == 1:
+        if n_workers == 1:
             log = f"train_{self.device_id}.log"
             link(self.folder.with_name(log), Path("latest", log))
 
-    def start_clock(self):
-        """Says that the run begins now."""
-        self.started_at, self._clock, self._earlier_s = now(), time.time(), 0.0
+    def start_clock(self) -> None:
+        """Starts the run's time now."""
+        self.started_at, self._began_s = now(), time.time()
 
-    def continue_clock(self, started_at, wall_s):
-        """Says that the run began earlier, in an attempt that was cut off.
+    def continue_clock(self, started_at: str, wall_s: float) -> None:
+        """Adds the time of an interrupted attempt that this one resumes.
 
         Args:
-            started_at: of its first attempt.
-            wall_s: seconds that were spent on it, over all attempts so far.
+            started_at: when the first attempt began. Nothing is added where that is
+                this attempt, which resumes its own checkpoint.
+            wall_s: seconds over all attempts so far.
         """
-        if started_at != self.started_at:  # else it is this attempt, called again
-            self.started_at, self._earlier_s = started_at, wall_s
+        if started_at != self.started_at:
+            self.started_at, self._began_s = started_at, self._began_s - wall_s
 
-    def wall_s(self):
-        """Seconds spent on the run so far, over all its attempts."""
-        return round(self._earlier_s + time.time() - self._clock, 3)
+    def wall_s(self) -> float:
+        """Seconds that the run has taken so far, over all its attempts."""
+        return round(time.time() - self._began_s, 3)
 
-    def recorded_at(self):
-        """When the run began that the folder has a record of; None if it has none.
+    def recorded_at(self) -> str | None:
+        """When the run began whose record the folder has; None if it has no record.
 
         Raises:
             InputError: the record is of another run: it would be overwritten.
@@ -111,41 +132,39 @@ class Run:
         if not path.exists():
             return None
         record = _read(path)
-        team = (record["device"] or {}).get("workers", 1)
-        of = record["notebook"], record["parameters"], record["data"], team
-        if {record["run"], _name_of(*of)} != {self.name}:
+        n_workers = (record["device"] or {}).get("workers", 1)
+        contents = record["notebook"], record["parameters"], record["data"], n_workers
+        if {record["run"], _make_name(*contents)} != {self.name}:
             raise InputError(
                 f"{path} is the record of another run ({record['run']}): move it away, "
-                "or give another output_dir."
+                "or choose another output_dir."
             )
         return record["timing"].get("started_at")
 
     def write(
         self,
-        metrics,
-        model=None,
-        variant=None,
-        device=None,
-        history=(),
-        baselines=None,
-        timing=None,
-    ):
-        """Writes ``result.json`` and returns its path; nothing is left half-written.
+        metrics: Mapping[str, float],
+        model: str | None = None,
+        variant: str | None = None,
+        history: Sequence[Mapping[str, float]] = (),
+        baselines: Mapping[str, Mapping[str, float]] | None = None,
+        timing: Mapping[str, Any] | None = None,
+    ) -> Path:
+        """Writes ``result.json`` atomically and returns its path.
 
         Of several workers the first writes it; the others return where it will be.
 
         Args:
-            metrics: the outcome, name -> number.
-            model, variant: what was trained, where something was.
-            device: a ``lib.hardware.device.Device``.
+            metrics: of the whole run, name -> number.
+            model, variant: the trained model, if any.
             history: one dict an epoch.
             baselines: baseline's name -> metrics.
-            timing: measured seconds and rates; the wall time over all attempts (of
-                one that was cut off, up to its last checkpoint), the peak memory and
+            timing: measured seconds and rates; the wall time over all attempts (an
+                interrupted one counts up to its last checkpoint), the peak memory and
                 the dates are added.
 
         Raises:
-            InputError: the record cannot be written; an older one is there still.
+            InputError: the record cannot be written; an older one stays.
         """
         record = {
             "schema": SCHEMA,
@@ -155,7 +174,7 @@ class Run:
             "variant": variant,
             "parameters": self.parameters,
             "data": self.data,
-            "device": device.record() if device else None,
+            "device": self.device.record() if self.device else None,
             "versions": versions(),
             "git_commit": git_commit(),
             "seed": self.parameters.get("seed"),
@@ -170,9 +189,9 @@ class Run:
                 "finished_at": now(),
             },
         }
-        check_record(record, self.folder)
+        check(record, self.folder)
         path = self.chief_folder / "result.json"
-        if workers.current().rank == 0:
+        if not (self.device and self.device.rank):
             files.write_text(path, json.dumps(record, indent=1, allow_nan=False) + "\n")
             publish_record(path)
         return path
@@ -190,35 +209,47 @@ def publish_record(path: Path) -> None:
         shell.display_pub.publish({}, {"record": str(files.relative(path))})
 
 
-def _name_of(notebook, parameters, data, n_workers):
+def _make_name(
+    notebook: str,
+    parameters: Mapping[str, Any],
+    data: Mapping[str, Any],
+    n_workers: int,
+) -> str:
     """The name of a run: the same for the same parameters, data and workers."""
-    what = {k: v for k, v in parameters.items() if k not in _SILENT}
+    identity = {k: v for k, v in parameters.items() if k not in _WITHOUT_EFFECT}
     if n_workers > 1:
-        what["workers"] = n_workers
-    text = json.dumps([notebook, what, data], sort_keys=True)
+        identity["workers"] = n_workers
+    text = json.dumps([notebook, identity, data], sort_keys=True)
     digest = hashlib.sha256(text.encode()).hexdigest()[:8]
-    labels = [notebook, what.get("variant"), Path(data["name"]).name, digest]
+    labels = [notebook, identity.get("variant"), Path(data["name"]).name, digest]
     return "-".join(label for label in labels if label)
 
 
-def describe(data):
-    """Name, sha256 and counts of a loaded data set, as the record holds them."""
+def describe(data: Any) -> dict[str, Any]:
+    """Name, sha256 and counts of a loaded data set, for the record."""
     return {"name": data.name, "sha256": data.sha256, "counts": data.counts()}
 
 
-def check_record(record, where):
-    """Raises InputError unless ``record`` has the keys and types of ``KEYS``."""
+def check(record: Any, where: Path) -> None:
+    """Raises InputError unless a record has the keys and types of ``KEYS``.
+
+    Args:
+        record: as read from JSON; anything.
+        where: the path that the sentence names.
+    """
     if not isinstance(record, dict):
         record = {}
-    missing = object()
     wrong = [
         key
         for key, kind in KEYS.items()
-        if not isinstance(record.get(key, missing), kind)
+        if key not in record or not isinstance(record[key], kind)
     ]
     if not wrong:
-        tables = {"metrics": [record["metrics"]], "history": record["history"]}
-        tables["baselines"] = list(record["baselines"].values())
+        tables = {
+            "metrics": [record["metrics"]],
+            "history": record["history"],
+            "baselines": record["baselines"].values(),
+        }
         wrong = [key for key, rows in tables.items() if not all(map(_is_numbers, rows))]
         if not isinstance(record["data"].get("name"), str):
             wrong.append("data")
@@ -232,83 +263,91 @@ def check_record(record, where):
         )
 
 
-def _is_numbers(row):
+def _is_numbers(row: Any) -> bool:
     return isinstance(row, dict) and {type(v) for v in row.values()} <= {int, float}
 
 
-def record_folders(text):
-    """The folders that ``records`` names: one, or several with commas between."""
-    whole = files.resolve(text)
-    if whole.is_dir():
-        return [whole]
-    return [files.resolve(part.strip()) for part in str(text).split(",")]
+def folders(text: str) -> list[Path]:
+    """The folders that ``records`` names: one, or several separated by commas.
+
+    Raises:
+        InputError: a name is empty, which would be the whole repository.
+    """
+    if str(text).strip() and files.resolve(text).is_dir():
+        return [files.resolve(text)]
+    names = [part.strip() for part in str(text).split(",")]
+    if not all(names):
+        raise InputError(f'records="{text}": a folder has no name; try "results".')
+    return [files.resolve(name) for name in names]
 
 
-def load_records(text):
+def load(text: str) -> list[dict[str, Any]]:
     """Reads every ``result.json`` below one or several folders.
 
     Args:
-        text: a path, or several with commas between; a relative one starts at the
+        text: a path, or several separated by commas; a relative one starts at the
             repository's root.
 
     Returns:
-        A list of records, ordered by run name.
+        The records, ordered by run name.
 
     Raises:
-        InputError: a folder holds no record, or a file that is none.
+        InputError: a folder has no record, or a file is not a record.
     """
     paths = set()
-    for folder in record_folders(text):
-        found = set(folder.rglob("result.json"))
-        if not found:
+    for folder in folders(text):
+        below = set(folder.rglob("result.json"))
+        if not below:
             raise InputError(
-                f'records="{folder}": no result.json below it; run notebooks 03 and '
-                '04, or "bash ci/run.sh", first.'
+                f'records="{relative(folder)}": no result.json below it; run notebooks '
+                '03 and 04, or "bash ci/run.sh", first.'
             )
-        paths |= found
+        paths |= below
     return sorted(map(_read, sorted(paths)), key=lambda record: record["run"])
 
 
-def _read(path):
+def _read(path: Path) -> dict[str, Any]:
     try:
         record = read_json(path)
     except (OSError, ValueError):
         record = None
-    check_record(record, path)
+    check(record, path)
     return record
 
 
-def versions():
+def versions() -> dict[str, str]:
     """Versions of Python and of the packages that can change a result."""
-    found = {"python": platform.python_version()}
+    installed = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:
-            found[package.replace("-cpu", "")] = metadata.version(package)
+            installed[package.replace("-cpu", "")] = metadata.version(package)
         except metadata.PackageNotFoundError:
             continue
-    return found
+    return installed
 
 
-def git_commit():
+def git_commit() -> str | None:
     """The commit that runs, with ``-dirty`` where files differ; None outside git.
 
-    What lies in ``results/`` changes no run and makes none dirty.
+    Files in ``results/`` affect no run, so changes there make no commit dirty.
     """
     try:
         head = _git("rev-parse", "HEAD")
         differs = _git("diff", "--quiet", "HEAD", "--", ":!results").returncode == 1
     except OSError:
         return None
-    commit = head.stdout.strip() if head.returncode == 0 else ""
-    return commit + "-dirty" * differs if commit else None
+    if head.returncode:
+        return None
+    commit = head.stdout.strip()
+    return f"{commit}-dirty" if differs else commit
 
 
-def _git(*words):
+def _git(*words: str) -> subprocess.CompletedProcess[str]:
     command = ["git", *words]
     return subprocess.run(command, cwd=files.ROOT, capture_output=True, text=True)
 
 
-def peak_memory_mb():
+def peak_memory_mb() -> int:
     """Largest resident size of this process so far, in MB (10^6 bytes)."""
     try:
         import resource
