@@ -87,8 +87,8 @@ def check(namespace: Mapping[str, Any], **allowed: Sequence[Any]) -> Parameters:
                 f'-y "ascend: {{{name}: {json.dumps(namespace[name])}}}".'
             )
         if name not in declared and name not in group_names:
-            known = ", ".join(declared)
-            raise InputError(f'unknown parameter "{name}": this notebook has {known}.')
+            names = ", ".join(declared)
+            raise InputError(f'unknown parameter "{name}": this notebook has {names}.')
     values: dict[str, Any] = {}
     for name, (kind, default) in declared.items():
         value = _convert(name, namespace[name], kind)
@@ -193,8 +193,8 @@ def _convert_entries(
     converted = {}
     for key, value in entries.items():
         if defaults and key not in defaults:
-            known = ", ".join(defaults)
-            raise InputError(f'{name}: unknown entry "{key}"; it may have {known}.')
+            names = ", ".join(defaults)
+            raise InputError(f'{name}: unknown entry "{key}"; it may have {names}.')
         kind = type(defaults.get(key, value))
         if type(key) is not str or kind is dict:
             raise InputError(

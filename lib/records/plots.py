@@ -63,64 +63,56 @@ def ranking(
     Returns:
         ``(fig, ax)``.
     """
-    names = list(values)[::-1]
-    width = 6.4 + 0.075 * max(0, max(map(len, names)) - 34)  # room for long names
+    width = 6.4 + 0.075 * max(0, max(map(len, values)) - 34)  # room for long names
     fig, ax = plt.subplots(figsize=(width, 0.6 + 0.34 * len(values)))
-    seeds = [np.atleast_1d(values[name]) for name in names]
-    means = np.array([each.mean() for each in seeds])
-    lowest = np.minimum([each.min() for each in seeds], means)  # a mean is rounded
-    highest = np.maximum([each.max() for each in seeds], means)
-    spread = np.array([means - lowest, highest - means])
-    colors = [DARK if name in ours else LIGHT for name in names]
+    seeds = {name: np.atleast_1d(values[name]) for name in list(values)[::-1]}
+    rows = [[each.mean(), each.min(), each.max()] for each in seeds.values()]
+    table = pd.DataFrame(rows, list(seeds), ["mean", "lowest", "highest"])
+    colors = np.array([DARK if name in ours else LIGHT for name in seeds])
     if bars:
-        rows = ax.barh(names, means, color=colors, xerr=spread, ecolor=MID)
-        ax.bar_label(rows, [form.format(mean) for mean in means], padding=3)
+        color: dict[str, Any] = {"color": colors, "ecolor": MID}
+        drawn = ax.barh(table.index, table["mean"], xerr=_spread(table), **color)
+        ax.bar_label(drawn, [form.format(mean) for mean in table["mean"]], padding=3)
     else:
-        _draw_points(ax, names, means, spread, colors, form)
+        _draw_points(ax, table, colors, form)
     ax.margins(x=0.12 if bars else 0.2)
     ax.grid(axis="y", visible=False)
     ax.set_xlabel(xlabel)
     return fig, ax
 
 
+def _spread(table: pd.DataFrame) -> np.ndarray:
+    """How far the line of each mean reaches down and up: ``(2, n)``, 0 or more."""
+    down, up = table["mean"] - table["lowest"], table["highest"] - table["mean"]
+    return np.maximum([down, up], 0)  # a rounded mean can lie outside
+
+
 def _draw_points(
-    ax: Axes,
-    names: Sequence[str],
-    means: np.ndarray,
-    spread: np.ndarray,
-    colors: Sequence[str],
-    form: str,
-    metric: str = "rmse",
+    ax: Axes, table: pd.DataFrame, colors: np.ndarray, form: str, metric: str = "rmse"
 ) -> np.ndarray:
     """Draws points with their numbers; of errors, outliers stand on the axis' edge.
 
     Args:
-        spread: ``(2, n)``, how far the line of each point reaches down and up.
+        table: the columns ``mean``, ``lowest`` and ``highest``; a row a point.
 
     Returns:
         A mask ``(n,)`` of the outliers.
     """
+    means = table["mean"].to_numpy()
     edge = means.min() + 3 * (np.median(means) - means.min())
-    is_outlier = means > edge
-    if len(means) < 4 or metric not in ERRORS:
-        is_outlier[:] = False
+    is_outlier = (means > edge) & (len(means) >= 4) & (metric in ERRORS)
     x = np.where(is_outlier, edge, means)
-    spread = np.where(is_outlier, 0, spread)
+    spread = np.where(is_outlier, 0, _spread(table))
     for marker, mask in (("o", ~is_outlier), (">", is_outlier)):
-        y, c = np.flatnonzero(mask), np.array(colors)[mask]
+        y, c = np.flatnonzero(mask), colors[mask]
         ax.scatter(x[mask], y, c=c, edgecolors=DARK, marker=marker, s=24, zorder=3)
     wide = np.flatnonzero(spread.sum(axis=0))  # a single value has no line
     line: dict[str, Any] = {"ls": "", "ecolor": MID, "capsize": 3, "zorder": 4}
     ax.errorbar(x[wide], wide, xerr=spread[:, wide], **line)
-    ax.set_yticks(range(len(names)), names)
+    ax.set_yticks(range(len(table)), table.index)
+    place: dict[str, Any] = {"xytext": (7, 0), "textcoords": "offset points"}
     for row, (mean, right) in enumerate(zip(means, x + spread[1])):
-        ax.annotate(
-            form.format(mean),
-            (right, row),
-            xytext=(7, 0),
-            textcoords="offset points",
-            va="center",
-        )
+        ax.annotate(form.format(mean), (right, row), va="center", **place)
     return is_outlier
 
 
@@ -146,14 +138,9 @@ def audit(table: pd.DataFrame, metric: str) -> tuple[Figure, np.ndarray]:
         len(parts), 2, figsize=size, sharey="row", squeeze=False, gridspec_kw=shape
     )
     for (left, right), part in zip(axs, parts):
-        means = part["mean"].to_numpy()
-        reach = np.array([means - part["lowest"], part["highest"] - means])
-        dark = [DARK] * len(means)
-        outliers = _draw_points(
-            left, list(part.index), means, reach, dark, "{:.4f}", metric
-        )
-        if not outliers[0]:
-            left.axvline(means[0], color="#7a8a99", ls=":")
+        dark = np.array([DARK] * len(part))
+        if not _draw_points(left, part, dark, "{:.4f}", metric)[0]:
+            left.axvline(part["mean"].iloc[0], color="#7a8a99", ls=":")
         right.barh(range(len(part)), part["seconds"], color=LIGHT, edgecolor=DARK)
         left.margins(x=0.15, y=0.06)
         left.invert_yaxis()
