@@ -97,7 +97,7 @@ def not_written(path: Path, reason: str | None) -> InputError:
     )
 
 
-def link(path: Path, target: str) -> None:
+def link(path: Path, target: str | Path) -> None:
     """Makes ``path`` a symbolic link to ``target``; replaces an older link atomically.
 
     Does nothing where the file system has no links, or where ``path`` is a file or a
@@ -171,7 +171,7 @@ class RunLog:
             raise not_written(self.path, error.strerror) from error
 
 
-def resolve(path: str | Path) -> Path:
+def resolve(path: str | os.PathLike[str]) -> Path:
     """Returns an absolute path; a relative one starts at the repository's root.
 
     Raises:

@@ -7,6 +7,7 @@ connects CPUs and GPUs. Every worker must make every call below.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from lib.hardware import ascend
 from lib.hardware.device import Device
@@ -58,7 +59,7 @@ def fit(
     squared = {"mse": lambda y, x: tf.reduce_mean(tf.square(y - x), axis=-1)}
     losses = squared.get(model.loss, model.loss)
 
-    def train_worker(inputs, targets):
+    def train_worker(inputs: Any, targets: tf.Tensor) -> tf.Tensor:
         with tf.GradientTape() as tape:
             loss = tf.reduce_mean(losses(targets, model(inputs, training=True)))
             if model.losses:
@@ -69,7 +70,7 @@ def fit(
         return _sum(loss)
 
     @tf.function
-    def train_step(batch):
+    def train_step(batch: Any) -> tf.Tensor:
         traces.append(1)
         return strategy.run(train_worker, args=batch)
 

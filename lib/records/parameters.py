@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
-from lib.errors import InputError, allow
+from lib.errors import InputError, check_choice
 from lib.hardware.launch_options import LaunchOptions
 
 INJECTED = "# Parameters\n"  # begins the cell that papermill adds
@@ -99,7 +99,8 @@ def check(namespace: Mapping[str, Any], **allowed: Sequence[Any]) -> Parameters:
         is_group = kind is dict and default and name != "ascend"
         values.update(value if is_group else {name: value})
     for name, literals in allowed.items():
-        allow(name, [values[name]] if name in values else [], literals)
+        if name in values:
+            check_choice(name, values[name], literals)
     return Parameters(values)
 
 

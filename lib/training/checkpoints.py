@@ -150,7 +150,7 @@ class Checkpoints:
         except (OSError, tf.errors.OpError) as error:
             with contextlib.suppress(OSError, InputError):
                 self._tidy()
-            reason = getattr(error, "strerror", None) or str(error.message)
+            reason = getattr(error, "strerror", None) or str(error)
             raise files.not_written(self.folder, reason.partition("\n")[0]) from error
 
     def _agree_on(self, epoch: int) -> None:

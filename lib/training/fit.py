@@ -186,16 +186,16 @@ def _summarise_timing(progress: Progress, plan: Plan, n_workers: int) -> dict[st
     if not steps:  # the first call was the only one
         steps, seconds = plan.steps_per_call, progress.first_step_s
         examples = plan.count_examples(0, plan.steps_per_call)
-    timing = {
+    per_second = examples / seconds
+    timing: dict[str, Any] = {
         "first_step_s": progress.first_step_s,
         "train_s": round(sum(progress.epoch_s), 3),
-        "examples_per_second": round(examples / seconds, 1),
+        "examples_per_second": round(per_second, 1),
         "ms_per_step": round(1000 * seconds / steps, 3),
         "epoch_s": progress.epoch_s,
     }
     if n_workers > 1:
-        per_worker = timing["examples_per_second"] / n_workers
-        timing["examples_per_second_per_worker"] = round(per_worker, 1)
+        timing["examples_per_second_per_worker"] = round(per_second / n_workers, 1)
     return timing
 
 
