@@ -236,7 +236,7 @@ def test_params_files_and_their_lists_reach_ascend(tmp_path):
 
 @pytest.mark.parametrize("text", ["ascend=3", "ascend={nosuch: 1}", "scoring=[1]"])
 def test_a_group_with_other_entries_is_refused_by_the_plan(text):
-    with pytest.raises(SystemExit, match=r": write \{name: value\}, with names of \["):
+    with pytest.raises(SystemExit, match=r': write "\{<name>: <value>\}"; the names'):
         planned("--only", "03", "--set", text)
 
 
