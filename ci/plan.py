@@ -158,7 +158,10 @@ def ungrouped(notebook, parameters):
             continue
         entries = [entry for entry, group in inside.items() if group == name]
         if not isinstance(value, dict) or not value.keys() <= set(entries):
-            sys.exit(f"{name}: write {{name: value}}, with names of {entries}")
+            sys.exit(
+                f'{name}: write "{{<name>: <value>}}"; the names are '
+                f"{', '.join(entries)}"
+            )
         flat.update(value)
     return flat
 

@@ -195,6 +195,13 @@ def test_a_launch_option_given_as_a_parameter_ends_in_how_to_write_it(option):
     assert checked(f"ascend = {told['ascend']!r}").ascend == {option: value}
 
 
+def test_it_is_written_as_a_switch_where_papermill_passes_a_text():
+    assert refusal(checked, "profiling = 'true'") == (
+        "profiling is a launch option of an Ascend: with papermill write "
+        '-y "ascend: {profiling: true}".'
+    )
+
+
 def test_it_is_just_unknown_where_a_notebook_has_no_launch_options():
     cell = CELL.replace("ascend: dict = {}\n", "")
     space = notebook(cell, injected="profiling = True")
@@ -236,7 +243,7 @@ def test_params_files_and_their_lists_reach_ascend(tmp_path):
 
 @pytest.mark.parametrize("text", ["ascend=3", "ascend={nosuch: 1}", "scoring=[1]"])
 def test_a_group_with_other_entries_is_refused_by_the_plan(text):
-    with pytest.raises(SystemExit, match=r": write \{name: value\}, with names of \["):
+    with pytest.raises(SystemExit, match=r': write "\{<name>: <value>\}"; the names'):
         planned("--only", "03", "--set", text)
 
 
@@ -259,7 +266,7 @@ def test_papermill_s_own_ways_reach_the_check(number, tmp_path):
 
     assert check({"ascend": {"profiling": True}}).ascend == {"profiling": True}
     assert check({"fixes": "mask"}).fixes == "mask"
-    assert '-y "ascend: {profiling: true}"' in refusal(check, {"profiling": True})
+    assert '-y "ascend: {profiling: true}"' in refusal(check, {"profiling": "true"})
 
 
 PUBLISHED = {

@@ -82,9 +82,12 @@ def check(namespace: Mapping[str, Any], **allowed: Sequence[Any]) -> Parameters:
     group_names = groups({name: default for name, (_, default) in declared.items()})
     for name in injected:
         if name in LAUNCH and group_names.get(name) == "ascend":
+            text = json.dumps(namespace[name])
+            if type(LAUNCH[name]) is bool:
+                text = str(namespace[name]).lower()  # papermill's -p true is a text
             raise InputError(
                 f"{name} is a launch option of an Ascend: with papermill write "
-                f'-y "ascend: {{{name}: {json.dumps(namespace[name])}}}".'
+                f'-y "ascend: {{{name}: {text}}}".'
             )
         if name not in declared and name not in group_names:
             names = ", ".join(declared)
