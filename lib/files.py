@@ -1,125 +1,160 @@
-"""Files that are whole or not there, JSON from strangers, and a log that is a lock."""
+"""Atomic file writes, reading untrusted JSON, and a log that locks its run folder."""
+
+from __future__ import annotations
 
 import contextlib
 import errno
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 from lib.errors import InputError
 
 try:
     import fcntl
 except ImportError:  # Windows
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]  # a module or None
 
 ROOT = Path(__file__).resolve().parents[1]
-_TAKEN = (errno.EACCES, errno.EAGAIN)
+_LOCKED = (errno.EACCES, errno.EAGAIN)  # by another process
 
 
-def read_json(path):
-    """Reads a JSON file whose content nobody vouches for; reading runs none of it.
+def read_json(path: Path) -> Any:
+    """Reads a JSON file from an untrusted source; nothing in it is executed.
 
     Raises:
         OSError: it cannot be read.
-        ValueError: it is not JSON, or nested deeper than Python follows.
+        ValueError: it is not JSON in UTF-8, or nested deeper than Python's recursion
+            limit.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except RecursionError:
-        raise ValueError("it is nested too deeply") from None
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
 
 
-def write_text(path, text):
-    """Writes a file under a temporary name and renames it: whole or not at all.
+@contextmanager
+def replace_whole(path: Path) -> Iterator[Path]:
+    """Writes a file or a folder that is complete or absent, never half written.
+
+    The block writes to the path that it gets, in a temporary folder beside ``path``.
+    When it ends well, the result is flushed to the disk and takes the place of a file
+    or folder at ``path``; otherwise ``path`` stays as it was. In both cases nothing
+    else is left behind.
+
+    Args:
+        path: of the file or folder. Missing parent folders are made.
+
+    Yields:
+        A path that does not exist yet, with the suffix of ``path``.
 
     Raises:
-        InputError: it cannot be written; what was there before is there still.
+        InputError: an ``OSError`` in the block or afterwards: ``path`` cannot be
+            written.
     """
-    unfinished = path.with_name(path.name + ".unfinished")
     try:
-        with open(unfinished, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(unfinished, path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(suffix=".unfinished", dir=path.parent) as folder:
+            unfinished = Path(folder, f"unfinished{path.suffix}")
+            yield unfinished
+            for written in [unfinished, *unfinished.rglob("*")]:
+                if written.is_file():
+                    with open(written, "r+b") as file:
+                        os.fsync(file.fileno())
+            if unfinished.is_dir() and path.is_dir():  # a rename replaces files only
+                path.rename(Path(folder, "replaced"))
+            os.replace(unfinished, path)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            unfinished.unlink()
-        raise not_written(path, error.strerror) from None
+        raise not_written(path, error.strerror or str(error)) from error
 
 
-def not_written(path, reason):
-    """The InputError of a file or folder that cannot be written."""
+def write_text(path: Path, text: str) -> None:
+    """Writes a text file as ``replace_whole`` does, in UTF-8.
+
+    Raises:
+        InputError: it cannot be written; the previous content is still there.
+    """
+    with replace_whole(path) as unfinished:
+        unfinished.write_text(text, encoding="utf-8")
+
+
+def not_written(path: Path, reason: str | None) -> InputError:
+    """Returns the InputError for a file or folder that cannot be written."""
     return InputError(
-        f"{path} cannot be written ({reason}): free some space, or give an output_dir "
+        f"{path} cannot be written ({reason}): free some space, or choose a folder "
         "that you may write to."
     )
 
 
-def link(path, target):
-    """Makes ``path`` lead to ``target``, in one step; replaces a link of that name.
+def link(path: Path, target: str) -> None:
+    """Makes ``path`` a symbolic link to ``target``; replaces an older link atomically.
 
-    Nothing happens where the file system has no links, or where a file or a folder has
-    that name.
+    Does nothing where the file system has no links, or where ``path`` is a file or a
+    folder.
     """
     if path.exists() and not path.is_symlink():
         return
     unfinished = path.with_name(path.name + ".unfinished")
     with contextlib.suppress(OSError, NotImplementedError):
-        if unfinished.is_symlink():  # of a process that died
+        if unfinished.is_symlink():  # left behind by a process that died
             unfinished.unlink()
         unfinished.symlink_to(target)
         os.replace(unfinished, path)
 
 
-def now():
-    """Date and time in UTC, to the millisecond, as text (ISO 8601)."""
+def now() -> str:
+    """Returns date and time in UTC, to the millisecond, as ISO 8601 text."""
     return datetime.now(timezone.utc).isoformat(timespec="milliseconds")
 
 
-class Log:
-    """The log of a training; who has it open is alone in the folder.
+class RunLog:
+    """The log of a training run; an open log locks the run's folder.
 
-    The lock is the operating system's and ends with the process that holds it, however
-    that ends. Where there is none (Windows, some network drives), nobody is kept out.
+    The lock is the operating system's and ends with the process that holds it, even
+    when that is killed. Where there are no locks (Windows, some network drives), two
+    runs in one folder are not prevented.
 
     Args:
-        path: of the file. What is in it stays until ``clear``.
+        path: of the file. Its content stays until ``clear``.
 
     Raises:
         InputError: it cannot be written, or another training has it open.
     """
 
-    def __init__(self, path):
+    def __init__(self, path: Path) -> None:
         self.path = path
         try:
             self._file = open(path, "ab", buffering=0)  # noqa: SIM115
         except OSError as error:
-            raise not_written(path, error.strerror) from None
+            raise not_written(path, error.strerror) from error
         try:
             if fcntl:
                 fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            if error.errno in _TAKEN:
+            if error.errno in _LOCKED:
                 self._file.close()
                 raise InputError(
                     f"{path.parent}: another training is at work in this folder; wait "
-                    "for it, end it, or give another output_dir."
-                ) from None
+                    "for it, end it, or choose another output_dir."
+                ) from error
 
-    def __enter__(self):
+    def __enter__(self) -> RunLog:
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         self._file.close()
 
-    def clear(self):
+    def clear(self) -> None:
+        """Removes all lines."""
         self._file.truncate(0)
 
-    def write(self, line):
-        """Adds a line.
+    def write(self, line: str) -> None:
+        """Appends a line.
 
         Raises:
             InputError: it cannot be written.
@@ -127,11 +162,11 @@ class Log:
         try:
             self._file.write(f"{line}\n".encode())
         except OSError as error:
-            raise not_written(self.path, error.strerror) from None
+            raise not_written(self.path, error.strerror) from error
 
 
-def resolve(path):
-    """A path as given, or below the repository's root where it is relative.
+def resolve(path: str | Path) -> Path:
+    """Returns an absolute path; a relative one starts at the repository's root.
 
     Raises:
         InputError: no file or folder can have such a name here.
@@ -140,17 +175,17 @@ def resolve(path):
         full = ROOT / Path(path).expanduser()
         os.stat(full)
     except (FileNotFoundError, NotADirectoryError, PermissionError):
-        pass  # it may come, and whoever needs it says what is missing
+        pass  # a valid name: the code that reads or writes it reports these
     except (OSError, RuntimeError, ValueError) as error:
-        shown = f"{str(path)[:60]}..." if len(str(path)) > 60 else path
+        text = str(path) if len(str(path)) <= 60 else f"{str(path)[:60]}..."
         reason = getattr(error, "strerror", None) or str(error)
         raise InputError(
-            f"{str(shown)!r} cannot be a path ({reason}): give another."
-        ) from None
+            f"{text!r} cannot be a path ({reason}): choose another."
+        ) from error
     return full
 
 
-def relative(path):
-    """A path as seen from the repository's root, for printing."""
+def relative(path: str | Path) -> Path:
+    """Returns a path relative to the repository's root if it is inside, to print it."""
     path = Path(path)
     return path.relative_to(ROOT) if ROOT in path.parents else path

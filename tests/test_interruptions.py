@@ -312,7 +312,7 @@ def test_a_finished_cell_run_again_trains_anew_and_its_clock_starts_anew(tmp_pat
 def test_a_second_training_in_the_same_folder_is_refused_and_changes_nothing(tmp_path):
     run = cut(tmp_path)
     before = content(tmp_path)
-    with files.Log(run.folder / "train_0.log"):
+    with files.RunLog(run.folder / "train_0.log"):
         assert "another training is at work in this folder" in refusal(train, tmp_path)
     assert content(tmp_path) == before
     assert len(train(tmp_path).history) == 3  # the lock went with its holder
@@ -506,9 +506,9 @@ def test_a_file_that_cannot_be_written_stays_as_it_was(tmp_path, monkeypatch, fu
 
 def test_a_log_that_cannot_be_written_ends_the_training(tmp_path):
     (tmp_path / "log").symlink_to("/dev/full")
-    with files.Log(tmp_path / "log") as log:
+    with files.RunLog(tmp_path / "log") as log:
         assert "No space left on device" in refusal(log.write, "line")
-    message = refusal(files.Log, tmp_path)
+    message = refusal(files.RunLog, tmp_path)
     assert "cannot be written (Is a directory)" in message
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from lib.data import readers, sources, tables
-from lib.errors import InputError, allow
+from lib.errors import InputError, check_choice
 
 SPLITS = ("random", "per_user_last", "global_time", "modelzoo")
 STARS = (1.0, 5.0)  # the scale of MovieLens-1M
@@ -169,7 +169,7 @@ def _numbered(ids):
 
 def _split(rows, split, test_share, seed, name):
     """Returns ``(train, test)``; no choice depends on a rating's value."""
-    allow("split", [split], SPLITS)
+    check_choice("split", split, SPLITS)
     if not 0 < test_share < 1:
         raise InputError(f"test_share={test_share}: give a number between 0 and 1.")
     n = len(rows)

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from lib.data import readers, sources, tables
-from lib.errors import InputError, allow
+from lib.errors import InputError, check_choice
 
 
 @dataclass(frozen=True)
@@ -214,8 +214,8 @@ def prepare(
     test_from="",
 ):
     """All steps of ``load`` after reading; ``filters=None`` asks ``is_filtered``."""
-    allow("order", [order], ORDERS)
-    allow("protocol", [protocol], PROTOCOLS)
+    check_choice("order", order, ORDERS)
+    check_choice("protocol", protocol, PROTOCOLS)
     if min_session_clicks < 2:
         raise InputError(
             f"min_session_clicks={min_session_clicks}: a session needs 2 clicks or "
@@ -282,7 +282,7 @@ def _occurrences(column):
 
 def sort_clicks(clicks, order="timeframe"):
     """Sorts by session, and within it by time frame (ties by item) or not at all."""
-    allow("order", [order], ORDERS)
+    check_choice("order", order, ORDERS)
     keys = ("item", "timeframe", "session") if order == "timeframe" else ("session",)
     return clicks.iloc[np.lexsort([clicks[key].to_numpy() for key in keys])]
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from lib.errors import allow
+from lib.errors import check_choice
 from lib.evaluation import metrics
 from lib.hardware.device import host
 from lib.hardware.tensorflow import tf
@@ -50,7 +50,8 @@ class MF(tf.keras.Model):
         frozen=(),
     ):
         super().__init__()
-        allow("frozen", frozen, PARTS)
+        for part in frozen:
+            check_choice("frozen", part, PARTS)
         self.scale, self.frozen = scale, frozen
         self.n_users, self.n_items, self.latent_dim = n_users, n_items, latent_dim
         self.global_mean, self.use_bias = global_mean, use_bias

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from lib.errors import allow
+from lib.errors import check_choice
 from lib.evaluation import metrics
 from lib.hardware import workers
 from lib.hardware.device import host
@@ -73,7 +73,8 @@ class STAMP(tf.keras.Model):
         frozen=(),
     ):
         super().__init__()
-        allow("frozen", frozen, PARTS)
+        for part in frozen:
+            check_choice("frozen", part, PARTS)
         self.frozen = frozen
         self.n_items, self.embed_dim, self.attention = n_items, embed_dim, attention
         self.scale, self.dropout = scale, dropout

@@ -98,7 +98,7 @@ def fit(
     steps -= steps % group
     schedule = Schedule(epochs, steps, group, batch_size, n_examples)
     device.set_loop_size(group)
-    with files.Log(run.folder / f"train_{run.device_id}.log") as log:
+    with files.RunLog(run.folder / f"train_{run.device_id}.log") as log:
         make_variables(model, take)
         checkpoint = tf.train.Checkpoint(model=model, optimizer=model.optimizer)
         assert checkpoint.save_counter is not None  # made now, by all workers together
@@ -261,7 +261,7 @@ class Bookkeeper(tf.keras.callbacks.Callback):
         progress, manager: what ``checkpoints.resume`` returned; the first is changed.
         evaluate: ``evaluate(epoch) -> {metric: value}``, called after every epoch, on
             every worker.
-        log: a ``lib.files.Log``.
+        log: a ``lib.files.RunLog``.
         schedule: a ``Schedule``.
     """
 
