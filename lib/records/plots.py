@@ -73,6 +73,27 @@ def ranking(values, form, ours=(), xlabel="", bars=True):
     return fig, ax
 
 
+def attention_bars(labels, weights):
+    """Bars of the attention weights of a session's clicks, oldest at the top.
+
+    Args:
+        labels: a text for each click, oldest first.
+        weights: float ``(len(labels),)``, of any sign.
+
+    Returns:
+        ``(fig, ax)``.
+    """
+    places = range(len(labels))
+    fig, ax = plt.subplots(figsize=(6.4, 0.8 + 0.3 * len(labels)))
+    ax.barh(places, weights, color=DARK)
+    ax.set_yticks(places)
+    ax.set_yticklabels(labels)
+    ax.invert_yaxis()
+    ax.grid(axis="y", visible=False)
+    ax.set_xlabel("attention weight")
+    return fig, ax
+
+
 def _points(ax, names, numbers, spread, colors, form, metric="rmse"):
     """Points, each with its number; of errors, those far off stand on the edge.
 
