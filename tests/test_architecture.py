@@ -23,12 +23,7 @@ FLOORS = (
     ("records", "serving"),
 )
 ROOMS = {"data", "models", "evaluation", "hardware", "training", "records", "serving"}
-UPWARD = {  # an import that leaves the rule: the reason
-    (
-        "serving.picker",
-        "records.plots",
-    ): "colours of a figure that moves to notebook 08",
-}
+UPWARD = {}  # an import that leaves the rule: the reason
 WITHOUT_TENSORFLOW = ("data", "evaluation", "records")
 ONE_IMPORTER = {  # a module that only one other imports: the reason to keep it apart
     "data.columns": "the readers are rebuilt together",

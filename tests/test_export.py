@@ -69,14 +69,14 @@ def stars():
 @pytest.fixture(scope="module")
 def of_sessions(clicks):
     set_seed(0)
-    model = drawn(stamp.STAMP(clicks.n_items, 16))
-    return trained.Trained(model, clicks.item_ids, np.array([]), 9, "a STAMP")
+    model = drawn(stamp.STAMP(clicks.n_items, 16, maxlen=9))
+    return trained.Trained(model, clicks.item_ids, np.array([]), "a STAMP")
 
 
 @pytest.fixture(scope="module")
 def of_users(stars):
     model = drawn(mf.MF(stars.n_users, stars.n_items, stars.global_mean, 8))
-    return trained.Trained(model, stars.item_ids, stars.user_ids, 0, "an MF")
+    return trained.Trained(model, stars.item_ids, stars.user_ids, "an MF")
 
 
 def test_a_thousand_sessions_get_the_same_first_twenty(of_sessions, clicks, tmp_path):
@@ -137,8 +137,8 @@ def test_sessions_of_any_length_unknown_items_and_batches_of_any_size(
 
 def test_text_ids_go_in_and_come_out(of_sessions, tmp_path):
     ids = np.array([f"Schuh é {raw}" for raw in of_sessions.item_ids])
-    ours = trained.Trained(of_sessions.model, ids, of_sessions.user_ids, 9, "text")
-    module = export.module_of(ours)
+    ours = trained.Trained(of_sessions.model, ids, of_sessions.user_ids, "text")
+    module = export.make_module(ours)
     found = module.recommend([ids[4], "no", ids[7]], [3, 0], False, 6)
     texts = [raw.decode() for raw in found["ids"].numpy()[0]]
     assert texts == recommend.recommend(ours, [ids[4], ids[7]], 6).ids
@@ -147,16 +147,18 @@ def test_text_ids_go_in_and_come_out(of_sessions, tmp_path):
 
 
 def test_lengths_that_do_not_add_up_are_refused(of_sessions):
-    module = export.module_of(of_sessions)
+    module = export.make_module(of_sessions)
     with pytest.raises(Exception, match="lengths must add up to the items"):
         module.recommend(of_sessions.item_ids[:3], [2], False, 5)
 
 
 def test_no_items_asked_for_are_refused(of_sessions, of_users):
-    with pytest.raises(Exception, match="k: give 1 or more"):
-        export.module_of(of_sessions).recommend(of_sessions.item_ids[:1], [1], False, 0)
-    with pytest.raises(Exception, match="k: give 1 or more"):
-        export.module_of(of_users).recommend(of_users.user_ids[:1], 0)
+    with pytest.raises(Exception, match="k must be 1 or more"):
+        export.make_module(of_sessions).recommend(
+            of_sessions.item_ids[:1], [1], False, 0
+        )
+    with pytest.raises(Exception, match="k must be 1 or more"):
+        export.make_module(of_users).recommend(of_users.user_ids[:1], 0)
 
 
 def test_users_get_the_same_movies_and_none_that_they_have_seen(
@@ -187,7 +189,7 @@ def test_users_get_the_same_movies_and_none_that_they_have_seen(
 
 
 def test_without_who_has_seen_what_nothing_can_be_excluded(of_users, stars):
-    module = export.module_of(of_users)
+    module = export.make_module(of_users)
     found = module.recommend(users=stars.user_ids[:2], k=5)
     own = recommend.recommend(of_users, stars.user_ids[1], 5)
     assert found["ids"].numpy()[1].tolist() == own.ids
@@ -197,8 +199,8 @@ def test_without_who_has_seen_what_nothing_can_be_excluded(of_users, stars):
 
 @pytest.mark.parametrize("seen", [([1, 2], [3]), 5, ([1], [2], [3]), ([[1]], [[2]])])
 def test_wrong_lists_of_who_has_seen_what_are_refused(of_users, seen):
-    with pytest.raises(InputError, match="seen: give two lists of the same length"):
-        export.module_of(of_users, seen)
+    with pytest.raises(InputError, match="seen: pass two lists of the same length"):
+        export.make_module(of_users, seen)
 
 
 def test_an_export_replaces_an_export_and_nothing_else(of_users, tmp_path):
@@ -213,7 +215,7 @@ def test_an_export_replaces_an_export_and_nothing_else(of_users, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot be written"):
         export.save(of_users, tmp_path / "file" / "below")
-    assert not list(tmp_path.glob("*.unfinished"))
+    assert not list(tmp_path.glob("*unfinished*"))
 
 
 def run_onnx(path, **given):
@@ -226,10 +228,10 @@ def run_onnx(path, **given):
 
 @pytest.mark.parametrize("scale", [0.0, 12.0])
 def test_onnxruntime_ranks_as_the_model(clicks, tmp_path, scale):
-    model = drawn(stamp.STAMP(clicks.n_items, 16, scale=scale))
-    ours = trained.Trained(model, clicks.item_ids, np.array([]), 9, "a STAMP")
+    model = drawn(stamp.STAMP(clicks.n_items, 16, maxlen=9, scale=scale))
+    ours = trained.Trained(model, clicks.item_ids, np.array([]), "a STAMP")
     path = export.save_onnx(ours, tmp_path / "new" / "stamp.onnx", k=20)
-    windows, _ = stamp.batch_of(clicks.test, 9)(np.arange(300, dtype=np.int32))
+    windows, _ = model.example_reader(clicks.test)(np.arange(300, dtype=np.int32))
     found = run_onnx(path, windows=windows.numpy())
     scores = np.asarray(model(windows))
     order = np.argsort(-scores, axis=1, kind="stable")[:, :20]
@@ -253,5 +255,5 @@ def test_onnxruntime_predicts_ratings_as_the_model(of_users, stars, tmp_path):
 
 @pytest.mark.parametrize("k", [0, 10**6, 2.5])
 def test_more_than_the_catalogue_is_refused(of_users, tmp_path, k):
-    with pytest.raises(InputError, match="give a whole number from 1 to 270"):
+    with pytest.raises(InputError, match="choose a whole number from 1 to 270"):
         export.save_onnx(of_users, tmp_path / "mf.onnx", k=k)

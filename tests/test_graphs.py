@@ -72,24 +72,21 @@ def complaints(function, iterates=False):
 
 
 def stamp_case(data, **options):
-    model = stamp.STAMP(data.n_items, 16, **options)
-    return model, stamp.batch_of(data.train, 10), len(data.train), model.cross_entropy
+    model = stamp.STAMP(data.n_items, 16, maxlen=10, **options)
+    return model, data.train
 
 
 def mf_case(data, **options):
     model = mf.MF(data.n_users, data.n_items, data.global_mean, **options)
-    return model, mf.batch_of(data.train), len(data.train), "mse"
+    return model, data.train
 
 
 def published_stamp(data):
-    model = published.STAMP(data.n_items, 16)
-    take = stamp.batch_of(data.train, 8, model.first_item)
-    return model, take, len(data.train), model.cross_entropy
+    return published.STAMP(data.n_items, 16), data.train
 
 
 def published_mf(data):
-    model = published.MF(data.n_users, data.n_items)
-    return model, mf.batch_of(data.train), len(data.train), "mse"
+    return published.MF(data.n_users, data.n_items), data.train
 
 
 CASES = {
@@ -107,16 +104,17 @@ CASES = {
 
 def compiled(name, steps_per_execution=4):
     """A model with variables, compiled as the notebooks do, with a scaled loss."""
-    model, take, n, loss = CASES[name]()
+    model, examples = CASES[name]()
+    read, n = model.example_reader(examples), len(examples)
     scaled = Device("cpu", "", "force_fp16", "float16", "").scaled
     model.compile(
-        optimizer=scaled(optimizers.adam(0.01, 100, "cosine")),
-        loss=loss,
+        optimizer=scaled(optimizers.make_adam(0.01, 100, "cosine")),
+        loss=model.training_loss,
         steps_per_execution=steps_per_execution,
     )
-    batch = take(tf.range(BATCH))
+    batch = read(tf.range(BATCH))
     model(batch[0])
-    return model, batch, pipeline.batches(take, n, BATCH, range(1), 0, 8)
+    return model, batch, pipeline.batches(read, n, BATCH, range(1), 0, 8)
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -256,9 +256,9 @@ def run(tmp_path_factory):
     def train(epochs):
         run = Run("m", {"output_dir": str(folder)}, described)
         model = mf.MF(data.n_users, data.n_items, data.global_mean, 2)
-        model.compile(optimizers.adam(0.02, 3), loss="mse")
+        model.compile(optimizers.make_adam(0.02, 3), loss="mse")
         trained.keep(run, model, data.item_ids, data.user_ids)
-        take, n = mf.batch_of(data.train), len(data.train)
+        take, n = model.example_reader(data.train), len(data.train)
         fit(model, take, n, run, 64, epochs, steps_per_epoch=1)
         return run
 

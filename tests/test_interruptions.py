@@ -92,7 +92,7 @@ def train(output, early=None, late=None):
     set_seed(0)
     run = Run("killed", {"output_dir": str(output)}, describe(DATA))
     model = mf.MF(DATA.n_users, DATA.n_items, DATA.global_mean, 4)
-    model.compile(optimizers.adam(0.02, 3 * EPOCHS, "cosine"), loss="mse")
+    model.compile(optimizers.make_adam(0.02, 3 * EPOCHS, "cosine"), loss="mse")
     evaluations = []
 
     def evaluate():
@@ -103,7 +103,7 @@ def train(output, early=None, late=None):
             time.sleep(60)  # a quick machine, too, is killed before it is through
         return evaluations[-1]
 
-    take, n = mf.batch_of(DATA.train), len(DATA.train)
+    take, n = model.example_reader(DATA.train), len(DATA.train)
     history, timing = fit(
         model, take, n, run, 1024, EPOCHS, steps_per_epoch=3, evaluate=evaluate
     )
@@ -221,7 +221,7 @@ def train(
     run = run or run_in(folder)
     mean = mean or data.global_mean
     model = mf.MF(data.n_users, data.n_items, mean, 4, regularization=0.0)
-    model.compile(optimizer=optimizers.adam(rate, 1), loss=loss)
+    model.compile(optimizer=optimizers.make_adam(rate, 1), loss=loss)
     rows = []
 
     def evaluate():
@@ -230,7 +230,7 @@ def train(
             raise Cut
         return rows[-1]
 
-    take, n = mf.batch_of(data.train), len(data.train)
+    take, n = model.example_reader(data.train), len(data.train)
     history, timing = fit(
         model, take, n, run, 4096, epochs, steps_per_epoch=steps, evaluate=evaluate
     )

@@ -78,10 +78,3 @@ def test_evaluation_is_the_error_of_the_clipped_predictions():
     )
     predicted = mf.predict(model, part.user_idx, part.item_idx)
     assert mf.evaluate(model, part) == metrics.rating_metrics(predicted, part.rating)
-
-
-def test_recommendations_are_best_first_and_leave_out_what_was_rated():
-    model = made()
-    items, stars = mf.recommend(model, 2, seen=[0, 5], k=7)
-    assert sorted(items) == [1, 2, 3, 4, 6, 7, 8]
-    assert (np.diff(stars) <= 0).all()

@@ -20,11 +20,30 @@ from lib.records.run import load as load_records
 from lib.training.fit import fit, set_seed
 
 N_ITEMS, DIM, MAXLEN, BATCH = 60, 12, 8, 32
+CLIP = 1e-7  # Keras clips probabilities to [CLIP, 1 - CLIP]
 KERAS_LOSS = "sparse_categorical_crossentropy"
 
 
 def sigmoid(z):
     return 1 / (1 + np.exp(-z))
+
+
+def load_clicks():
+    """The sample as the port preprocesses it, with items numbered from 1."""
+    data = sessions.load("sample", "file", "modelzoo")
+    return data
+
+
+def clipped_cross_entropy(targets, probabilities):
+    """Keras' sparse cross-entropy of probabilities that are plain numbers.
+
+    They are clipped and, because Keras takes their logarithms for logits, normalised
+    again. An item below the limit gets no gradient.
+    """
+    return tf.nn.sparse_softmax_cross_entropy_with_logits(
+        labels=tf.cast(tf.reshape(targets, [-1]), tf.int32),
+        logits=tf.math.log(tf.clip_by_value(probabilities, CLIP, 1 - CLIP)),
+    )
 
 
 class LiteralAdam:
@@ -126,7 +145,7 @@ def follow(model, literal, batches, loss, rate):
     found = np.squeeze(model.predict_on_batch(batches[0][0]))
     np.testing.assert_allclose(found, literal(weights, batches[0][0]), 1e-5, 1e-7)
     adam = LiteralAdam(rate)
-    model.compile(optimizer=optimizers.adam(rate, len(batches)), loss=loss)
+    model.compile(optimizer=optimizers.make_adam(rate, len(batches)), loss=loss)
     losses, expected = [], []
     for inputs, targets in batches:
         losses.append(float(model.train_on_batch(inputs, targets)))
@@ -141,7 +160,7 @@ def follow(model, literal, batches, loss, rate):
 @pytest.mark.parametrize("loss", ["of Keras", "of the model", "clipped"])
 def test_stamp_has_the_losses_and_predictions_of_the_description(scale, loss):
     model = modelzoo.STAMP(N_ITEMS, DIM, seed=1)
-    functions = KERAS_LOSS, model.cross_entropy, modelzoo.clipped_cross_entropy
+    functions = KERAS_LOSS, model.training_loss, clipped_cross_entropy
     function = dict(zip(("of Keras", "of the model", "clipped"), functions))[loss]
     start = modelzoo.get_weights(model)
     weights = {name: scale * array for name, array in start.items()}
@@ -229,7 +248,7 @@ def test_the_clipped_loss_is_that_of_keras_given_mere_numbers(sharp):
     model, windows, targets = sharp
     probabilities = tf.constant(np.asarray(model(windows)))
     keras = tf.keras.losses.SparseCategoricalCrossentropy(reduction="none")
-    found = modelzoo.clipped_cross_entropy(targets, probabilities)
+    found = clipped_cross_entropy(targets, probabilities)
     np.testing.assert_allclose(found, keras(targets, probabilities), rtol=1e-6)
     assert np.max(found) == pytest.approx(-np.log(1e-7), abs=1e-3)
 
@@ -238,7 +257,7 @@ def test_an_item_below_the_limit_gets_no_gradient_from_the_clipped_loss():
     probabilities = tf.constant([[0.5, 0.5 - 1e-8, 1e-8]])
     with tf.GradientTape() as tape:
         tape.watch(probabilities)
-        loss = modelzoo.clipped_cross_entropy([2], probabilities)
+        loss = clipped_cross_entropy([2], probabilities)
     assert float(loss[0]) == pytest.approx(-np.log(1e-7), abs=1e-4)
     assert tape.gradient(loss, probabilities).numpy()[0, 2] == 0
 
@@ -246,23 +265,23 @@ def test_an_item_below_the_limit_gets_no_gradient_from_the_clipped_loss():
 @pytest.mark.parametrize("fixes", ["", "mask, m_s", "penalty"])
 def test_val_loss_is_what_keras_finds_on_the_same_model(fixes):
     """In a graph, as the port's; the last batch is smaller."""
-    data = sessions.load("sample", "file", "modelzoo")
-    model = modelzoo.STAMP(data.n_items, DIM, fixes)
+    data = load_clicks()
+    model = modelzoo.STAMP(data.n_items, DIM, fixes=fixes)
     part = data.held_out
-    take = stamp.batch_of(part, MAXLEN, model.first_item)
+    take = model.example_reader(part)
     windows, targets = take(np.arange(len(part), dtype=np.int32))
     model(windows)
     for weight in model.trainable_variables:  # a penalty and scores worth the name
         weight.assign(9 * weight)
     assert len(part) % 32
-    found = stamp.validate(model, part, MAXLEN, batch_size=32)
+    found = stamp.validate(model, part, batch_size=32)
     model.compile(tf.keras.optimizers.SGD(0.0), KERAS_LOSS)
     expected = model.evaluate(windows, targets, batch_size=32, verbose=0)
     assert found == {"val_loss": pytest.approx(expected, rel=1e-4)}
     penalty = sum(float(each) for each in model.losses)
     assert (penalty > 10 * 1e-4 * expected) == (fixes != "penalty")  # it would be seen
-    assert stamp.validate(model, None, MAXLEN) == {}
-    assert stamp.validate(model, part.select(part.days < part.days), MAXLEN) == {}
+    assert stamp.validate(model, None) == {}
+    assert stamp.validate(model, part.select(part.days < part.days)) == {}
 
 
 @pytest.mark.parametrize("eager", [False, True])
@@ -285,7 +304,7 @@ def test_gradients_are_those_of_the_description_also_below_the_limit(sharp, clip
     with tf.GradientTape() as tape:
         probabilities = model(windows)
         if clipped:
-            loss = modelzoo.clipped_cross_entropy(targets, probabilities)
+            loss = clipped_cross_entropy(targets, probabilities)
         else:
             own = tf.gather(probabilities, targets, axis=1, batch_dims=1)
             loss = -tf.math.log(own)
@@ -347,11 +366,10 @@ def test_an_unknown_name_or_a_wrong_shape_is_refused(name, shape, message):
         modelzoo.set_weights(modelzoo.STAMP(9, 4), {name: np.zeros(shape)})
 
 
-def test_the_port_sees_items_numbered_from_0():
-    data = sessions.load("sample", "file", "modelzoo")
+def test_evaluation_ranks_items_that_are_numbered_from_0():
+    data = load_clicks()
     model = modelzoo.STAMP(data.n_items, 8)
-    take = stamp.batch_of(data.train, MAXLEN, model.first_item)
-    windows, targets = take(np.arange(500))
+    windows, targets = model.example_reader(data.train)(np.arange(500))
     np.testing.assert_array_equal(targets, data.train.targets[:500] - 1)
     for k in (0, 1, 250, 499):
         prefix = data.train.prefix(k)[-MAXLEN:] - 1
@@ -364,16 +382,18 @@ def test_the_port_sees_items_numbered_from_0():
     for k in range(len(first)):
         prefix = first.prefix(k)[-MAXLEN:] - 1
         window = np.append(np.zeros(MAXLEN - len(prefix), np.int32), prefix)
-        scores = np.asarray(model(window[None]))
-        ranks.append(metrics.ranks(scores, first.targets[[k]] - 1))
-    found = stamp.evaluate(model, first, MAXLEN, k=50)
+        target = first.targets[[k]] - 1
+        ranks.append(metrics.ranks(np.asarray(model(window[None])), target))
+    found = stamp.evaluate(model, first, k=50)
     assert found == pytest.approx(metrics.ranking_metrics(np.concatenate(ranks), 50))
-    numbers, strength = stamp.recommend(model, [1, 4], MAXLEN, k=5)
-    window = np.array([[0] * (MAXLEN - 1) + [3]], np.int32)
-    np.testing.assert_array_equal(
-        numbers - 1, np.argsort(-np.asarray(model(window))[0], kind="stable")[:5]
-    )
-    assert (np.diff(strength) <= 0).all()
+
+
+def test_the_mask_numbers_items_from_1_and_pads_with_0():
+    data = load_clicks()
+    fixed = modelzoo.STAMP(data.n_items, 8, fixes="mask").example_reader(data.train)
+    paper = stamp.STAMP(data.n_items, 8, MAXLEN).example_reader(data.train)
+    for ours, theirs in zip(fixed(np.arange(500)), paper(np.arange(500))):
+        np.testing.assert_array_equal(ours, theirs)
 
 
 def test_mf_predictions_are_not_clipped_to_the_scale():
@@ -406,24 +426,24 @@ def test_the_fix_of_the_means_leaves_the_test_ratings_out():
 
 def test_both_train_on_the_sample(tmp_path):
     set_seed(0)
-    clicks = sessions.load("sample", "file", "modelzoo")
+    clicks = load_clicks()
     model = modelzoo.STAMP(clicks.n_items, 16)
-    model.compile(optimizers.adam(0.005, 1), KERAS_LOSS)
-    take = stamp.batch_of(clicks.train, MAXLEN, model.first_item)
+    model.compile(optimizers.make_adam(0.005, 1), KERAS_LOSS)
+    take = model.example_reader(clicks.train)
     run = Run("s", {"output_dir": str(tmp_path)}, describe(clicks))
     history, _ = fit(
         model, take, len(clicks.train), run, 128, 5, steps_per_epoch=50,
-        evaluate=lambda: stamp.evaluate(model, clicks.test, MAXLEN),
+        evaluate=lambda: stamp.evaluate(model, clicks.test),
     )  # fmt: skip
     assert history[-1]["loss"] < history[0]["loss"] - 0.2
     assert history[-1]["hr_at_20"] > 2 * 20 / clicks.n_items
 
     data = modelzoo.by_raw_id(ratings.load("sample", "modelzoo"))
     model = modelzoo.MF(data.n_users, data.n_items)
-    model.compile(optimizers.adam(0.01, 1), "mse", steps_per_execution=8)
+    model.compile(optimizers.make_adam(0.01, 1), "mse", steps_per_execution=8)
     run = Run("m", {"output_dir": str(tmp_path)}, describe(data))
     history, _ = fit(
-        model, mf.batch_of(data.train), len(data.train), run, 512, 4,
+        model, model.example_reader(data.train), len(data.train), run, 512, 4,
         evaluate=lambda: mf.evaluate(model, data.test), reshuffle=False,
     )  # fmt: skip
     assert history[-1]["rmse"] < history[0]["rmse"] - 0.1
@@ -469,7 +489,7 @@ def test_each_fix_changes_something_and_an_unknown_one_is_refused():
 
 @pytest.fixture(scope="module")
 def clicks():
-    return sessions.load("sample", "file", "modelzoo")
+    return load_clicks()
 
 
 def of_each_fix(fixes, **options):
@@ -483,11 +503,10 @@ def test_counting_finds_the_hits_of_a_sort(clicks):
     model = modelzoo.STAMP(clicks.n_items, DIM, seed=1)
     model.build(None)  # scores far enough apart that rounding swaps none
     modelzoo.set_weights(model, {"embedding": 40 * np.asarray(model.embedding)})
-    take = stamp.batch_of(clicks.test, MAXLEN, model.first_item)
-    windows, targets = take(np.arange(len(clicks.test)))
+    windows, targets = model.example_reader(clicks.test)(np.arange(len(clicks.test)))
     best = np.argsort(-model.query(windows).numpy() @ model.items().numpy().T, axis=1)
     hits = (best[:, :20] == targets.numpy()[:, None]).any(axis=1).mean()
-    found = stamp.evaluate(model, clicks.test, MAXLEN)["hr_at_20"]
+    found = stamp.evaluate(model, clicks.test)["hr_at_20"]
     assert found == pytest.approx(hits, abs=2 / len(clicks.test))
 
 
@@ -544,17 +563,16 @@ def test_the_port_asks_for_items_that_were_never_trained(clicks):
 def test_before_training_an_item_moves_by_the_penalty_alone(clicks):
     """And Adam takes it a whole learning rate towards 0, however weak the penalty."""
     model = modelzoo.STAMP(clicks.n_items, DIM, seed=1)
-    take = stamp.batch_of(clicks.train, MAXLEN, model.first_item)
-    windows, targets = take(np.arange(BATCH))
+    windows, targets = model.example_reader(clicks.train)(np.arange(BATCH))
     with tf.GradientTape(persistent=True) as tape:
-        loss = tf.reduce_mean(model.cross_entropy(targets, model(windows)))
+        loss = tf.reduce_mean(model.training_loss(targets, model(windows)))
         penalty = tf.add_n(model.losses)
     parts = (tape.gradient(part, model.embedding) for part in (loss, penalty))
     loss, penalty = (
         np.linalg.norm(tf.convert_to_tensor(part), axis=1) for part in parts
     )
     assert np.mean(penalty > loss) > 0.9
-    row, adam = tf.Variable([0.05]), optimizers.adam(0.005, 1)
+    row, adam = tf.Variable([0.05]), optimizers.make_adam(0.005, 1)
     adam.apply_gradients([(2 * modelzoo.PENALTY * row, row)])
     assert 0.7 * 0.005 < 0.05 - float(row[0]) < 1.1 * 0.005
 

@@ -24,7 +24,7 @@ set_seed(0)
 def train(model, data, take, loss, evaluate, steps_per_execution):
     run = Run("npu", {"output_dir": os.environ["OUTPUT"]}, {"name": loss[0]}, opened)
     model.compile(
-        optimizer=opened.scaled(optimizers.adam(0.01, 24, "cosine")),
+        optimizer=opened.scaled(optimizers.make_adam(0.01, 24, "cosine")),
         loss=loss[1],
         steps_per_execution=steps_per_execution,
     )
@@ -34,15 +34,15 @@ def train(model, data, take, loss, evaluate, steps_per_execution):
     )[0]
 
 clicks = sessions.load("sample")
-first = stamp.STAMP(clicks.n_items, 16, matmul_dtype=opened.cast_dtype)
+first = stamp.STAMP(clicks.n_items, 16, 10, matmul_dtype=opened.cast_dtype)
 stars = ratings.load("sample")
 second = mf.MF(stars.n_users, stars.n_items, stars.global_mean)
 of_stamp = (
-    first, clicks, stamp.batch_of(clicks.train, 10), ("a", first.cross_entropy),
-    lambda model: stamp.evaluate(model, clicks.test, 10),
+    first, clicks, first.example_reader(clicks.train), ("a", first.training_loss),
+    lambda model: stamp.evaluate(model, clicks.test),
 )
 of_mf = (
-    second, stars, mf.batch_of(stars.train), ("b", "mse"),
+    second, stars, second.example_reader(stars.train), ("b", second.training_loss),
     lambda model: mf.evaluate(model, stars.test),
 )
 answer(
@@ -327,7 +327,8 @@ def places(tensors):
     tables = [t for t in tensors if t.dtype not in (tf.resource, tf.variant)]
     return sorted({t.device.rpartition(":")[2] for t in tables})
 
-def found(model, take, n):
+def found(model, examples):
+    take, n = model.example_reader(examples), len(examples)
     make_variables(model, take)
     batches = pipeline.batches(take, n, 64, range(1), 0, 4)
     while not hasattr(batches, "_map_func"):
@@ -341,14 +342,8 @@ def found(model, take, n):
 
 clicks, stars = sessions.load("sample"), ratings.load("sample")
 answer(
-    stamp=found(
-        stamp.STAMP(clicks.n_items, 16), stamp.batch_of(clicks.train, 10),
-        len(clicks.train),
-    ),
-    mf=found(
-        mf.MF(stars.n_users, stars.n_items, 3.0), mf.batch_of(stars.train),
-        len(stars.train),
-    ),
+    stamp=found(stamp.STAMP(clicks.n_items, 16), clicks.train),
+    mf=found(mf.MF(stars.n_users, stars.n_items, 3.0), stars.train),
 )
 """
 
@@ -371,13 +366,14 @@ from lib.training.fit import make_variables, set_seed
 from lib.hardware.tensorflow import tf
 set_seed(0)
 clicks = sessions.load("sample")
-model = stamp.STAMP(clicks.n_items, 16)
-take, n = stamp.batch_of(clicks.train, 10), len(clicks.train)
-steep = lambda targets, query: 1e6 * model.cross_entropy(targets, query)
+model = stamp.STAMP(clicks.n_items, 16, maxlen=10)
+take, n = model.example_reader(clicks.train), len(clicks.train)
+steep = lambda targets, query: 1e6 * model.training_loss(targets, query)
 if os.environ["SCALE"] == "card":
-    optimizer = opened.scaled(optimizers.adam(0.01, 60))
+    optimizer = opened.scaled(optimizers.make_adam(0.01, 60))
 else:
-    optimizer = tf.keras.mixed_precision.LossScaleOptimizer(optimizers.adam(0.01, 60))
+    plain = optimizers.make_adam(0.01, 60)
+    optimizer = tf.keras.mixed_precision.LossScaleOptimizer(plain)
 model.compile(optimizer, loss=steep)
 steps = []
 
@@ -434,19 +430,18 @@ set_seed(0)
 rank = workers.current().rank
 if os.environ["MODEL"] == "stamp":
     data = sessions.load("sample")
-    model = stamp.STAMP(data.n_items, 16, seed=rank)  # other weights in every worker
-    take, loss = stamp.batch_of(data.train, 10), model.cross_entropy
-    judge = lambda: stamp.evaluate(model, data.test, 10)
+    model = stamp.STAMP(data.n_items, 16, 10, seed=rank)  # each with other weights
+    judge = lambda: stamp.evaluate(model, data.test)
 else:
     data = ratings.load("sample")
     model = mf.MF(data.n_users, data.n_items, data.global_mean, seed=rank)
-    take, loss = mf.batch_of(data.train), "mse"
     judge = lambda: mf.evaluate(model, data.test)
+take, loss = model.example_reader(data.train), model.training_loss
 judged = []
 def evaluate():
     judged.append(judge())
     return judged[-1]
-model.compile(opened.scaled(optimizers.adam(0.01, 15)), loss=loss)
+model.compile(opened.scaled(optimizers.make_adam(0.01, 15)), loss=loss)
 make_variables(model, take)
 start = [w.numpy() for w in model.trainable_variables]
 run = Run("n", {"output_dir": os.environ["OUTPUT"]}, {"name": "a"}, opened)

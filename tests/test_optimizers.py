@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from lib.errors import InputError
 from lib.hardware.tensorflow import tf
 from lib.models import optimizers
 
@@ -32,7 +33,7 @@ def test_weights_move_as_in_the_paper(schedule):
     course = np.full(20, 0.01)
     if schedule == "cosine":
         course = 0.005 * (1 + np.cos(np.pi * np.arange(20) / 20))
-    found = moved(optimizers.adam(0.01, 20, schedule), gradients, start)
+    found = moved(optimizers.make_adam(0.01, 20, schedule), gradients, start)
     expected = literal_adam(gradients, course, start)
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
@@ -42,8 +43,13 @@ def test_rows_looked_up_get_their_gradients_summed():
     with tf.GradientTape() as tape:
         loss = tf.reduce_sum(tf.gather(table, [1, 3, 1]))
     gradient = tape.gradient(loss, table)
-    optimizers.adam(0.01, 1).apply_gradients([(gradient, table)])
+    optimizers.make_adam(0.01, 1).apply_gradients([(gradient, table)])
     dense = np.zeros((5, 2))
     dense[[1, 3]] = [[2, 2], [1, 1]]
     expected = literal_adam([dense], [0.01], np.ones((5, 2)))
     np.testing.assert_allclose(table, expected, rtol=1e-6)
+
+
+def test_an_unknown_schedule_is_refused():
+    with pytest.raises(InputError, match='schedule="linear": allowed are "constant", '):
+        optimizers.make_adam(0.01, 20, "linear")

@@ -2,6 +2,7 @@
 
 import gzip
 import re
+import weakref
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from lib.errors import InputError
 from lib.hardware.tensorflow import tf
-from lib.models import mf, stamp, top_k
+from lib.models import mf, published, stamp, top_k
 from lib.serving import recommend, scorers, trained
 
 N_ITEMS, MAXLEN = 150, 5
@@ -19,11 +20,11 @@ RAW = RNG.permutation(10_000)[:N_ITEMS] + 7  # raw ids without order
 
 
 def made(scale=0.0, attention=True, ids=RAW):
-    model = stamp.STAMP(N_ITEMS, 8, attention=attention, scale=scale, seed=3)
+    model = stamp.STAMP(N_ITEMS, 8, MAXLEN, attention, scale, seed=3)
     model.build(None)
     drawn = np.random.default_rng(1)
     model.set_weights([drawn.normal(size=w.shape) for w in model.get_weights()])
-    return trained.Trained(model, ids, np.array([]), MAXLEN, "a STAMP")
+    return trained.Trained(model, ids, np.array([]), "a STAMP")
 
 
 def made_mf(**options):
@@ -31,7 +32,7 @@ def made_mf(**options):
     model.build(None)
     drawn = np.random.default_rng(2)
     model.set_weights([drawn.normal(size=w.shape) for w in model.get_weights()])
-    return trained.Trained(model, RAW, np.arange(6) * 100, 0, "an MF")
+    return trained.Trained(model, RAW, np.arange(6) * 100, "an MF")
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +41,8 @@ def ours():
 
 
 compiled = tf.function(
-    top_k.best, input_signature=[tf.TensorSpec([3, None]), tf.TensorSpec([], tf.int32)]
+    top_k.find_best,
+    input_signature=[tf.TensorSpec([3, None]), tf.TensorSpec([], tf.int32)],
 )
 
 
@@ -55,7 +57,7 @@ def test_top_k_is_a_stable_sort_of_all_scores(n, share, levels, seed):
     drawn = np.random.default_rng(seed).integers(0, levels, (3, n)).astype("f4")
     drawn[0, : n // 2] = -np.inf
     order = np.argsort(-drawn, axis=1, kind="stable")[:, :k]
-    for scores, columns in (top_k.best(drawn, k), compiled(drawn, k)):
+    for scores, columns in (top_k.find_best(drawn, k), compiled(drawn, k)):
         np.testing.assert_array_equal(columns, order)
         np.testing.assert_array_equal(scores, np.take_along_axis(drawn, order, 1))
 
@@ -72,9 +74,6 @@ def test_a_session_gets_the_items_with_the_highest_scores(scale, length):
     scores = np.asarray(ours.model(window))[0]
     assert found.ids == RAW[np.argsort(-scores)[:20]].tolist()
     np.testing.assert_allclose(found.scores, np.sort(scores)[::-1][:20], rtol=1e-4)
-    best, strength = stamp.recommend(ours.model, numbers, MAXLEN, 20)
-    assert RAW[best - 1].tolist() == found.ids
-    np.testing.assert_allclose(strength, found.scores, rtol=1e-4)
 
 
 def test_what_was_clicked_is_left_out_where_asked_and_only_that(ours):
@@ -123,23 +122,35 @@ def test_a_user_gets_the_highest_predicted_ratings(use_bias):
     [
         (
             made,
-            {"who": [-1, -2]},
+            {"session_or_user": [-1, -2]},
             "none of the 2 items of this session, such as -1, is known to a ST",
         ),
-        (made, {"who": []}, "the session is empty"),
-        (made, {"who": "12 13"}, "session='12 13': give a list of raw ids"),
-        (made, {"who": 12}, "session=12: give a list of raw ids"),
-        (made, {"who": RAW, "k": 0}, "k=0: give a whole number, 1 or more"),
-        (made, {"who": RAW, "k": 2.0}, "k=2.0: give a whole number"),
-        (made, {"who": RAW, "exclude_seen": 1}, "exclude_seen=1: give True or False"),
+        (made, {"session_or_user": []}, "the session is empty"),
+        (made, {"session_or_user": "12 13"}, "session='12 13': pass a list of raw ids"),
+        (made, {"session_or_user": 12}, "session=12: pass a list of raw ids"),
+        (
+            made,
+            {"session_or_user": RAW, "k": 0},
+            "k=0: choose a whole number, 1 or more",
+        ),
+        (made, {"session_or_user": RAW, "k": 2.0}, "k=2.0: choose a whole number"),
+        (
+            made,
+            {"session_or_user": RAW, "exclude_seen": 1},
+            "exclude_seen=1: choose True or False",
+        ),
         (
             made_mf,
-            {"who": 7},
+            {"session_or_user": 7},
             "user 7: an MF does not know this id; it was trained on 6",
         ),
-        (made_mf, {"who": [0]}, r"user \[0\]: an MF does not know this id"),
-        (made_mf, {"who": 0, "exclude_seen": True}, "does not keep who rated what"),
-        (made_mf, {"who": 0, "seen": 3}, "seen=3: give a list of raw ids"),
+        (made_mf, {"session_or_user": [0]}, r"user \[0\]: an MF does not know this id"),
+        (
+            made_mf,
+            {"session_or_user": 0, "exclude_seen": True},
+            "does not keep ratings",
+        ),
+        (made_mf, {"session_or_user": 0, "seen": 3}, "seen=3: pass a list of raw ids"),
     ],
 )
 def test_what_cannot_be_answered_is_said_in_one_sentence(make, arguments, sentence):
@@ -147,13 +158,22 @@ def test_what_cannot_be_answered_is_said_in_one_sentence(make, arguments, senten
         recommend.recommend(make(), **arguments)
 
 
+@pytest.mark.parametrize(
+    "port", [published.STAMP(N_ITEMS, 4), published.MF(2, N_ITEMS, 4)]
+)
+def test_a_published_port_is_refused_for_its_scores_are_others(port):
+    ours = trained.Trained(port, RAW, np.arange(2), "a port")
+    with pytest.raises(InputError, match="a port: recommendations need a stamp.STAMP"):
+        recommend.recommend(ours, RAW[:2])
+
+
 def test_attention_weights_are_those_of_the_window(ours):
     session = [RAW[9], -1, *RAW[:7]]
     clicks, weights = recommend.attention(ours, session)
     assert clicks == RAW[2:7].tolist()
     window = np.array([[3, 4, 5, 6, 7]], np.int32)
-    x, real = ours.model.look_up(window)
-    own = ours.model.attend(x, real, np.mean(x, 1), x[:, -1, :])
+    x, mask = stamp.look_up(ours.model.embedding, window)
+    own = stamp.attend(ours.model.named_weights, x, mask, np.mean(x, 1), x[:, -1, :])
     np.testing.assert_allclose(weights, np.asarray(own)[0, :, 0], rtol=1e-5)
     with pytest.raises(InputError, match="a STAMP has no attention"):
         recommend.attention(made(attention=False), session)
@@ -208,32 +228,38 @@ def test_text_ids_are_found_and_ids_that_hold_blanks_are_refused(tmp_path):
     assert text[0] == ""
     assert re.findall(r"(\S+):", text[1]) == best
     ids[3] = "two words"
-    with pytest.raises(InputError, match="some raw ids hold blanks or commas"):
+    with pytest.raises(InputError, match="some raw ids contain blanks or commas"):
         recommend.recommend_file(made(ids=ids), tmp_path / "in", tmp_path / "out")
 
 
 def test_memory_does_not_grow_with_the_file(ours, tmp_path, monkeypatch):
-    """Never more lines at once than a batch, and none is kept."""
-    sizes = []
-    parts = recommend.parts
+    """Lists of lines are short, and few of them are alive at the same time."""
+    sizes, alive, most = [], weakref.WeakSet(), []
+    read_lines = recommend.read_lines
 
-    def counted(path, size):
-        for part in parts(path, size):
-            sizes.append(len(part))
-            yield part
+    class Lines(list):
+        __hash__ = object.__hash__
 
-    monkeypatch.setattr(recommend, "parts", counted)
-    (tmp_path / "in").write_text(f"{RAW[0]}\n" * (3 * recommend.BATCH + 1))
+    def watched(path):
+        for lines in map(Lines, read_lines(path)):
+            sizes.append(len(lines))
+            alive.add(lines)
+            most.append(len(alive))
+            yield lines
+
+    monkeypatch.setattr(recommend, "read_lines", watched)
+    (tmp_path / "in").write_text(f"{RAW[0]}\n" * (40 * recommend.BATCH + 1))
     recommend.recommend_file(ours, tmp_path / "in", tmp_path / "out", 3)
-    assert sizes == [recommend.BATCH] * 3 + [1]
+    assert sizes == [recommend.BATCH] * 40 + [1]
+    assert max(most) <= 2 * recommend.AT_ONCE
 
 
 def test_a_broken_file_leaves_what_was_there(ours, tmp_path):
     cut = tmp_path / "in.gz"
     packed = gzip.compress(" ".join(map(str, RAW)).encode())
     for content, sentence in (
-        (packed[:-9], "in.gz is cut short or is not a gzip file"),
-        (b"1 2 3", "in.gz is cut short or is not a gzip file"),
+        (packed[:-9], "in.gz is truncated or is not a gzip file"),
+        (b"1 2 3", "in.gz is truncated or is not a gzip file"),
         (None, "in.gz cannot be read"),
     ):
         cut.unlink(missing_ok=True)
@@ -243,7 +269,7 @@ def test_a_broken_file_leaves_what_was_there(ours, tmp_path):
         with pytest.raises(InputError, match=sentence):
             recommend.recommend_file(ours, cut, tmp_path / "out")
         assert (tmp_path / "out").read_text() == "of yesterday"
-        assert not list(tmp_path.glob("*.unfinished"))
+        assert not list(tmp_path.glob("*unfinished*"))
 
 
 @pytest.mark.parametrize("target", ["a-folder", "a-file/out"])
@@ -270,7 +296,7 @@ def test_an_empty_file_gives_an_empty_file(ours, tmp_path):
 def test_titles_of_the_sample_belong_to_its_items(make):
     ours = make()
     ids = np.arange(1, N_ITEMS + 1) if make is made_mf else 1000 + 37 * np.arange(150)
-    some = trained.Trained(ours.model, ids, ours.user_ids, ours.maxlen, "sample")
+    some = trained.Trained(ours.model, ids, ours.user_ids, "sample")
     found = recommend.titles(some, "sample")
     assert found
     assert set(found) <= set(ids.tolist())
@@ -279,7 +305,7 @@ def test_titles_of_the_sample_belong_to_its_items(make):
 
 
 def test_the_scorers_table_is_whole_blocks_and_its_spare_rows_never_win(ours):
-    scorer = scorers.of(ours)
+    scorer = scorers.scorer_for(ours)
     assert scorer.table.shape[0] % top_k.BLOCK == 0
     assert scorer.table.shape[0] > N_ITEMS
     scores = scorer.scores(tf.zeros([2, 8])).numpy()
@@ -292,7 +318,7 @@ def test_a_file_does_not_become_its_own_answer(ours, tmp_path):
     path.write_text(f"{RAW[0]}\n")
     (tmp_path / "link").symlink_to(path)
     for output in (path, tmp_path / "link"):
-        with pytest.raises(InputError, match="give another output"):
+        with pytest.raises(InputError, match="choose another output"):
             recommend.recommend_file(ours, path, output)
     assert path.read_text() == f"{RAW[0]}\n"
 

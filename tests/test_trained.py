@@ -19,28 +19,25 @@ def runs(tmp_path_factory):
     """A STAMP and an MF, trained for a few steps: ``{name: (model, data, folder)}``."""
     folder, made = tmp_path_factory.mktemp("runs"), {}
     clicks, stars = sessions.load("sample"), ratings.load("sample")
-    for model, data, take, loss, ids in (
+    for model, data, ids in (
         (
-            of_stamp := stamp.STAMP(clicks.n_items, 8, scale=9.0, dropout=0.2),
+            stamp.STAMP(clicks.n_items, 8, 7, scale=9.0, dropout=0.2),
             clicks,
-            stamp.batch_of(clicks.train, 7),
-            of_stamp.cross_entropy,
-            {"item_ids": clicks.item_ids, "maxlen": 7},
+            {"item_ids": clicks.item_ids},
         ),
         (
             mf.MF(stars.n_users, stars.n_items, stars.global_mean, 4, scale=(1, 5)),
             stars,
-            mf.batch_of(stars.train),
-            "mse",
             {"item_ids": stars.item_ids, "user_ids": stars.user_ids},
         ),
     ):
         set_seed(0)
         name = type(model).__name__
         run = Run(name, {"output_dir": str(folder)}, describe(data))
-        model.compile(optimizers.adam(0.02, 3), loss=loss)
+        model.compile(optimizers.make_adam(0.02, 3), loss=model.training_loss)
         trained.keep(run, model, **ids)
-        fit(model, take, len(data.train), run, 64, 1, steps_per_epoch=3)
+        read = model.example_reader(data.train)
+        fit(model, read, len(data.train), run, 64, 1, steps_per_epoch=3)
         made[name] = model, data, run.folder
     return made
 
@@ -48,10 +45,26 @@ def runs(tmp_path_factory):
 def test_a_loaded_stamp_ranks_as_the_trained_one(runs):
     model, data, folder = runs["STAMP"]
     loaded = trained.load(folder)
-    windows, _ = stamp.batch_of(data.test, 7)(np.arange(50))
+    windows, _ = model.example_reader(data.test)(np.arange(50))
     np.testing.assert_array_equal(loaded.model(windows), model(windows))
     np.testing.assert_array_equal(loaded.item_ids, data.item_ids)
-    assert loaded.maxlen == 7
+    assert loaded.model.maxlen == 7
+
+
+def test_a_model_json_with_maxlen_beside_the_arguments_is_loaded(runs, tmp_path):
+    """As it was written before maxlen was an argument of STAMP."""
+    for name, maxlen in (("STAMP", 7), ("MF", 0)):
+        model, _, folder = runs[name]
+        older = tmp_path / name
+        shutil.copytree(folder, older)
+        description = json.loads((older / "model.json").read_text())
+        description["arguments"].pop("maxlen", None)
+        rewrite(older, json.dumps({**description, "maxlen": maxlen}))
+        loaded = trained.load(older, name).model
+        assert trained.get_arguments(loaded) == {
+            key: list(value) if isinstance(value, tuple) else value
+            for key, value in trained.get_arguments(model).items()
+        }
 
 
 def test_a_loaded_mf_predicts_as_the_trained_one(runs):
@@ -63,15 +76,17 @@ def test_a_loaded_mf_predicts_as_the_trained_one(runs):
 
 
 def test_a_model_of_another_kind_is_refused(runs):
-    with pytest.raises(InputError, match="holds the model MF, not STAMP.*notebook 03"):
+    with pytest.raises(
+        InputError, match="contains the model MF, not STAMP.*notebook 03"
+    ):
         trained.load(runs["MF"][2], "STAMP")
 
 
 def test_frozen_parts_do_not_move():
     clicks = sessions.load("sample")
-    model = stamp.STAMP(clicks.n_items, 8, frozen=("items", "attention"))
-    model.compile(optimizers.adam(0.02, 3), loss=model.cross_entropy)
-    windows, targets = stamp.batch_of(clicks.train, 7)(np.arange(64))
+    model = stamp.STAMP(clicks.n_items, 8, 7, frozen=("items", "attention"))
+    model.compile(optimizers.make_adam(0.02, 3), loss=model.training_loss)
+    windows, targets = model.example_reader(clicks.train)(np.arange(64))
     model(windows)
     before = [weight.numpy() for weight in model.weights]
     model.fit(windows, targets, verbose=0)
@@ -90,10 +105,14 @@ def test_frozen_parts_do_not_move():
 @pytest.mark.parametrize(
     ("break_it", "sentence"),
     [
-        (lambda folder: shutil.rmtree(folder), "holds no model.json: give the folder"),
-        (lambda folder: shutil.rmtree(folder / "ckpt"), "holds no checkpoint"),
+        (
+            lambda folder: shutil.rmtree(folder),
+            "contains no model.json: choose the folder",
+        ),
+        (lambda folder: shutil.rmtree(folder / "ckpt"), "contains no checkpoint"),
         (lambda folder: rewrite(folder, "{"), "does not describe a model"),
         (lambda folder: change(folder, maxlen="7"), "does not describe a model"),
+        (lambda folder: change(folder, maxlen=0), "does not describe a model"),
         (lambda folder: change(folder, item_ids=[1]), "does not describe a model"),
         (lambda folder: change(folder, **{"class": "os"}), "does not describe a model"),
         (lambda folder: widen(folder), "is not the checkpoint of"),

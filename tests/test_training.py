@@ -32,22 +32,22 @@ def train(
     set_seed(0)
     run = Run("test", {"output_dir": str(folder)}, describe(data))
     model = stamp.STAMP(
-        data.n_items, 16, scale=8.0, dropout=0.1, matmul_dtype=device.cast_dtype
+        data.n_items, 16, 10, scale=8.0, dropout=0.1, matmul_dtype=device.cast_dtype
     )
     steps = pipeline.count_steps(len(data.train), 512)
     model.compile(
-        optimizer=device.scaled(optimizers.adam(0.01, 3 * steps, "cosine")),
-        loss=model.cross_entropy,
+        optimizer=device.scaled(optimizers.make_adam(0.01, 3 * steps, "cosine")),
+        loss=model.training_loss,
     )
     evaluations = []
 
     def evaluate():
-        evaluations.append(stamp.evaluate(model, data.test, 10))
+        evaluations.append(stamp.evaluate(model, data.test))
         if len(evaluations) == cut_after:
             raise Cut
         return evaluations[-1]
 
-    take = stamp.batch_of(data.train, 10)
+    take = model.example_reader(data.train)
     try:
         history, timing = fit(
             model,
@@ -212,9 +212,9 @@ def train_mf(folder, epochs, group=1, static=True, **options):
     run = Run("test", {"output_dir": str(folder)}, describe(data))
     model = mf.MF(data.n_users, data.n_items, data.global_mean)
     model.compile(
-        optimizer=optimizers.adam(0.01, 1), loss="mse", steps_per_execution=group
+        optimizer=optimizers.make_adam(0.01, 1), loss="mse", steps_per_execution=group
     )
-    take, n = mf.batch_of(data.train), len(data.train)
+    take, n = model.example_reader(data.train), len(data.train)
     options = {"batch_size": 1000, "epochs": epochs, "static": static, **options}
     history, timing = fit(model, take, n, run, **options)
     return history, timing, model.get_weights()
@@ -284,7 +284,7 @@ def test_a_loss_that_is_no_number_stops_the_run(tmp_path):
     run = Run("test", {"output_dir": str(tmp_path)}, describe(data))
     model = mf.MF(data.n_users, data.n_items, float("nan"))
     model.compile(optimizer="adam", loss="mse")
-    take, n = mf.batch_of(data.train), len(data.train)
+    take, n = model.example_reader(data.train), len(data.train)
     with pytest.raises(
         InputError, match="the loss is nan at step 1 of epoch 1, with learning rate"
     ):

@@ -13,12 +13,12 @@ from lib.serving.trained import Trained
 def made(model, item_ids, user_ids=()):
     model.build(None)
     ids = np.asarray(item_ids), np.asarray(user_ids)
-    return Trained(model, *ids, maxlen=5, source="a run")
+    return Trained(model, *ids, source="a run")
 
 
 @pytest.mark.parametrize("attention", [True, False])
 def test_known_items_keep_their_vectors_and_all_layers_come_along(attention):
-    old = made(stamp.STAMP(4, 6, attention, seed=1), [10, 20, 30, 40])
+    old = made(stamp.STAMP(4, 6, 5, attention, seed=1), [10, 20, 30, 40])
     model, counts = transfer.carry_over(old, np.array([5, 20, 40, 50, 60]))
     assert counts == {"items": {"kept": 2, "new": 3, "dropped": 2}}
     new, before = np.asarray(model.embedding), np.asarray(old.model.embedding)
@@ -34,8 +34,8 @@ def test_known_items_keep_their_vectors_and_all_layers_come_along(attention):
 
 def test_ids_are_matched_as_numbers_and_as_texts():
     known = np.array([10, 20, 30])
-    assert transfer.places_of(known, np.array(["20", "x", "10"])).tolist() == [1, -1, 0]
-    assert transfer.places_of(known, np.array([30, 7])).tolist() == [2, -1]
+    assert transfer.match_ids(known, np.array(["20", "x", "10"])).tolist() == [1, -1, 0]
+    assert transfer.match_ids(known, np.array([30, 7])).tolist() == [2, -1]
 
 
 def test_nothing_in_common_is_refused():

@@ -35,18 +35,18 @@ from lib.records.run import Run, describe
 
 device = open_device("cpu", "must_keep_origin_dtype")
 clicks, stars = sessions.load("sample"), ratings.load("sample")
-of_stamp = stamp.STAMP(clicks.n_items, 16)
+of_stamp = stamp.STAMP(clicks.n_items, 16, maxlen=10)
 of_mf = mf.MF(stars.n_users, stars.n_items, stars.global_mean)
 histories = {}
 for model, data, take, loss in (
-    (of_stamp, clicks, stamp.batch_of(clicks.train, 10), of_stamp.cross_entropy),
-    (of_mf, stars, mf.batch_of(stars.train), "mse"),
+    (of_stamp, clicks, of_stamp.example_reader(clicks.train), of_stamp.training_loss),
+    (of_mf, stars, of_mf.example_reader(stars.train), of_mf.training_loss),
 ):
     set_seed(0)
-    model.compile(device.scaled(optimizers.adam(0.02, 20)), loss=loss)
-    run = Run(type(model).__name__, {"output_dir": sys.argv[1]}, describe(data), device)
+    model.compile(device.scaled(optimizers.make_adam(0.02, 20)), loss=loss)
+    run = Run(type(model).__name__, {"output_dir": sys.argv[1]}, describe(data))
     if model is of_stamp:
-        evaluate = lambda: stamp.evaluate(model, data.test, 10)
+        evaluate = lambda: stamp.evaluate(model, data.test)
     else:
         evaluate = lambda: mf.evaluate(model, data.test)
     history, timing = fit(

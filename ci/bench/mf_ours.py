@@ -50,11 +50,11 @@ def epochs_of(data, model_class, batch_size, opened):
     """Whole epochs inside ``fit``, many steps a call; the first one compiles."""
     model, n = made(data, model_class, opened.cast_dtype), len(data.train)
     steps = pipeline.count_steps(n, batch_size)
-    optimizer = optimizers.adam(1e-3, 1)
+    optimizer = optimizers.make_adam(1e-3, 1)
     if model_class is mf.MF:  # the port has no loss scale
         optimizer = opened.scaled(optimizer)
     model.compile(optimizer, loss="mse", steps_per_execution=steps)
-    take = mf.batch_of(data.train)
+    take = model.example_reader(data.train)
     device.set_loop_size(steps)
 
     def one_round():
@@ -92,13 +92,15 @@ def best(data, latent_dim, batch_size, epochs, learning_rate, regularization, pa
     n = len(data.train)
     steps = pipeline.count_steps(n, batch_size) // parts
     options = {"latent_dim": latent_dim, "regularization": regularization}
-    take = mf.batch_of(data.train)
     device.set_loop_size(steps)
 
     def one_round():
         curve = Curve(data.test)
         model = made(data, mf.MF, **options)
-        optimizer = optimizers.adam(learning_rate, epochs * parts * steps, "cosine")
+        take = model.example_reader(data.train)
+        optimizer = optimizers.make_adam(
+            learning_rate, epochs * parts * steps, "cosine"
+        )
         model.compile(optimizer, loss="mse", steps_per_execution=steps)
         make_variables(model, take)  # or the step is traced twice
         batches = pipeline.batches(take, n, batch_size, range(epochs), 0, parts * steps)

@@ -22,7 +22,8 @@ class Naive(published.STAMP):
         windows, items = inputs[-1][:, 0], self.items()
         x = tf.gather(self.embedding, windows)
         m_s, m_t = tf.reduce_mean(x, 1), x[:, -1]
-        m_a = tf.reduce_sum(self.attend(x, 1.0, m_s, m_t) * x, 1)
+        weights = stamp.attend(self.named_weights, x, 1.0, m_s, m_t)
+        m_a = tf.reduce_sum(weights * x, 1)
         h_s = tf.tanh(tf.matmul(m_a, self.kernel_s) + self.bias_s)
         h_t = tf.tanh(tf.matmul(m_t, self.kernel_t) + self.bias_t)
         product = tf.expand_dims(h_t, 1) * items  # (batch, items, dim)
@@ -41,12 +42,12 @@ class Clock(tf.keras.callbacks.Callback):
 def prepare(batch_size, steps, maxlen=8, device="auto", precision="float32"):
     work.open_device(device, precision)
     train, _ = clicks.make()
-    take = stamp.batch_of(train, maxlen, first_item=0)
+    model = Naive(clicks.N_ITEMS, maxlen=maxlen)
+    take = model.example_reader(train)
     rng = np.random.default_rng(0)
     n = (steps + 1) * batch_size
     windows, targets = (part.numpy() for part in take(rng.integers(0, len(train), n)))
     inputs = [np.zeros(n), np.zeros(n, np.int64), windows[:, None]]
-    model = Naive(clicks.N_ITEMS)
     model.compile(
         optimizer=tf.keras.optimizers.Adam(learning_rate=0.005),
         loss=tf.keras.losses.SparseCategoricalCrossentropy(),

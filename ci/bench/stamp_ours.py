@@ -26,31 +26,32 @@ def prepare(
     opened = work.open_device(device, precision)
     set_seed(0)
     train, test = clicks.make()
-    model = stamp.STAMP(clicks.N_ITEMS, DIM, matmul_dtype=opened.cast_dtype)
-    take = stamp.batch_of(train, maxlen)
-    optimizer = optimizers.adam(1e-3, 1)
+    dtype = opened.cast_dtype
+    model = stamp.STAMP(clicks.N_ITEMS, DIM, maxlen, matmul_dtype=dtype)
+    take = model.example_reader(train)
+    optimizer = optimizers.make_adam(1e-3, 1)
     if kind == "fit":
         optimizer = opened.scaled(optimizer)
         return in_fit(model, optimizer, take, len(train), batch_size, steps)
     if kind == "published":  # the port's losses, our way; no scale, as the port
-        model = published.STAMP(clicks.N_ITEMS, DIM, matmul_dtype=opened.cast_dtype)
-        take = stamp.batch_of(train, maxlen, model.first_item)
-        optimizer = optimizers.adam(0.005, 1)
+        model = published.STAMP(clicks.N_ITEMS, DIM, maxlen, matmul_dtype=dtype)
+        take = model.example_reader(train)
+        optimizer = optimizers.make_adam(0.005, 1)
         return in_fit(model, optimizer, take, len(train), batch_size, steps)
     if kind == "raw":
         return raw(model, optimizer, take, len(train), batch_size, steps)
     if kind == "evaluate":
-        return lambda: evaluation(model, test, maxlen)
+        return lambda: evaluation(model, test)
     if kind == "recommend":
         return of_a_file(model, test)
     if kind == "product":
         return product(batch_size)
-    return floor(batch_size, opened.cast_dtype)
+    return floor(batch_size, dtype)
 
 
 def in_fit(model, optimizer, take, n_examples, batch_size, steps):
     """Steps inside ``fit``, as every run takes them; its first step not counted."""
-    model.compile(optimizer=optimizer, loss=model.cross_entropy)
+    model.compile(optimizer=optimizer, loss=model.training_loss)
 
     def one_round():
         with tempfile.TemporaryDirectory() as folder:
@@ -64,9 +65,9 @@ def in_fit(model, optimizer, take, n_examples, batch_size, steps):
     return one_round
 
 
-def evaluation(model, test, maxlen):
+def evaluation(model, test):
     def whole():
-        stamp.evaluate(model, test, maxlen)
+        stamp.evaluate(model, test)
 
     return work.timed(whole, len(test))
 
@@ -83,7 +84,7 @@ def raw(model, optimizer, take, n_examples, batch_size, steps):
     def step(windows, targets):
         with tf.GradientTape() as tape:
             query = model(windows, training=True)
-            loss = tf.reduce_mean(model.cross_entropy(targets, query))
+            loss = tf.reduce_mean(model.training_loss(targets, query))
         optimizer.apply_gradients(zip(tape.gradient(loss, weights), weights))
         return loss
 
@@ -144,7 +145,7 @@ def of_a_file(model, test, k=20, times=4):
     """
     model.build(None)
     ids = 1000 + 37 * np.random.default_rng(0).permutation(clicks.N_ITEMS)
-    ours = Trained(model, ids, np.array([]), MAXLEN, "the bench")
+    ours = Trained(model, ids, np.array([]), "the bench")
     held = tempfile.TemporaryDirectory()
     asked, answers = Path(held.name, "sessions"), Path(held.name, "recommended")
     sessions = np.split(ids[test.items - 1], test.offsets[1:-1])

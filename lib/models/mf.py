@@ -1,15 +1,25 @@
 """MF: biased matrix factorization (Koren, Bell and Volinsky 2009)."""
 
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import numpy as np
 
+from lib.data.ratings import Part
 from lib.errors import check_choice
 from lib.evaluation import metrics
 from lib.hardware.device import host
 from lib.hardware.tensorflow import tf
-from lib.models import top_k
 
-FACTOR_STDDEV = 0.01  # smaller than the published 0.05, with which the RMSE ends higher
-PARTS = {"users": ("p", "user_bias"), "items": ("q", "item_bias")}  # and their weights
+STDDEV = 0.01  # of the factors; with the published 0.05 the RMSE ends higher
+PARTS = {  # parts of the model and the names of their weights
+    "users": ("p", "user_bias"),
+    "items": ("q", "item_bias"),
+}
+
+Reader = Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
 
 
 class MF(tf.keras.Model):
@@ -22,12 +32,12 @@ class MF(tf.keras.Model):
         n_users, n_items: sizes of the tables.
         global_mean: ``mu``, the mean rating of the training part, in stars.
         latent_dim: length of a factor vector.
-        use_bias: False leaves ``mu + <p_u, q_i>``.
+        use_bias: False gives ``mu + <p_u, q_i>``.
         regularization: weight of the penalty per rating.
         matmul_dtype: type in which the factors are multiplied; the sum is float32.
-        seed: of the initial weights.
+        seed: of the initial factors.
         scale: lowest and highest rating, in stars.
-        frozen: parts that training leaves as they are, of ``PARTS``.
+        frozen: names in ``PARTS`` of the parts that are not trained.
 
     Inputs:
         int32 ``(batch, 2)``: user and item numbers, from 0.
@@ -36,48 +46,49 @@ class MF(tf.keras.Model):
         float32 ``(batch, 1)``, in stars, not clipped to the scale.
     """
 
+    training_loss = "mse"  # for compile; the penalty is added by call
+
     def __init__(
         self,
-        n_users,
-        n_items,
-        global_mean,
-        latent_dim=32,
-        use_bias=True,
-        regularization=0.02,
-        matmul_dtype="float32",
-        seed=0,
-        scale=(1.0, 5.0),
-        frozen=(),
-    ):
+        n_users: int,
+        n_items: int,
+        global_mean: float,
+        latent_dim: int = 32,
+        use_bias: bool = True,
+        regularization: float = 0.02,
+        matmul_dtype: str = "float32",
+        seed: int = 0,
+        scale: tuple[float, float] = (1.0, 5.0),
+        frozen: Sequence[str] = (),
+    ) -> None:
         super().__init__()
         for part in frozen:
             check_choice("frozen", part, PARTS)
-        self.scale, self.frozen = scale, frozen
         self.n_users, self.n_items, self.latent_dim = n_users, n_items, latent_dim
-        self.global_mean, self.use_bias = global_mean, use_bias
+        self.global_mean, self.use_bias, self.scale = global_mean, use_bias, scale
         self.regularization, self.matmul_dtype = regularization, matmul_dtype
-        self.seed = seed
+        self.seed, self.frozen = seed, frozen
 
-    def build(self, input_shape):
-        def table(name, shape, number=0):
-            normal = tf.keras.initializers.RandomNormal(
-                stddev=FACTOR_STDDEV, seed=100 * self.seed + number
-            )
-            return self.add_weight(
-                name=name,
-                shape=shape,
-                initializer=normal if number else "zeros",
-                trainable=not any(name in PARTS[part] for part in self.frozen),
-            )
+    def table(self, name: str, shape: tuple, initializer: Any) -> tf.Variable:
+        """Adds a table, trainable unless its part is frozen."""
+        trainable = not any(name in PARTS[part] for part in self.frozen)
+        return self.add_weight(
+            name=name, shape=shape, initializer=initializer, trainable=trainable
+        )
 
-        users, items, dim = self.n_users, self.n_items, self.latent_dim
-        self.p, self.q = table("p", (users, dim), 1), table("q", (items, dim), 2)
+    def build(self, input_shape: object) -> None:
+        def normal(number: int) -> Any:
+            seed = 100 * self.seed + number
+            return tf.keras.initializers.RandomNormal(stddev=STDDEV, seed=seed)
+
+        self.p = self.table("p", (self.n_users, self.latent_dim), normal(1))
+        self.q = self.table("q", (self.n_items, self.latent_dim), normal(2))
         if self.use_bias:
-            self.user_bias = table("user_bias", (users, 1))
-            self.item_bias = table("item_bias", (items, 1))
+            self.user_bias = self.table("user_bias", (self.n_users, 1), "zeros")
+            self.item_bias = self.table("item_bias", (self.n_items, 1), "zeros")
         self.built = True
 
-    def call(self, pairs):
+    def call(self, pairs: tf.Tensor) -> tf.Tensor:
         user, item = pairs[:, 0], pairs[:, 1]
         p, q = tf.gather(self.p, user), tf.gather(self.q, item)  # (batch, dim)
         product = tf.cast(p, self.matmul_dtype) * tf.cast(q, self.matmul_dtype)
@@ -92,31 +103,42 @@ class MF(tf.keras.Model):
         return rating + self.global_mean
 
     @tf.function
-    def stars(self, pairs):
+    def stars(self, pairs: tf.Tensor) -> tf.Tensor:
         """Ratings of pairs, clipped to the scale: float32 ``(batch,)``."""
         return tf.clip_by_value(self(pairs)[:, 0], *self.scale)
 
+    def example_reader(self, part: Part) -> Reader:
+        """Returns a function that reads a batch of ratings.
 
-def batch_of(part):
-    """Returns ``take(index) -> (pairs, ratings)`` for a batch of ``ratings.Part``."""
-    with host():
-        pairs = tf.constant(np.stack([part.user_idx, part.item_idx], axis=1))
-        rating = tf.constant(part.rating[:, None])
+        Args:
+            part: a part of ``lib.data.ratings.Ratings``.
 
-    @host()
-    def take(index):
-        return tf.gather(pairs, index), tf.gather(rating, index)
+        Returns:
+            ``read(index) -> (pairs, ratings)`` for an int ``(batch,)``: int32
+            ``(batch, 2)``, as the model takes them, and float32 ``(batch, 1)``, in
+            stars.
+        """
+        with host():
+            pairs = tf.constant(np.stack([part.user_idx, part.item_idx], axis=1))
+            rating = tf.constant(part.rating[:, None])
 
-    return take
+        @host()
+        def read(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            return tf.gather(pairs, index), tf.gather(rating, index)
+
+        return read
 
 
-def predict(model, user_idx, item_idx, batch_size=16_384):
-    """Predicted ratings of pairs, clipped to the scale: float32 ``(n,)``, in stars.
+def predict(
+    model: MF, user_idx: np.ndarray, item_idx: np.ndarray, batch_size: int = 16_384
+) -> np.ndarray:
+    """Predicts ratings of pairs, clipped to the scale: float32 ``(n,)``, in stars.
 
     Args:
         model: a trained ``MF``.
         user_idx, item_idx: int32 ``(n,)``.
-        batch_size: every batch has this size; the last one is filled up and cut again.
+        batch_size: of every batch; the last one repeats its last pair, and the
+            repetitions are cut off the result.
     """
     pairs = np.stack([user_idx, item_idx], axis=1).astype(np.int32)
     n = len(pairs)
@@ -129,56 +151,40 @@ def predict(model, user_idx, item_idx, batch_size=16_384):
     return np.concatenate(rows)
 
 
-def evaluate(model, part):
-    """RMSE and MAE of the clipped predictions on a ``ratings.Part``, in stars."""
+def evaluate(model: MF, part: Part) -> dict[str, float]:
+    """Measures RMSE and MAE of the clipped predictions on a part, in stars."""
     predicted = predict(model, part.user_idx, part.item_idx)
     return metrics.rating_metrics(predicted, part.rating)
 
 
-def fold_in(model, part):
-    """Sets the rows of users from their ratings alone; the items stay as they are.
+def fold_in(model: MF, part: Part) -> None:
+    """Solves the rows of users for their ratings alone; the items stay as they are.
 
     With the items fixed, equation 5 is a ridge regression for each user, solved
-    exactly: with the rows ``z = (q_i, 1)`` of the ``n`` items rated,
+    exactly: with the rows ``z = (q_i, 1)`` of the user's ``n`` rated items,
     ``(Z'Z + n * regularization * I) w = Z'(r - mu - b_i)`` and ``w = (p_u, b_u)``.
 
     Args:
         model: a trained ``MF`` that has a row for each of the users.
-        part: ``ratings.Part``; users without a rating in it keep their rows.
+        part: a part of ``lib.data.ratings.Ratings``; users without a rating in it keep
+            their rows.
     """
     q, p = np.asarray(model.q), np.array(model.p)
-    z, left = q, part.rating - np.float32(model.global_mean)
+    z, residual = q, part.rating - np.float32(model.global_mean)
     if model.use_bias:
         z = np.concatenate([q, np.ones((len(q), 1), np.float32)], axis=1)
-        left = left - np.asarray(model.item_bias)[part.item_idx, 0]
+        residual = residual - np.asarray(model.item_bias)[part.item_idx, 0]
         user_bias = np.array(model.user_bias)
     order = np.argsort(part.user_idx, kind="stable")
     users, first = np.unique(part.user_idx[order], return_index=True)
     for user, rows in zip(users, np.split(order, first[1:])):
-        own = z[part.item_idx[rows]]
+        rated = z[part.item_idx[rows]]
         ridge = len(rows) * model.regularization * np.eye(z.shape[1], dtype=z.dtype)
-        solved = np.linalg.lstsq(own.T @ own + ridge, own.T @ left[rows], rcond=None)[0]
-        p[user] = solved[: model.latent_dim]
+        gram, moment = rated.T @ rated + ridge, rated.T @ residual[rows]
+        w = np.linalg.lstsq(gram, moment, rcond=None)[0]
+        p[user] = w[: model.latent_dim]
         if model.use_bias:
-            user_bias[user] = solved[model.latent_dim :]
+            user_bias[user] = w[model.latent_dim :]
     model.p.assign(p)
     if model.use_bias:
         model.user_bias.assign(user_bias)
-
-
-def recommend(model, user, seen, k=10):
-    """The ``k`` items with the highest predicted rating that a user has not rated.
-
-    Args:
-        model: a trained ``MF``.
-        user: a user number.
-        seen: item numbers to leave out.
-        k: how many.
-
-    Returns:
-        ``(item numbers, ratings)``, best first; ratings are in stars and clipped.
-    """
-    items = np.setdiff1d(np.arange(model.n_items), seen)
-    rating = predict(model, np.full_like(items, user), items)
-    rating, columns = top_k.best(rating[None], min(k, len(items)))
-    return items[columns.numpy()[0]], rating.numpy()[0]

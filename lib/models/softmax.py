@@ -1,18 +1,24 @@
-"""Full-catalogue softmax cross-entropy with gradients of its own: the hot loop.
+"""Full-catalogue softmax cross-entropy with custom gradients: the hot loop.
 
-The gradient of the cross-entropy is ``softmax(z) - onehot(target)``, and the softmax is
-there already when the loss is known. TensorFlow's own kernel computes it once more and
+The gradient of the cross-entropy is ``softmax(z) - onehot(target)``, and the forward
+pass has computed that softmax already. TensorFlow's own kernel computes it again and
 takes about half of a STAMP step on a CPU.
 """
+
+from __future__ import annotations
 
 from lib.hardware import device
 from lib.hardware.tensorflow import tf
 
-SMALLEST = 1e-37  # a probability from here on is a normal float32, and its log is exact
+SMALLEST = 1e-37  # the logarithm is exact from here on: these are normal float32
 
 
-def matrix_product(a, b, dtype="float32", transpose_a=False, transpose_b=False):
-    """``a @ b`` of float32 matrices whose entries are rounded to ``dtype``.
+def matrix_product(
+    a: tf.Tensor, b: tf.Tensor, dtype: str = "float32", **transposed: bool
+) -> tf.Tensor:
+    """Multiplies float32 matrices whose entries are rounded to ``dtype``.
+
+    ``transposed`` is ``transpose_a`` or ``transpose_b`` of ``tf.matmul``.
 
     A processor without bfloat16 instructions multiplies the rounded entries in float32,
     as those instructions do: the same rounding in half the time of TensorFlow's kernel.
@@ -20,75 +26,57 @@ def matrix_product(a, b, dtype="float32", transpose_a=False, transpose_b=False):
     Returns:
         float32, with entries rounded to ``dtype``.
     """
-    return tf.cast(_rounded_product(a, b, dtype, transpose_a, transpose_b), tf.float32)
+    return tf.cast(_rounded_product(a, b, dtype, **transposed), tf.float32)
 
 
-def _rounded_product(a, b, dtype, transpose_a=False, transpose_b=False):
-    """``matrix_product`` in the type that the processor leaves it in."""
-    how = {"transpose_a": transpose_a, "transpose_b": transpose_b}
+def _rounded_product(
+    a: tf.Tensor, b: tf.Tensor, dtype: str, **transposed: bool
+) -> tf.Tensor:
+    """``matrix_product``, not cast back where the processor computes in ``dtype``."""
     a, b = tf.cast(a, dtype), tf.cast(b, dtype)
     if dtype == "bfloat16" and not device.multiplies_bfloat16():
-        outcome = tf.matmul(tf.cast(a, tf.float32), tf.cast(b, tf.float32), **how)
-        return tf.cast(tf.cast(outcome, dtype), tf.float32)
-    return tf.matmul(a, b, **how)
+        product = tf.matmul(
+            tf.cast(a, tf.float32), tf.cast(b, tf.float32), **transposed
+        )
+        return tf.cast(tf.cast(product, dtype), tf.float32)
+    return tf.matmul(a, b, **transposed)
 
 
-def _losses(logits, probabilities, targets):
+def _losses(
+    logits: tf.Tensor, probabilities: tf.Tensor, targets: tf.Tensor
+) -> tf.Tensor:
     """``-log p_y`` for each row, also where ``p_y`` is too small for float32."""
 
-    def of_targets(columns):
+    def pick_targets(columns: tf.Tensor) -> tf.Tensor:
         return tf.cast(tf.gather(columns, targets, axis=1, batch_dims=1), tf.float32)
 
-    def highest(columns):
+    def find_highest(columns: tf.Tensor) -> tf.Tensor:
         return tf.cast(tf.reduce_max(columns, axis=1), tf.float32)
 
-    own = of_targets(probabilities)
+    own = pick_targets(probabilities)
 
-    def safe():  # log p_y = z_y - z_max + log p_max, and p_max is at least 1 / n_items
-        distance = highest(logits) - of_targets(logits)  # large terms cancel first
-        return distance - tf.math.log(highest(probabilities))
+    def safe() -> tf.Tensor:
+        # log p_y = z_y - z_max + log p_max, and p_max is at least 1 / n_items.
+        distance = find_highest(logits) - pick_targets(logits)  # large terms cancel
+        return distance - tf.math.log(find_highest(probabilities))
 
-    # Two passes over (batch, n_items) that hardly any batch needs.
+    # ``safe`` takes two passes over (batch, n_items); hardly any batch needs it.
     return tf.cond(tf.reduce_all(own > SMALLEST), lambda: -tf.math.log(own), safe)
 
 
-@tf.custom_gradient
-def _of_logits(logits, targets):
-    probabilities = tf.nn.softmax(logits)  # (batch, n_items)
+def fused_cross_entropy(
+    targets: tf.Tensor, queries: tf.Tensor, items: tf.Tensor, dtype: str = "float32"
+) -> tf.Tensor:
+    """Cross-entropy of the softmax of ``queries @ items'`` over all items.
 
-    def gradient(upstream):
-        rows = tf.range(tf.shape(targets)[0], dtype=targets.dtype)
-        place = tf.stack([rows, targets], axis=1)  # (batch, 2)
-        scaled = probabilities * upstream[:, None]
-        return tf.tensor_scatter_nd_sub(scaled, place, upstream), None
-
-    return _losses(logits, probabilities, targets), gradient
-
-
-def cross_entropy(targets, logits):
-    """Cross-entropy of the softmax over all items; for ``compile(loss=...)``.
-
-    Args:
-        targets: int ``(batch,)`` or ``(batch, 1)``, columns of ``logits``.
-        logits: float32 ``(batch, n_items)``, of any size.
-
-    Returns:
-        float32 ``(batch,)``, in nats.
-    """
-    return _of_logits(logits, _flat(targets))
-
-
-def cross_entropy_of_product(targets, queries, items, dtype="float32"):
-    """``cross_entropy(targets, queries @ items')``, with two passes less.
-
-    With ``u`` the gradient that comes from above, one number a row, the gradients are
+    With ``u`` the upstream gradient, one number a row, the gradients are
     ``u (P X - X_y)`` for the queries and ``P' (u Q)``, less ``u Q`` in the targets'
-    rows, for the items: ``u`` and the 1 at each target meet arrays of (batch, d) and
-    never one of (batch, n_items).
+    rows, for the items: ``u`` and the 1 at each target are applied to arrays of
+    (batch, d) and never to one of (batch, n_items).
 
-    ``P`` goes into products, which round it to ``dtype``. In bfloat16 it is rounded as
-    soon as it is there, which saves two passes and moves a loss by at most 2^-8; the
-    sums of its softmax are float32. float16 is too coarse near 0 to hold it earlier.
+    ``P`` enters matrix products, which round it to ``dtype``. In bfloat16 the logits
+    are rounded at once, which saves two passes and moves a loss by at most 2^-8; the
+    sums of the softmax are float32. float16 is too coarse near 0 to round earlier.
 
     Args:
         targets: int ``(batch,)`` or ``(batch, 1)``, rows of ``items``.
@@ -101,26 +89,24 @@ def cross_entropy_of_product(targets, queries, items, dtype="float32"):
         float32 ``(batch,)``, in nats.
     """
 
+    targets = tf.cast(tf.reshape(targets, [-1]), tf.int32)
+
     @tf.custom_gradient
-    def of_product(queries, items, targets):
+    def compute(queries: tf.Tensor, items: tf.Tensor) -> tuple:
         logits = _rounded_product(queries, items, dtype, transpose_b=True)
         if dtype == "float16":
             logits = tf.cast(logits, tf.float32)
         probabilities = tf.nn.softmax(logits)
 
-        def gradient(upstream):
+        def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             u = upstream[:, None]
             mean_item = matrix_product(probabilities, items, dtype)
             to_queries = u * (mean_item - tf.gather(items, targets))
             scaled = u * queries
             to_items = matrix_product(probabilities, scaled, dtype, transpose_a=True)
             to_items = tf.tensor_scatter_nd_sub(to_items, targets[:, None], scaled)
-            return to_queries, to_items, None
+            return to_queries, to_items
 
         return _losses(logits, probabilities, targets), gradient
 
-    return of_product(queries, items, _flat(targets))
-
-
-def _flat(targets):
-    return tf.cast(tf.reshape(targets, [-1]), tf.int32)
+    return compute(queries, items)

@@ -1,21 +1,28 @@
 """STAMP: Short-Term Attention/Memory Priority (Liu et al., KDD 2018)."""
 
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
 import numpy as np
 
+from lib.data.sessions import Examples
 from lib.errors import check_choice
 from lib.evaluation import metrics
-from lib.hardware import workers
 from lib.hardware.device import host
 from lib.hardware.tensorflow import tf
-from lib.models import softmax, top_k
+from lib.models import softmax
 
-PARTS = {  # of the model, and their weights
+PARTS = {  # parts of the model and the names of their weights
     "items": ("embedding",),
     "attention": ("w0", "w1", "w2", "w3", "b"),
     "layers": ("kernel_s", "bias_s", "kernel_t", "bias_t"),
 }
-EMBEDDING_STDDEV = 0.05
-WEIGHT_STDDEV = 0.05
+STDDEV = 0.05  # of the initial weights
+
+Weights = Mapping[str, tf.Variable]  # by the names in PARTS
+Reader = Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
 
 
 class STAMP(tf.keras.Model):
@@ -33,21 +40,29 @@ class STAMP(tf.keras.Model):
     matrix product ``(h_s * h_t) X'``. Padding (0) takes no part in any of it and has no
     row in ``X``: item number ``i`` is row ``i - 1``.
 
-    With a ``scale``, item vectors and ``h_s * h_t`` are brought to length 1 and a score
-    is their cosine times the scale, so an item's popularity cannot sit in the length of
-    its vector (NISER, Gupta et al. 2019, equations 6 and 7; there for a graph network).
+    With a ``scale``, item vectors and ``h_s * h_t`` are normalised to length 1 and a
+    score is their cosine times the scale, so that the length of an item's vector cannot
+    encode its popularity (NISER, Gupta et al. 2019, equations 6 and 7; there for a
+    graph network).
 
     Args:
         n_items: size of the catalogue.
         embed_dim: length of an item's vector.
+        maxlen: width of the window, in clicks.
         attention: False gives STMP, the paper's variant without attention
             (``m_a = m_s``).
-        scale: of cosine scores; 0 leaves vectors as they are.
-        dropout: share of the looked-up vectors' entries that a training step sets to 0.
-        matmul_dtype: type of the inputs of the training loss's products. Scores to rank
-            by are float32 always: rounded ones tie, and a tie costs its best item.
-        seed: of the initial weights and the dropout.
-        frozen: parts that training leaves as they are, of ``PARTS``.
+        scale: of cosine scores; 0 leaves the vectors as they are.
+        dropout: share of the entries of the clicks' vectors that a training step sets
+            to 0.
+        matmul_dtype: type of the inputs of the training loss's matrix products. Ranking
+            scores are always float32: 16-bit rounding creates ties, which lower the
+            rank of the best item.
+        seed: of the initial weights and of the dropout.
+        frozen: names in ``PARTS`` of the parts that are not trained.
+
+    Attributes:
+        rank: number of this worker, 0 unless several train together; each rank draws
+            other dropout masks.
 
     Inputs:
         int32 ``(batch, maxlen)``, item numbers, oldest first, padded with 0; at least
@@ -55,128 +70,123 @@ class STAMP(tf.keras.Model):
 
     Returns:
         float32 ``(batch, n_items)``, unnormalised scores; column ``j`` is item
-        ``j + 1``. In training, the queries ``(batch, d)`` alone: the loss,
-        ``compile(loss=model.cross_entropy)``, multiplies them with the items itself.
+        ``j + 1``. In training, the queries ``(batch, d)`` alone:
+        ``compile(loss=model.training_loss)`` multiplies them with the items itself.
     """
-
-    first_item = 1  # its number in the model's windows
 
     def __init__(
         self,
-        n_items,
-        embed_dim=100,
-        attention=True,
-        scale=0.0,
-        dropout=0.0,
-        matmul_dtype="float32",
-        seed=0,
-        frozen=(),
-    ):
+        n_items: int,
+        embed_dim: int = 100,
+        maxlen: int = 19,
+        attention: bool = True,
+        scale: float = 0.0,
+        dropout: float = 0.0,
+        matmul_dtype: str = "float32",
+        seed: int = 0,
+        frozen: Sequence[str] = (),
+    ) -> None:
         super().__init__()
         for part in frozen:
             check_choice("frozen", part, PARTS)
-        self.frozen = frozen
-        self.n_items, self.embed_dim, self.attention = n_items, embed_dim, attention
-        self.scale, self.dropout = scale, dropout
-        self.matmul_dtype, self.seed = matmul_dtype, seed
+        self.n_items, self.embed_dim, self.maxlen = n_items, embed_dim, maxlen
+        self.attention, self.scale, self.dropout = attention, scale, dropout
+        self.matmul_dtype, self.seed, self.frozen = matmul_dtype, seed, frozen
+        self.rank = 0
 
-    def weight(self, name, shape, number):
-        """Adds a weight; ``number`` makes it a seed of its own, 0 starts it at zero."""
-        stddev = EMBEDDING_STDDEV if name == "embedding" else WEIGHT_STDDEV
-        normal = tf.keras.initializers.RandomNormal(
-            stddev=stddev, seed=100 * self.seed + number
-        )
-        start = normal if number else "zeros"
+    def weight(self, name: str, shape: tuple, initializer: Any) -> tf.Variable:
+        """Adds a weight, trainable unless its part is frozen."""
+        trainable = not any(name in PARTS[part] for part in self.frozen)
         return self.add_weight(
-            name=name,
-            shape=shape,
-            initializer=start,
-            trainable=not any(name in PARTS[part] for part in self.frozen),
+            name=name, shape=shape, initializer=initializer, trainable=trainable
         )
 
-    def build(self, input_shape):
-        d, weight = self.embed_dim, self.weight
-        self.embedding = weight("embedding", (self.n_items, d), 1)
+    def build(self, input_shape: object) -> None:
+        def normal(number: int) -> Any:
+            seed = 100 * self.seed + number
+            return tf.keras.initializers.RandomNormal(stddev=STDDEV, seed=seed)
+
+        d = self.embed_dim
+        self.embedding = self.weight("embedding", (self.n_items, d), normal(1))
         if self.attention:
-            self.w0 = weight("w0", (d, 1), 2)
-            self.w1 = weight("w1", (d, d), 3)
-            self.w2 = weight("w2", (d, d), 4)
-            self.w3 = weight("w3", (d, d), 5)
-            self.b = weight("b", (d,), 0)
-        self.kernel_s, self.bias_s = (
-            weight("kernel_s", (d, d), 6),
-            weight("bias_s", (d,), 0),
-        )
-        self.kernel_t, self.bias_t = (
-            weight("kernel_t", (d, d), 7),
-            weight("bias_t", (d,), 0),
-        )
-        if (
-            self.dropout
-        ):  # a variable, so that a resumed run goes on with the same masks
-            first = tf.VariableAggregation.ONLY_FIRST_REPLICA
+            self.w0 = self.weight("w0", (d, 1), normal(2))
+            self.w1 = self.weight("w1", (d, d), normal(3))
+            self.w2 = self.weight("w2", (d, d), normal(4))
+            self.w3 = self.weight("w3", (d, d), normal(5))
+            self.b = self.weight("b", (d,), "zeros")
+        self.kernel_s = self.weight("kernel_s", (d, d), normal(6))
+        self.bias_s = self.weight("bias_s", (d,), "zeros")
+        self.kernel_t = self.weight("kernel_t", (d, d), normal(7))
+        self.bias_t = self.weight("bias_t", (d,), "zeros")
+        if self.dropout:  # a variable: a checkpoint holds it, so a resumed run
+            first = tf.VariableAggregation.ONLY_FIRST_REPLICA  # draws the same masks
             self.step = tf.Variable(0, trainable=False, aggregation=first)
         self.built = True
 
-    def items(self):
+    @property
+    def named_weights(self) -> Weights:
+        """The weights that the model has, by their names in ``PARTS``."""
+        names = [name for part in PARTS.values() for name in part]
+        return {name: getattr(self, name) for name in names if hasattr(self, name)}
+
+    def items(self) -> tf.Tensor:
         """The vectors of all items, of length 1 with a ``scale``: ``(n_items, d)``."""
         items = tf.convert_to_tensor(self.embedding)
         return tf.math.l2_normalize(items, axis=1) if self.scale else items
 
-    def look_up(self, windows):
-        """The clicks' vectors, 0 for padding: ``(batch, maxlen, d)``; and the mask."""
-        real = tf.cast(windows > 0, tf.float32)[:, :, None]
-        x = tf.gather(self.embedding, tf.maximum(windows - 1, 0))
-        if self.scale:
-            x = tf.math.l2_normalize(x, axis=2)
-        return x * real, real
-
-    def drop(self, x):
+    def drop(self, x: tf.Tensor) -> tf.Tensor:
         """Sets a share of the entries to 0 and scales the rest up to keep the mean."""
-        seed = self.seed + 2**20 * workers.current().rank
+        seed = self.seed + 2**20 * self.rank
         key = tf.stack([seed, tf.convert_to_tensor(self.step)])
         self.step.assign_add(1)
-        kept = tf.random.stateless_uniform(tf.shape(x), key) >= self.dropout
-        return x * tf.cast(kept, x.dtype) / (1 - self.dropout)
+        is_kept = tf.random.stateless_uniform(tf.shape(x), key) >= self.dropout
+        return x * tf.cast(is_kept, x.dtype) / (1 - self.dropout)
 
-    def attend(self, x, real, m_s, m_t):
-        """Attention weights ``a_i``, 0 for padding: ``(batch, maxlen, 1)``."""
-        of_window = tf.matmul(m_t, self.w2) + tf.matmul(m_s, self.w3) + self.b
-        hidden = tf.sigmoid(tf.matmul(x, self.w1) + of_window[:, None, :])
-        return tf.matmul(hidden, self.w0) * real
+    def query(self, windows: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """See the function ``query``; dropout in training only."""
+        drop = self.drop if training and self.dropout else None
+        return query(self.named_weights, windows, self.scale, drop)
 
-    def query(self, windows, training=False):
-        """``h_s * h_t``, the vector that items are compared with: ``(batch, d)``."""
-        x, real = self.look_up(windows)
-        if training and self.dropout:
-            x = self.drop(x)
-        m_s = tf.reduce_sum(x, 1) / tf.reduce_sum(real, 1)  # (batch, d)
-        m_t = x[:, -1, :]  # (batch, d)
-        m_a = m_s
-        if self.attention:
-            m_a = tf.reduce_sum(self.attend(x, real, m_s, m_t) * x, 1) + m_s
-        h_s = tf.tanh(tf.matmul(m_a, self.kernel_s) + self.bias_s)
-        h_t = tf.tanh(tf.matmul(m_t, self.kernel_t) + self.bias_t)
-        if self.scale:
-            return self.scale * tf.math.l2_normalize(h_s * h_t, axis=1)
-        return h_s * h_t
-
-    def scores(self, query):
-        """A query against every item: float32 ``(batch, n_items)``."""
+    def scores(self, query: tf.Tensor) -> tf.Tensor:
+        """Scores of every item for each query: float32 ``(batch, n_items)``."""
         return tf.matmul(query, self.items(), transpose_b=True)
 
-    def call(self, windows, training=False):
+    def call(self, windows: tf.Tensor, training: bool = False) -> tf.Tensor:
         query = self.query(windows, training)
         return query if training else self.scores(query)
 
-    def cross_entropy(self, targets, query):
-        """The training loss of queries, see ``softmax``: ``(batch,)``."""
-        return softmax.cross_entropy_of_product(
+    def training_loss(self, targets: tf.Tensor, query: tf.Tensor) -> tf.Tensor:
+        """The cross-entropy of queries, in nats, see ``softmax``: ``(batch,)``."""
+        return softmax.fused_cross_entropy(
             targets, query, self.items(), self.matmul_dtype
         )
 
+    def example_reader(self, examples: Examples) -> Reader:
+        """Returns a function that reads a batch of examples.
+
+        Args:
+            examples: a part of ``lib.data.sessions.Sessions``; items are numbered
+                from 1.
+
+        Returns:
+            ``read(index) -> (windows, targets)`` for an int ``(batch,)`` of example
+            numbers: int32 ``(batch, maxlen)``, as the model takes them, and the columns
+            of the next items, int32 ``(batch,)``.
+        """
+        with host():
+            items = tf.constant(examples.items)
+            start, target = tf.constant(examples.start), tf.constant(examples.target)
+
+        @host()
+        def read(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            stop = tf.gather(target, index)
+            windows = cut_windows(items, tf.gather(start, index), stop, self.maxlen)
+            return windows, tf.gather(items, stop) - 1
+
+        return read
+
     @tf.function
-    def ranks(self, windows, targets):
+    def ranks(self, windows: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
         """Ranks of the targets as ``metrics.ranks`` counts them: float32 ``(batch,)``.
 
         One pass over the scores: with ``s`` the sum of ``sign(score - own)``, that is
@@ -190,14 +200,89 @@ class STAMP(tf.keras.Model):
         return tf.where(tf.math.is_nan(rank), float(self.n_items), rank)
 
     @tf.function
-    def log_loss(self, windows, targets):
+    def log_loss(self, windows: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
         """Cross-entropy of each target, without dropout, in float32: ``(batch,)``."""
         scores = self.scores(self.query(windows))
         own = tf.gather(scores, targets, axis=1, batch_dims=1)
         return tf.reduce_logsumexp(scores, axis=1) - own
 
 
-def windows(items, start, stop, maxlen):
+def look_up(
+    embedding: tf.Tensor, windows: tf.Tensor, scale: float = 0.0
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Looks up the vectors of the clicks in windows.
+
+    Args:
+        embedding: float32 ``(n_items, d)``, or a variable.
+        windows: int32 ``(batch, maxlen)``, padded with 0.
+        scale: unless it is 0, vectors are normalised to length 1.
+
+    Returns:
+        ``(x, mask)``: the vectors ``(batch, maxlen, d)``, 0 for padding, and float32
+        ``(batch, maxlen, 1)``, 1 for a click and 0 for padding.
+    """
+    mask = tf.cast(windows > 0, tf.float32)[:, :, None]
+    x = tf.gather(embedding, tf.maximum(windows - 1, 0))
+    if scale:
+        x = tf.math.l2_normalize(x, axis=2)
+    return x * mask, mask
+
+
+def attend(
+    weights: Weights, x: tf.Tensor, mask: tf.Tensor, m_s: tf.Tensor, m_t: tf.Tensor
+) -> tf.Tensor:
+    """Attention weights ``a_i`` (equation 7), 0 for padding: ``(batch, maxlen, 1)``.
+
+    Args:
+        weights: of the part ``attention``.
+        x, mask: as ``look_up`` returns them; a mask of 1.0 masks nothing.
+        m_s, m_t: ``(batch, d)``, mean and last click.
+    """
+    window_term = tf.matmul(m_t, weights["w2"]) + tf.matmul(m_s, weights["w3"])
+    window_term += weights["b"]
+    hidden = tf.sigmoid(tf.matmul(x, weights["w1"]) + window_term[:, None, :])
+    return tf.matmul(hidden, weights["w0"]) * mask
+
+
+def combine(weights: Weights, m_a: tf.Tensor, m_t: tf.Tensor) -> tf.Tensor:
+    """``h_s * h_t`` of the part ``layers``: ``(batch, d)``."""
+    h_s = tf.tanh(tf.matmul(m_a, weights["kernel_s"]) + weights["bias_s"])
+    h_t = tf.tanh(tf.matmul(m_t, weights["kernel_t"]) + weights["bias_t"])
+    return h_s * h_t
+
+
+def query(
+    weights: Weights,
+    windows: tf.Tensor,
+    scale: float = 0.0,
+    drop: Callable | None = None,
+) -> tf.Tensor:
+    """Computes ``h_s * h_t``, the vector whose product with an item is its score.
+
+    Args:
+        weights: of the whole model; without those of ``attention`` it is STMP.
+        windows: int32 ``(batch, maxlen)``, padded with 0.
+        scale: of cosine scores; 0 leaves the vectors as they are.
+        drop: dropout, applied to the clicks' vectors.
+
+    Returns:
+        float32 ``(batch, d)``; of length ``scale`` unless that is 0.
+    """
+    x, mask = look_up(weights["embedding"], windows, scale)
+    if drop:
+        x = drop(x)
+    m_s = tf.reduce_sum(x, 1) / tf.reduce_sum(mask, 1)  # (batch, d)
+    m_t = x[:, -1, :]  # (batch, d)
+    m_a = m_s
+    if "w0" in weights:
+        m_a = tf.reduce_sum(attend(weights, x, mask, m_s, m_t) * x, 1) + m_s
+    h = combine(weights, m_a, m_t)
+    return scale * tf.math.l2_normalize(h, axis=1) if scale else h
+
+
+def cut_windows(
+    items: tf.Tensor, start: tf.Tensor, stop: tf.Tensor, maxlen: int
+) -> tf.Tensor:
     """Cuts the last ``maxlen`` clicks of each prefix ``items[start:stop]``.
 
     Args:
@@ -213,92 +298,56 @@ def windows(items, start, stop, maxlen):
     return tf.where(position >= tf.expand_dims(start, 1), clicks, 0)
 
 
-def renumber(window, first_item):
-    """Windows of items from 1 as windows of items from ``first_item``."""
-    return window if first_item else tf.maximum(window - 1, 0)
+def evaluate(
+    model: STAMP, examples: Examples, k: int = 20, batch_size: int = 256
+) -> dict[str, float]:
+    """Measures HR@k and MRR@k of every example against the whole catalogue.
 
-
-def batch_of(examples, maxlen, first_item=STAMP.first_item):
-    """Returns ``take(index) -> (windows, target columns)`` for a batch of examples.
-
-    Args:
-        examples: ``lib.data.sessions.Examples``.
-        maxlen: width of the windows.
-        first_item: the window's number of the first item; 0 for the published port,
-            whose windows count items from 0.
-    """
-    with host():
-        items = tf.constant(examples.items)
-        start, target = tf.constant(examples.start), tf.constant(examples.target)
-
-    @host()
-    def take(index):
-        stop = tf.gather(target, index)
-        window = windows(items, tf.gather(start, index), stop, maxlen)
-        return renumber(window, first_item), tf.gather(items, stop) - 1
-
-    return take
-
-
-def evaluate(model, examples, maxlen, k=20, batch_size=256):
-    """HR@k and MRR@k of every example against the whole catalogue.
-
-    Works in batches, on the device: neither a (tests x items) matrix nor a sort is
-    made. The last batch is filled up, so that all have one shape, and cut again.
+    Works in batches, on the device, without sorting and without a (tests x items)
+    matrix.
 
     Returns:
         ``{"hr_at_<k>": ..., "mrr_at_<k>": ...}``.
     """
-    ranks = _of_each(model.ranks, model, examples, maxlen, batch_size)
-    return metrics.ranking_metrics(ranks, k)
+    return metrics.ranking_metrics(
+        _map_examples(model.ranks, model, examples, batch_size), k
+    )
 
 
-def validate(model, examples, maxlen, batch_size=256):
-    """The loss of examples as ``model.evaluate`` of Keras gives it: ``val_loss``.
+def validate(
+    model: STAMP, examples: Examples | None, batch_size: int = 256
+) -> dict[str, float]:
+    """Measures ``val_loss``, the loss of examples as Keras' ``model.evaluate`` does.
 
     That is the mean cross-entropy, without dropout, plus the penalties on the weights
-    as they are: of ``published.STAMP`` unless that fix is on, of ``STAMP`` none. Works
-    in batches, like ``evaluate``.
+    at this moment: ``published.STAMP`` has them unless that fix is on, ``STAMP`` has
+    none.
 
     Args:
         model: a ``STAMP``.
-        examples: ``lib.data.sessions.Examples``, as ``Sessions.held_out`` is, or None.
-        maxlen, batch_size: as in ``evaluate``.
+        examples: such as ``Sessions.held_out``, or None.
+        batch_size: as in ``evaluate``.
 
     Returns:
-        ``{"val_loss": nats}``; empty where there is no example.
+        ``{"val_loss": nats}``; empty without examples.
     """
     if examples is None or not len(examples):
         return {}
-    losses = _of_each(model.log_loss, model, examples, maxlen, batch_size)
-    penalty = sum(float(each) for each in model.losses)
+    losses = _map_examples(model.log_loss, model, examples, batch_size)
+    penalty = sum(float(loss) for loss in model.losses)
     return {"val_loss": float(losses.mean(dtype=np.float64)) + penalty}
 
 
-def _of_each(function, model, examples, maxlen, batch_size):
-    """``function(windows, targets)`` of all examples, in batches of one shape."""
-    take, n = batch_of(examples, maxlen, model.first_item), len(examples)
-    found = []
+def _map_examples(
+    function: Callable, model: STAMP, examples: Examples, batch_size: int
+) -> np.ndarray:
+    """``function(windows, targets)`` of all examples, in batches of one shape.
+
+    The last batch repeats its last example; the repetitions are cut off the result.
+    """
+    read, n = model.example_reader(examples), len(examples)
+    results = []
     for first in range(0, n, batch_size):
         index = np.minimum(np.arange(first, first + batch_size, dtype=np.int32), n - 1)
-        found.append(function(*take(index)).numpy()[: n - first])
-    return np.concatenate(found)
-
-
-def recommend(model, session, maxlen, k=10):
-    """The best ``k`` items after one session.
-
-    Args:
-        model: a trained ``STAMP``.
-        session: item numbers, oldest click first.
-        maxlen: width of the window.
-        k: how many.
-
-    Returns:
-        ``(item numbers, scores)``, best first, each ``(k,)``.
-    """
-    session = np.asarray(session, np.int32)
-    window = windows(session, np.array([0], np.int32), [len(session)], maxlen)
-    window = renumber(window, model.first_item)
-    scores, columns = top_k.best(model(window), min(k, model.n_items))
-    return columns.numpy()[0] + 1, scores.numpy()[0]
+        results.append(function(*read(index)).numpy()[: n - first])
+    return np.concatenate(results)

@@ -87,6 +87,27 @@ def _spread(table: pd.DataFrame) -> np.ndarray:
     return np.maximum([down, up], 0)  # a rounded mean can lie outside
 
 
+def attention_bars(labels: Sequence[str], weights: np.ndarray) -> tuple[Figure, Axes]:
+    """Bars of the attention weights of a session's clicks, oldest at the top.
+
+    Args:
+        labels: a text for each click, oldest first.
+        weights: float ``(len(labels),)``, of any sign.
+
+    Returns:
+        ``(fig, ax)``.
+    """
+    places = range(len(labels))
+    fig, ax = plt.subplots(figsize=(6.4, 0.8 + 0.3 * len(labels)))
+    ax.barh(places, weights, color=DARK)
+    ax.set_yticks(places)
+    ax.set_yticklabels(labels)
+    ax.invert_yaxis()
+    ax.grid(axis="y", visible=False)
+    ax.set_xlabel("attention weight")
+    return fig, ax
+
+
 def _draw_points(
     ax: Axes, table: pd.DataFrame, colors: np.ndarray, form: str, metric: str = "rmse"
 ) -> np.ndarray:

@@ -1,8 +1,8 @@
-"""A trained model for others: a SavedModel that needs nothing but TensorFlow, and ONNX.
+"""Export a trained model: a SavedModel that needs only TensorFlow, and ONNX.
 
 The SavedModel takes raw ids and returns raw ids. Its one signature is
-``serving_default``; the function ``recommend`` of what ``tf.saved_model.load`` returns
-is the same. ``<id>`` below is int64 where all raw ids are whole numbers, else string.
+``serving_default``; the loaded object's function ``recommend`` is the same.
+``<id>`` below is int64 where all raw ids are whole numbers, else string.
 
 For STAMP:
 
@@ -11,18 +11,18 @@ input               dtype  shape
 ==================  =====  ==============  =============================================
 ``items``           <id>   ``(n_clicks,)``  the clicks, session after session, each
                                            oldest first
-``lengths``         int32  ``(batch,)``    how many of them each session has; 0 or more
-``exclude_seen``    bool   ``()``          True leaves out what a session holds
-``k``               int32  ``()``          how many are asked for
+``lengths``         int32  ``(batch,)``    number of clicks of each session, 0 or more
+``exclude_seen``    bool   ``()``          True excludes the items of a session
+``k``               int32  ``()``          number of recommendations
 ==================  =====  ==============  =============================================
 
 For MF:
 
 ==================  =====  ==============  =============================================
-``users``           <id>   ``(batch,)``    whom to recommend for
-``exclude_seen``    bool   ``()``          True leaves out what the user has seen; only
-                                           where ``seen`` was given to ``save``
-``k``               int32  ``()``          how many are asked for
+``users``           <id>   ``(batch,)``    the users to recommend for
+``exclude_seen``    bool   ``()``          True excludes the items that a user has seen;
+                                           only if ``save`` got ``seen``
+``k``               int32  ``()``          number of recommendations
 ==================  =====  ==============  =============================================
 
 Outputs, best first; ``k`` is at most the size of the catalogue:
@@ -35,72 +35,69 @@ Outputs, best first; ``k`` is at most the size of the catalogue:
 ==================  =======  ================  =========================================
 
 Where no item is left, and for a session of unknown items or an unknown user, the score
-is minus infinity and the id -1, or the empty text.
+is minus infinity and the id -1, or the empty string.
 """
 
+from __future__ import annotations
+
 import json
-import shutil
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from lib import files
 from lib.errors import InputError
 from lib.hardware.tensorflow import no_notes, tf
-from lib.serving import recommend, scorers
+from lib.serving.recommend import index_ids
+from lib.serving.scorers import SessionScorer, UserScorer, scorer_for
+from lib.serving.trained import Trained
 
-OPSET = 13  # of ONNX: not the newest, for compilers of devices lag behind
+OPSET = 13  # of ONNX: not the newest, because device compilers lag behind
 
 
-def save(trained, folder, seen=None):
-    """Writes a SavedModel; the tables at the top of this module say what it takes.
+def save(trained: Trained, folder: str | Path, seen: Any = None) -> Path:
+    """Writes a SavedModel; the tables at the top of this module describe it.
 
     Args:
-        trained: a ``lib.serving.trained.Trained``.
-        folder: where to; a SavedModel that is there is replaced. A relative path starts
-            at the repository's root.
-        seen: MF: raw ids ``(user ids, item ids)`` of who has rated what, each ``(n,)``,
-            to be kept with the model; unknown ones are ignored.
+        trained: the model.
+        folder: to write; a SavedModel there is replaced. A relative path starts at the
+            repository's root.
+        seen: MF: raw ids ``(user ids, item ids)`` of the ratings, each ``(n,)``, to be
+            saved with the model; unknown ones are ignored.
 
     Returns:
         The path of the folder.
 
     Raises:
-        InputError: the folder holds something else or cannot be written, or ``seen``
+        InputError: the folder contains something else or cannot be written, or ``seen``
             is not as above.
     """
     folder = files.resolve(folder)
     if folder.exists() and not (folder / "saved_model.pb").is_file():
         raise InputError(
-            f"{folder} exists and is no SavedModel: give a folder that is not there."
+            f"{folder} exists and is no SavedModel: choose a folder that is not there."
         )
-    module = module_of(trained, seen)
-    unfinished = folder.with_name(folder.name + ".unfinished")
+    module = make_module(trained, seen)
     signatures = {"serving_default": module.recommend}
-    try:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        with no_notes():
+    with files.replace_whole(folder) as unfinished, no_notes():
+        try:
             tf.saved_model.save(module, str(unfinished), signatures)
-        shutil.rmtree(folder, ignore_errors=True)
-        unfinished.rename(folder)
-    except (OSError, tf.errors.OpError) as error:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        raise InputError(
-            f"{folder} cannot be written ({error}): give a folder that you may write "
-            "to, on a disk with room."
-        ) from None
+        except tf.errors.OpError as error:  # as TensorFlow reports a full disk
+            raise OSError(error.message) from error
     return folder
 
 
-def module_of(trained, seen=None):
-    """What ``save`` writes, as a ``tf.Module``; see there."""
-    scorer = scorers.of(trained)
-    if isinstance(scorer, scorers.SessionScorer):
-        return Sessions(trained, scorer)
-    return Users(trained, scorer, seen)
+def make_module(trained: Trained, seen: Any = None) -> SessionModule | UserModule:
+    """Makes the module that ``save`` writes."""
+    scorer = scorer_for(trained)
+    if isinstance(scorer, SessionScorer):
+        return SessionModule(trained, scorer)
+    return UserModule(trained, scorer, seen)
 
 
-def save_onnx(trained, path, k=20):
-    """Writes an ONNX file: numbers in, numbers and scores out, no ids.
+def save_onnx(trained: Trained, path: str | Path, k: int = 20) -> Path:
+    """Writes an ONNX file that takes and returns item numbers, not raw ids.
 
     * in, STAMP: ``windows``, int32 ``(batch, maxlen)``: item numbers from 1, oldest
       click first, padded with 0 on the left; at least one click a row.
@@ -108,14 +105,16 @@ def save_onnx(trained, path, k=20):
     * out: ``numbers``, int32 ``(batch, k)``, of items, best first: from 1 for STAMP and
       from 0 for MF; ``scores``, float32 ``(batch, k)``.
 
-    A number's raw id stands in ``trained.item_ids``, which is written beside the file
-    as ``<name>.ids.json``: at ``number - 1`` for STAMP, at ``number`` for MF.
+    The raw ids, ``trained.item_ids``, are written beside the file as
+    ``<name>.ids.json``: that of a number is at ``number - 1`` for STAMP, at ``number``
+    for MF.
 
     Args:
-        trained: a ``lib.serving.trained.Trained``.
+        trained: the model.
         path: of the file; it is replaced. A relative path starts at the repository's
             root.
-        k: how many; part of the file, since compilers for devices want fixed shapes.
+        k: number of recommendations; fixed in the file, since device compilers want
+            fixed shapes.
 
     Returns:
         The path.
@@ -123,154 +122,161 @@ def save_onnx(trained, path, k=20):
     Raises:
         InputError: ``k`` is more than there are items, or the file cannot be written.
     """
-    import tf2onnx  # slow, and nothing else needs it
+    import tf2onnx  # slow, and only needed here
 
-    path, scorer = files.resolve(path), scorers.of(trained)
+    path, scorer = files.resolve(path), scorer_for(trained)
     if type(k) is not int or not 1 <= k <= scorer.n_items:
         raise InputError(
-            f"k={k!r}: give a whole number from 1 to {scorer.n_items}, the number of "
+            f"k={k!r}: choose a whole number from 1 to {scorer.n_items}, the number of "
             "items."
         )
-    of_sessions = isinstance(scorer, scorers.SessionScorer)
-    given = tf.TensorSpec([None], tf.int32, "users")
-    if of_sessions:
-        given = tf.TensorSpec([None, trained.maxlen], tf.int32, "windows")
+    spec = tf.TensorSpec([None], tf.int32, "users")
+    if isinstance(scorer, SessionScorer):
+        spec = tf.TensorSpec([None, scorer.maxlen], tf.int32, "windows")
 
-    def ranked(asked):
-        found, columns = tf.math.top_k(scorer.scores(scorer.query(asked)), k)
-        if of_sessions:
-            return {"numbers": columns + 1, "scores": found}
-        return {"numbers": columns, "scores": scorer.stars(found, asked)}
+    def rank(inputs: tf.Tensor) -> dict[str, tf.Tensor]:
+        scores, columns = tf.math.top_k(scorer.scores(scorer.query(inputs)), k)
+        if isinstance(scorer, SessionScorer):
+            return {"numbers": columns + 1, "scores": scores}
+        return {"numbers": columns, "scores": scorer.stars(scores, inputs)}
 
     with no_notes():
         model, _ = tf2onnx.convert.from_function(
-            tf.function(ranked), input_signature=[given], opset=OPSET
+            tf.function(rank), input_signature=[spec], opset=OPSET
         )
-    unfinished = path.with_name(path.name + ".unfinished")
-    with recommend.writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with files.replace_whole(path) as unfinished:
         unfinished.write_bytes(model.SerializeToString())
-        unfinished.replace(path)
     ids = json.dumps(trained.item_ids.tolist())
     files.write_text(path.with_suffix(".ids.json"), ids + "\n")
     return path
 
 
-class Sessions(tf.Module):
-    """STAMP as it is saved."""
+class SessionModule(tf.Module):
+    """The SavedModel of a STAMP."""
 
-    def __init__(self, trained, scorer):
+    def __init__(self, trained: Trained, scorer: SessionScorer) -> None:
         super().__init__()
-        self.scorer, self.known = scorer, Ids(trained.item_ids)
+        self.scorer, self.items = scorer, IdTable(trained.item_ids)
         signature = [
-            tf.TensorSpec([None], self.known.dtype, "items"),
+            tf.TensorSpec([None], self.items.dtype, "items"),
             tf.TensorSpec([None], tf.int32, "lengths"),
             tf.TensorSpec([], tf.bool, "exclude_seen"),
             tf.TensorSpec([], tf.int32, "k"),
         ]
         self.recommend = tf.function(self._recommend, input_signature=signature)
 
-    def _recommend(self, items, lengths, exclude_seen, k):
-        fits = tf.debugging.assert_equal(
+    def _recommend(
+        self,
+        items: tf.Tensor,
+        lengths: tf.Tensor,
+        exclude_seen: tf.Tensor,
+        k: tf.Tensor,
+    ) -> dict[str, tf.Tensor]:
+        is_sum = tf.debugging.assert_equal(
             tf.reduce_sum(lengths), tf.size(items), "lengths must add up to the items"
         )
-        with tf.control_dependencies([fits, _positive(k)]):
+        with tf.control_dependencies([is_sum, _require_positive(k)]):
             lengths = tf.identity(lengths)
-        columns = self.known.numbers(items)
+        columns = self.items.look_up(items)
         is_known = columns >= 0
         batch = tf.shape(lengths)[0]
         row = tf.repeat(tf.range(batch), lengths)
-        kept = tf.math.unsorted_segment_sum(tf.cast(is_known, tf.int32), row, batch)
-        known = tf.boolean_mask(columns, is_known) + 1
-        found = self.scorer.best(known, kept, exclude_seen, k)
-        return self.known.answer(found, lengths - kept)
+        n_known = tf.math.unsorted_segment_sum(tf.cast(is_known, tf.int32), row, batch)
+        numbers = tf.boolean_mask(columns, is_known) + 1
+        scores, columns = self.scorer.find_best(numbers, n_known, exclude_seen, k)
+        return self.items.name_outputs(scores, columns, lengths - n_known)
 
 
-class Users(tf.Module):
-    """MF as it is saved."""
+class UserModule(tf.Module):
+    """The SavedModel of an MF."""
 
-    def __init__(self, trained, scorer, seen):
+    def __init__(self, trained: Trained, scorer: UserScorer, seen: Any) -> None:
         super().__init__()
-        self.scorer, self.known = scorer, Ids(trained.item_ids)
-        self.people = Ids(trained.user_ids)
-        signature = [tf.TensorSpec([None], self.people.dtype, "users")]
+        self.scorer, self.items = scorer, IdTable(trained.item_ids)
+        self.users = IdTable(trained.user_ids)
+        signature = [tf.TensorSpec([None], self.users.dtype, "users")]
         if seen is not None:
-            items, splits = _per_user(trained, seen)
-            self.items, self.splits = tf.constant(items), tf.constant(splits)
+            seen_items, splits = _group_by_user(trained, seen)
+            self.seen_items, self.splits = tf.constant(seen_items), tf.constant(splits)
             signature.append(tf.TensorSpec([], tf.bool, "exclude_seen"))
         signature.append(tf.TensorSpec([], tf.int32, "k"))
         function = self._recommend if seen is None else self._recommend_unseen
         self.recommend = tf.function(function, input_signature=signature)
 
-    def _recommend(self, users, k):
+    def _recommend(self, users: tf.Tensor, k: tf.Tensor) -> dict[str, tf.Tensor]:
         return self._answer(users, tf.zeros([0, 2], tf.int32), k)
 
-    def _recommend_unseen(self, users, exclude_seen, k):
-        user = tf.maximum(self.people.numbers(users), 0)
+    def _recommend_unseen(
+        self, users: tf.Tensor, exclude_seen: tf.Tensor, k: tf.Tensor
+    ) -> dict[str, tf.Tensor]:
+        user = tf.maximum(self.users.look_up(users), 0)
         first = tf.gather(self.splits, user)
         count = tf.where(exclude_seen, tf.gather(self.splits, user + 1) - first, 0)
         row = tf.repeat(tf.range(tf.shape(user)[0]), count)
         place = tf.range(tf.shape(row)[0]) - tf.repeat(tf.cumsum(count) - count, count)
-        item = tf.gather(self.items, tf.repeat(first, count) + place)
+        item = tf.gather(self.seen_items, tf.repeat(first, count) + place)
         return self._answer(users, tf.stack([row, item], axis=1), k)
 
-    def _answer(self, users, seen, k):
-        with tf.control_dependencies([_positive(k)]):
-            number = self.people.numbers(users)
-        found = self.scorer.best(number, seen, k)
-        return self.known.answer(found, tf.cast(number < 0, tf.int32))
+    def _answer(
+        self, users: tf.Tensor, seen: tf.Tensor, k: tf.Tensor
+    ) -> dict[str, tf.Tensor]:
+        with tf.control_dependencies([_require_positive(k)]):
+            numbers = self.users.look_up(users)
+        scores, columns = self.scorer.find_best(numbers, seen, k)
+        return self.items.name_outputs(scores, columns, tf.cast(numbers < 0, tf.int32))
 
 
-def _positive(k):
-    return tf.debugging.assert_positive(k, "k: give 1 or more")
+def _require_positive(k: tf.Tensor) -> tf.Operation:
+    return tf.debugging.assert_positive(k, "k must be 1 or more")
 
 
-class Ids(tf.Module):
-    """Raw ids to positions and back, inside a graph."""
+class IdTable(tf.Module):
+    """Maps raw ids to positions and back, inside a graph."""
 
-    def __init__(self, ids):
+    def __init__(self, ids: np.ndarray) -> None:
         super().__init__()
-        whole = ids.dtype.kind in "iu" and (not len(ids) or ids.max() < 2**63)
-        ids = ids.astype(np.int64) if whole else ids.astype(str).astype(object)
-        none = -1 if whole else ""
-        self.raw = tf.constant([*ids.tolist(), none], tf.int64 if whole else tf.string)
-        self.dtype = self.raw.dtype
+        is_whole = ids.dtype.kind in "iu" and (not len(ids) or ids.max() < 2**63)
+        ids = ids.astype(np.int64) if is_whole else ids.astype(str).astype(object)
+        self.dtype = tf.int64 if is_whole else tf.string
+        no_id = -1 if is_whole else ""
+        self.raw = tf.constant([*ids.tolist(), no_id], self.dtype)
         positions = tf.range(len(ids))
         pairs = tf.lookup.KeyValueTensorInitializer(self.raw[:-1], positions)
         self.table = tf.lookup.StaticHashTable(pairs, -1)
 
-    def numbers(self, raw):
+    def look_up(self, raw: tf.Tensor) -> tf.Tensor:
         """Positions of raw ids, -1 for unknown ones: int32."""
         return self.table.lookup(raw)
 
-    def answer(self, found, unknown):
-        """The outputs of a signature, from what a scorer found."""
-        scores, columns = found
-        return {
-            "ids": tf.gather(self.raw, columns),
-            "scores": scores,
-            "unknown": unknown,
-        }
+    def name_outputs(
+        self, scores: tf.Tensor, columns: tf.Tensor, unknown: tf.Tensor
+    ) -> dict[str, tf.Tensor]:
+        """The outputs of a signature."""
+        ids = tf.gather(self.raw, columns)
+        return {"ids": ids, "scores": scores, "unknown": unknown}
 
 
-def _per_user(trained, seen):
-    """Item numbers, user after user, and where each user's start: int32 both."""
-    number = recommend.numbers(trained.item_ids)
-    person = recommend.numbers(trained.user_ids)
+def _group_by_user(trained: Trained, seen: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Item numbers, user after user, and the first place of each user: int32 both."""
+    items, users = index_ids(trained.item_ids), index_ids(trained.user_ids)
     try:
-        users, items = (np.asarray(ids).tolist() for ids in seen)
-        assert len(users) == len(items)
-        assert np.ndim(users) == np.ndim(items) == 1
-    except (AssertionError, TypeError, ValueError):
-        raise InputError(
-            "seen: give two lists of the same length, the raw ids of users and of the "
-            "items that they have rated."
-        ) from None
+        user_ids, item_ids = (np.asarray(ids) for ids in seen)
+    except (TypeError, ValueError) as error:
+        raise _wrong_seen() from error
+    if user_ids.ndim != 1 or user_ids.shape != item_ids.shape:
+        raise _wrong_seen()
     pairs = [
-        (person[user], number[item])
-        for user, item in zip(users, items)
-        if user in person and item in number
+        (users[user], items[item])
+        for user, item in zip(user_ids.tolist(), item_ids.tolist())
+        if user in users and item in items
     ]
-    pairs = np.array(sorted(pairs), np.int32).reshape(-1, 2)
-    users = np.arange(len(trained.user_ids) + 1)
-    return pairs[:, 1], np.searchsorted(pairs[:, 0], users).astype(np.int32)
+    table = np.array(sorted(pairs), np.int32).reshape(-1, 2)
+    starts = np.searchsorted(table[:, 0], np.arange(len(users) + 1))
+    return table[:, 1], starts.astype(np.int32)
+
+
+def _wrong_seen() -> InputError:
+    return InputError(
+        "seen: pass two lists of the same length, the raw ids of users and those of "
+        "the items that they have rated."
+    )

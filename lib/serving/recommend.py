@@ -1,17 +1,19 @@
-"""Recommendations of a trained model: raw ids in, raw ids, scores and titles out.
+"""Recommendations of a trained model: raw ids in; raw ids, scores and titles out.
 
-Nothing but a ``lib.serving.trained.Trained`` is needed; the data stay where they are.
-Unknown items of a session are ignored and reported.
+All of it needs only a ``lib.serving.trained.Trained``, not the data. Unknown items of a
+session are ignored and reported.
 """
+
+from __future__ import annotations
 
 import gzip
 import itertools
-import os
 import zlib
-from collections import deque
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, cast
 
 import numpy as np
 
@@ -20,117 +22,136 @@ from lib.data import readers, sources, tables
 from lib.errors import InputError
 from lib.hardware.tensorflow import tf
 from lib.models import stamp
-from lib.serving import scorers
+from lib.serving.scorers import SessionScorer, UserScorer, scorer_for
+from lib.serving.trained import Trained
 
-BATCH = 512  # sessions of a file that are scored at once
-AT_ONCE = 2  # parts of a file: one is multiplied while another is searched
-COUNTED = "sessions", "clicks", "ignored", "without_known_items"
+BATCH = 512  # sessions of a file that are scored together
+AT_ONCE = 8  # batches of a file that are read before any is written
 SEPARATORS = " ", "\t", ","
+COUNTS = "sessions", "clicks", "ignored", "without_known_items"
 
 
 @dataclass(frozen=True)
 class Recommendations:
-    """What one session or user is recommended, best first.
+    """The recommendations for one session or user, best first.
 
     Attributes:
-        ids: raw ids, ``k`` of them, or fewer where no more items are left.
+        ids: ``k`` raw ids, or fewer where no more items are left.
         scores: float32 ``(len(ids),)``: STAMP's scores, or ratings in stars.
-        titles: a text for each id; the id itself where none is known.
+        titles: a text for each id; the id itself where there is no title.
         ignored: raw ids of the session that the model does not know.
     """
 
     ids: list
     scores: np.ndarray
-    titles: list
+    titles: list[str]
     ignored: list
 
-    def __str__(self):
+    def __str__(self) -> str:
         rows = zip(self.scores, self.titles)
         return "\n".join(f"{score:6.2f}  {title}" for score, title in rows)
 
 
-def recommend(trained, who, k=10, exclude_seen=False, seen=None, titles=None):
-    """The best ``k`` items for one session or one user.
+def recommend(
+    trained: Trained,
+    session_or_user: Any,
+    k: int = 10,
+    exclude_seen: bool = False,
+    seen: Iterable | None = None,
+    titles: Mapping[Any, str] | None = None,
+) -> Recommendations:
+    """Recommends the best ``k`` items for one session or one user.
 
     Args:
-        trained: a ``lib.serving.trained.Trained``.
-        who: STAMP: a session, raw ids, oldest click first, of any length. MF: the raw
-            id of a user.
-        k: how many, 1 or more; more than there are gives all.
-        exclude_seen: True leaves out what the session holds, or what the user has seen.
-        seen: MF: raw ids that the user has rated, wanted with ``exclude_seen``, since a
-            model does not keep who rated what; unknown ones are ignored.
-        titles: raw id -> text, for example from ``titles``.
-
-    Returns:
-        ``Recommendations``.
+        trained: the model.
+        session_or_user: STAMP: a session, raw ids, oldest click first, of any length.
+            MF: the raw id of a user.
+        k: 1 or more; more than the catalogue has gives the whole catalogue.
+        exclude_seen: True excludes the items of the session, or those that the user has
+            seen.
+        seen: MF: raw ids that the user has rated, needed with ``exclude_seen``, since a
+            model does not keep ratings; unknown ones are ignored.
+        titles: raw id -> text, for example from the function ``titles``.
 
     Raises:
         InputError: the model knows no item of the session, or not the user; ``k`` or
             ``seen`` is not as above.
     """
     _check(k, exclude_seen, seen)
-    scorer, number = scorers.of(trained), numbers(trained.item_ids)
-    if isinstance(scorer, scorers.SessionScorer):
-        known, ignored = _known(trained, number, who)
-        items = tf.constant([number[raw] + 1 for raw in known], tf.int32)
-        found = scorer.best(items, tf.constant([len(known)]), exclude_seen, k)
+    scorer = scorer_for(trained)
+    ignored: list = []
+    if isinstance(scorer, SessionScorer):
+        numbers, ignored = _number_clicks(trained, session_or_user)
+        lengths = tf.constant([len(numbers)])
+        best = scorer.find_best(tf.constant(numbers), lengths, exclude_seen, k)
     else:
-        if exclude_seen and seen is None:
-            raise InputError(
-                f"exclude_seen=True: {trained.source} does not keep who rated what; "
-                "give the raw ids that the user has rated as seen."
-            )
-        user = _position(numbers(trained.user_ids), who)
-        if user is None:
-            raise InputError(
-                f"user {_raw(who)!r}: {trained.source} does not know this id; "
-                f"{_some(trained.user_ids)}."
-            )
-        seen = [_position(number, raw) for raw in (seen if exclude_seen else ())]
-        pairs = [[0, item] for item in seen if item is not None]
-        pairs, ignored = np.reshape(pairs, [-1, 2]).astype(np.int32), []
-        found = scorer.best(tf.constant([user]), tf.constant(pairs), k)
-    scores, columns = (array.numpy()[0] for array in found)
+        best = _rank_for_user(trained, scorer, session_or_user, k, exclude_seen, seen)
+    scores, columns = (array.numpy()[0] for array in best)
     columns = columns[columns < scorer.n_items]
     ids = trained.item_ids[columns].tolist()
-    shown = [(titles or {}).get(raw, str(raw)) for raw in ids]
-    return Recommendations(ids, scores[: len(ids)], shown, ignored)
+    texts = [(titles or {}).get(raw, str(raw)) for raw in ids]
+    return Recommendations(ids, scores[: len(ids)], texts, ignored)
 
 
-def attention(trained, session):
-    """How much each click of a session's window counts for STAMP, equation (7).
+def _rank_for_user(
+    trained: Trained,
+    scorer: UserScorer,
+    user: Any,
+    k: int,
+    exclude_seen: bool,
+    seen: Iterable | None,
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """See ``UserScorer.find_best``; for one raw id."""
+    if exclude_seen and seen is None:
+        raise InputError(
+            f"exclude_seen=True: {trained.source} does not keep ratings; pass the raw "
+            "ids that the user has rated as seen."
+        )
+    user_number = _find(index_ids(trained.user_ids), user)
+    if user_number is None:
+        raise InputError(
+            f"user {_to_python(user)!r}: {trained.source} does not know this id; "
+            f"{_give_examples(trained.user_ids)}."
+        )
+    index = index_ids(trained.item_ids)
+    numbers = [_find(index, raw) for raw in (seen if exclude_seen and seen else ())]
+    pairs = [[0, number] for number in numbers if number is not None]
+    rated = tf.constant(np.reshape(pairs, [-1, 2]), tf.int32)
+    return scorer.find_best(tf.constant([user_number]), rated, k)
+
+
+def attention(trained: Trained, session: Iterable) -> tuple[list, np.ndarray]:
+    """Returns the attention weight of each click of a session, equation (7) of STAMP.
 
     Args:
-        trained: a ``lib.serving.trained.Trained`` of a STAMP with attention.
+        trained: a STAMP with attention.
         session: raw ids, oldest click first.
 
     Returns:
-        ``(ids, weights)``: the known clicks that the window holds, and their ``a_i``,
-        float32. They need not be positive, nor sum to 1.
+        ``(ids, weights)``: the known clicks in the window, and their ``a_i``, float32.
+        They need not be positive, nor sum to 1.
 
     Raises:
         InputError: the model has no attention, or knows no item of the session.
     """
-    if not getattr(trained.model, "attention", False):
+    model = trained.model
+    if not isinstance(model, stamp.STAMP) or not model.attention:
         raise InputError(
-            f"{trained.source} has no attention: take a STAMP of variant paper or "
+            f"{trained.source} has no attention: use a STAMP of variant paper or "
             "normalized."
         )
-    number = numbers(trained.item_ids)
-    known = _known(trained, number, session)[0][-trained.maxlen :]
-    window = tf.constant([[number[raw] + 1 for raw in known]], tf.int32)
-    x, real = trained.model.look_up(window)
+    numbers = _number_clicks(trained, session)[0][-model.maxlen :]
+    x, mask = stamp.look_up(model.embedding, numbers[None], model.scale)
     m_s = tf.reduce_mean(x, 1)  # there is no padding
-    weights = trained.model.attend(x, real, m_s, x[:, -1, :])
-    return known, weights.numpy()[0, :, 0]
+    weights = stamp.attend(model.named_weights, x, mask, m_s, x[:, -1, :])
+    return trained.item_ids[numbers - 1].tolist(), weights.numpy()[0, :, 0]
 
 
-def categories(data_path):
-    """Categories of items where the data have them: ``{raw id: category}``, both texts.
+def categories(data_path: str) -> dict[str, str]:
+    """Reads the categories of items where the data have them: raw id -> category.
 
     Args:
-        data_path: see ``sessions.load``; a table has none.
+        data_path: see ``sessions.load``; a table has no categories.
     """
     if tables.is_table(data_path):
         return {}
@@ -139,246 +160,210 @@ def categories(data_path):
     return {} if table is None else dict(table.to_numpy().tolist())
 
 
-def titles(trained, data_path):
-    """Texts for items, where the data have them: ``{raw id: text}``.
+def titles(trained: Trained, data_path: str) -> dict[Any, str]:
+    """Reads a text for each item where the data have one: raw id -> text.
 
-    Movies have a title and genres, items of Diginetica a category; a table of one's own
+    Movies have a title and genres, items of Diginetica a category; a user's own table
     has neither.
 
     Args:
-        trained: a ``lib.serving.trained.Trained``.
+        trained: the model whose items get a text.
         data_path: see ``lib.data.sources``; or a table.
     """
+    texts = {}
     if isinstance(trained.model, stamp.STAMP):
-        rows = categories(data_path).items()
-        texts = {raw: f"item {raw} (category {category})" for raw, category in rows}
-    elif tables.is_table(data_path):
-        return {}
-    else:
+        for raw, category in categories(data_path).items():
+            texts[raw] = f"item {raw} (category {category})"
+    elif not tables.is_table(data_path):
         source = sources.find(sources.MOVIELENS, data_path)
         columns = ["item", "title", "genres"]
         table = readers.read_side_file(source, "movies.dat", columns)
-        rows = () if table is None else table.to_numpy().tolist()
-        texts = {raw: f"{title} [{genres}]" for raw, title, genres in rows}
+        for raw, title, genres in () if table is None else table.to_numpy().tolist():
+            texts[raw] = f"{title} [{genres}]"
     ids = {str(raw): raw for raw in trained.item_ids.tolist()}
     return {ids[raw]: text for raw, text in texts.items() if raw in ids}
 
 
-def recommend_file(trained, sessions, output, k=10, exclude_seen=False):
+def recommend_file(
+    trained: Trained,
+    sessions: str | Path,
+    output: str | Path,
+    k: int = 10,
+    exclude_seen: bool = False,
+) -> dict[str, int]:
     """Recommends for every session of a file; memory does not grow with the file.
 
     ``sessions`` is UTF-8 text, plain or ``.gz``: a session a line, oldest click first,
-    raw ids separated by blanks, tabs or commas. ``output`` has a line for each, in the
-    same order: ``id:score`` after ``id:score``, best first, separated by blanks. The
-    line of a session without any known item is empty. It is written under a temporary
-    name and renamed when it is whole, and packed where its name ends in ``.gz``.
+    raw ids separated by blanks, tabs or commas. ``output`` gets a line for each, in the
+    same order: ``id:score`` pairs, best first, separated by blanks. The line of a
+    session without any known item is empty. The file is written whole or not at all,
+    and compressed if its name ends in ``.gz``.
 
     Args:
-        trained: a ``lib.serving.trained.Trained`` of a STAMP.
+        trained: a STAMP.
         sessions, output: paths; relative ones start at the repository's root.
         k, exclude_seen: see ``recommend``.
 
     Returns:
-        What was counted: ``sessions``, ``clicks``, those of them ``ignored`` because
-        the item is unknown, and sessions ``without_known_items``.
+        Counts: ``sessions``, ``clicks``, those of them ``ignored`` because the item is
+        unknown, and sessions ``without_known_items``.
 
     Raises:
         InputError: a file cannot be read or written, both are the same, the model is no
-            STAMP, or its ids hold separators.
+            STAMP, or its ids contain separators.
     """
     _check(k, exclude_seen)
+    names = _check_names(trained)
+    source, target = files.resolve(sessions), files.resolve(output)
+    if target.exists() and source.exists() and target.samefile(source):
+        raise InputError(
+            f"{target} is the file of sessions itself: choose another output, or the "
+            "sessions would be lost."
+        )
+    index = {name: number for number, name in enumerate(names, 1)}
+    scorer: Any = scorer_for(trained)  # a SessionScorer
+    find_best = tf.function(
+        lambda items, lengths: scorer.find_best(items, lengths, exclude_seen, k),
+        input_signature=[tf.TensorSpec([None], tf.int32)] * 2,
+    )
+
+    def answer(lines: list[str]) -> tuple[str, list[int]]:
+        clicks = [line.replace(",", " ").split() for line in lines]
+        numbers = [[index[raw] for raw in row if raw in index] for row in clicks]
+        lengths = [len(row) for row in numbers]
+        items = np.fromiter(itertools.chain.from_iterable(numbers), np.int32)
+        best = find_best(tf.constant(items), tf.constant(lengths, tf.int32))
+        scores, columns = (array.numpy() for array in best)
+        n_clicks = sum(map(len, clicks))
+        counts = [len(lines), n_clicks, n_clicks - len(items), lengths.count(0)]
+        return _write_lines(scores, columns, names), counts
+
+    total = np.zeros(len(COUNTS), int)
+    with files.replace_whole(target) as unfinished, _open(unfinished, "wt") as file:
+        for text, counts in _map_batches(answer, read_lines(source)):
+            file.write(text)
+            total += counts
+    return dict(zip(COUNTS, total.tolist()))
+
+
+def _map_batches(function: Callable, batches: Iterator) -> Iterator:
+    """Applies a function to batches, two at a time, and yields the results in order."""
+    with ThreadPoolExecutor(2) as pool:
+        while group := list(itertools.islice(batches, AT_ONCE)):
+            yield from pool.map(function, group)
+
+
+def _check_names(trained: Trained) -> list[str]:
+    """The raw ids as texts, if sessions of them can stand in a file."""
     if not isinstance(trained.model, stamp.STAMP):
         raise InputError(
             f"{trained.source} is no STAMP, and a file of sessions needs one: use "
             "recommend for users."
         )
-    names = trained.item_ids.astype(str)
-    if any(np.char.count(names, separator).any() for separator in SEPARATORS):
+    names = trained.item_ids.astype(str).tolist()
+    if any(separator in name for name in names for separator in SEPARATORS):
         raise InputError(
-            f"{trained.source}: some raw ids hold blanks or commas, which separate the "
-            "ids of a line: use recommend."
+            f"{trained.source}: some raw ids contain blanks or commas, which separate "
+            "the ids of a line: use recommend."
         )
-    sessions, output = files.resolve(sessions), files.resolve(output)
-    if output.exists() and sessions.exists() and output.samefile(sessions):
+    return names
+
+
+def _write_lines(scores: np.ndarray, columns: np.ndarray, names: list[str]) -> str:
+    """A line of ``id:score`` pairs for each row, without the columns beyond the ids."""
+    lines, n_items = [], len(names)
+    for row, values in zip(columns.tolist(), scores.tolist()):
+        pairs = zip(row, values)
+        lines.append(" ".join([f"{names[c]}:{s:.4f}" for c, s in pairs if c < n_items]))
+    return "\n".join([*lines, ""])
+
+
+def read_lines(path: Path, size: int = BATCH) -> Iterator[list[str]]:
+    """Yields lists of up to ``size`` lines of a text file, plain or ``.gz``.
+
+    Bytes that are not UTF-8 become a replacement character, which no id contains.
+
+    Raises:
+        InputError: the file cannot be read, is truncated or is no text.
+    """
+    try:
+        with _open(path, "rt") as file:
+            while lines := list(itertools.islice(file, size)):
+                if any("\0" in line for line in lines):
+                    raise InputError(
+                        f"{path} is no text file, it contains zero bytes: choose one "
+                        "with a session a line."
+                    )
+                yield lines
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise InputError(
-            f"{output} is the file of sessions itself: give another output, or the "
-            "sessions would be lost."
-        )
-    names = names.astype(object)
-    number = {name: row for row, name in enumerate(names.tolist(), 1)}
-    scorer = scorers.of(trained)
-    best = tf.function(
-        lambda items, lengths: scorer.best(items, lengths, exclude_seen, k),
-        input_signature=[tf.TensorSpec([None], tf.int32)] * 2,
-    )
-
-    def answer(lines):
-        """The text for a part of the file, and what was counted in it."""
-        clicks = [line.replace(",", " ").split() for line in lines]
-        known = [[number[raw] for raw in row if raw in number] for row in clicks]
-        lengths = [len(row) for row in known]
-        items = np.fromiter(itertools.chain.from_iterable(known), np.int32)
-        found = best(tf.constant(items), tf.constant(lengths, tf.int32))
-        n_clicks = sum(map(len, clicks))
-        counts = len(lines), n_clicks, n_clicks - sum(lengths), lengths.count(0)
-        return _lines(*(array.numpy() for array in found), names), counts
-
-    total = np.zeros(4, int)
-    with written(output) as write, ThreadPoolExecutor(AT_ONCE) as pool:
-        running = deque()
-        for lines in itertools.chain(parts(sessions, BATCH), [None]):
-            if lines:
-                running.append(pool.submit(answer, lines))
-            while len(running) > (AT_ONCE if lines else 0):
-                text, counts = running.popleft().result()
-                write(text)
-                total += counts
-    return dict(zip(COUNTED, total.tolist()))
+            f"{path} is truncated or is not a gzip file ({error}): copy it again."
+        ) from error
+    except OSError as error:
+        raise InputError(
+            f"{path} cannot be read ({error.strerror}): choose a text file with a "
+            "session a line."
+        ) from error
 
 
-def _lines(scores, columns, names):
-    """A line of ``id:score`` for each row; columns beyond ``names`` are left out."""
-    held = (columns < len(names)).sum(axis=1).tolist()
-    pairs = np.empty((len(columns), 2 * columns.shape[1]), object)
-    pairs[:, ::2] = names[np.minimum(columns, len(names) - 1)]
-    pairs[:, 1::2] = scores.tolist()
-    forms = {n: " ".join(["%s:%.4f"] * n) + "\n" for n in set(held)}
-    rows = zip(held, pairs.tolist())
-    return "".join([forms[n] % tuple(row[: 2 * n]) for n, row in rows])
+def _open(path: Path, mode: str) -> IO[str]:
+    """Opens a text file in UTF-8, with gzip if its name ends in ``.gz``."""
+    options: dict[str, Any] = {"encoding": "utf-8-sig", "errors": "replace"}
+    if mode == "wt":
+        options = {"encoding": "utf-8", "newline": "\n"}
+    if path.suffix == ".gz":
+        return cast(IO[str], gzip.open(path, mode, compresslevel=6, **options))
+    return open(path, mode, **options)
 
 
-def numbers(ids):
-    """``{raw id: position}``."""
-    return {raw: number for number, raw in enumerate(ids.tolist())}
+def index_ids(ids: np.ndarray) -> dict[Hashable, int]:
+    """Returns the position of each raw id in an array of ids."""
+    return {raw: position for position, raw in enumerate(ids.tolist())}
 
 
-def _known(trained, number, session):
-    """The known raw ids of a session, and the ignored ones."""
+def _number_clicks(trained: Trained, session: Any) -> tuple[np.ndarray, list]:
+    """Item numbers, from 1, of the known clicks of a session; and the unknown ids."""
     if isinstance(session, (str, bytes)) or not np.iterable(session):
         raise InputError(
-            f"session={session!r}: give a list of raw ids, oldest click first, for "
+            f"session={session!r}: pass a list of raw ids, oldest click first, for "
             f"example {trained.item_ids[:2].tolist()}."
         )
-    session = [_raw(raw) for raw in session]
+    session = [_to_python(raw) for raw in session]
     if not session:
-        raise InputError("the session is empty: give at least one raw id.")
-    known = [raw for raw in session if _position(number, raw) is not None]
-    if not known:
+        raise InputError("the session is empty: pass at least one raw id.")
+    index = index_ids(trained.item_ids)
+    positions = [_find(index, raw) for raw in session]
+    numbers = [position + 1 for position in positions if position is not None]
+    if not numbers:
         raise InputError(
             f"none of the {len(session)} items of this session, such as "
-            f"{session[0]!r}, is known to {trained.source}: {_some(trained.item_ids)}."
+            f"{session[0]!r}, is known to {trained.source}: "
+            f"{_give_examples(trained.item_ids)}."
         )
-    return known, [raw for raw in session if _position(number, raw) is None]
+    unknown = [raw for raw, position in zip(session, positions) if position is None]
+    return np.array(numbers, np.int32), unknown
 
 
-def _position(number, raw):
-    """The position of a raw id; None for an unknown one and for what is no id."""
-    raw = _raw(raw)
-    return number.get(raw) if isinstance(raw, (int, float, str)) else None
+def _find(index: Mapping[Hashable, int], raw: Any) -> int | None:
+    """The position of a raw id; None if it is unknown or cannot be an id."""
+    raw = _to_python(raw)
+    return index.get(raw) if isinstance(raw, (int, float, str)) else None
 
 
-def _raw(value):
-    """A raw id as Python has it, whichever array it came from."""
-    return value.item() if isinstance(value, np.generic) else value
+def _to_python(raw: Any) -> Any:
+    """A raw id as a Python object, not a NumPy scalar."""
+    return raw.item() if isinstance(raw, np.generic) else raw
 
 
-def _some(ids):
+def _give_examples(ids: np.ndarray) -> str:
     listed = ", ".join(map(repr, ids[:3].tolist()))
     return f"it was trained on {len(ids):,} ids such as {listed}"
 
 
-def _check(k, exclude_seen, seen=None):
+def _check(k: int, exclude_seen: bool, seen: Iterable | None = None) -> None:
     if type(k) is not int or k < 1:
-        raise InputError(f"k={k!r}: give a whole number, 1 or more.")
+        raise InputError(f"k={k!r}: choose a whole number, 1 or more.")
     if type(exclude_seen) is not bool:
-        raise InputError(f"exclude_seen={exclude_seen!r}: give True or False.")
+        raise InputError(f"exclude_seen={exclude_seen!r}: choose True or False.")
     if seen is not None and (isinstance(seen, str) or not np.iterable(seen)):
-        raise InputError(f"seen={seen!r}: give a list of raw ids.")
-
-
-def parts(path, size):
-    """Yields lists of up to ``size`` lines of a text file, plain or ``.gz``.
-
-    Bytes that are no UTF-8 are read as a character of their own, which no id holds.
-
-    Args:
-        path: a ``pathlib.Path``.
-        size: lines that are in memory at once.
-
-    Raises:
-        InputError: the file cannot be read, is cut short or is no text.
-    """
-    try:
-        with _open(path, path, "rt", encoding="utf-8-sig", errors="replace") as lines:
-            while part := list(itertools.islice(lines, size)):
-                if any("\0" in line for line in part):
-                    raise InputError(
-                        f"{path} is no text file, it holds zero bytes: give one that "
-                        "holds a session a line."
-                    )
-                yield part
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise InputError(
-            f"{path} is cut short or is not a gzip file ({error}): copy it again."
-        ) from None
-    except OSError as error:
-        raise InputError(
-            f"{path} cannot be read ({error.strerror}): give a text file that holds a "
-            "session a line."
-        ) from None
-
-
-@contextmanager
-def written(path):
-    """Writes a text file under a temporary name; renamed when the block ends well.
-
-    Args:
-        path: a ``pathlib.Path``; packed where it ends in ``.gz``.
-
-    Yields:
-        ``write(text)``.
-
-    Raises:
-        InputError: it cannot be written.
-    """
-    unfinished = path.with_name(path.name + ".unfinished")
-
-    def write(text):
-        with writing(path):
-            file.write(text)
-
-    try:
-        with writing(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            file = _open(unfinished, path, "wt", encoding="utf-8", newline="\n")
-        with file:
-            yield write
-            with writing(path):
-                file.close()
-        with writing(path):
-            with open(unfinished, "rb") as whole:
-                os.fsync(whole.fileno())
-            unfinished.replace(path)
-    finally:
-        if unfinished.exists():
-            unfinished.unlink()
-
-
-def _open(path, named, mode, **options):
-    """Opens ``path``, with gzip where the name ``named`` says so."""
-    if named.suffix == ".gz":
-        level = {"compresslevel": 6} if mode == "wt" else {}
-        return gzip.open(path, mode, **level, **options)
-    return open(path, mode, **options)
-
-
-@contextmanager
-def writing(path):
-    """Turns an OSError inside the block into an InputError that says what to do."""
-    try:
-        yield
-    except OSError as error:
-        raise InputError(
-            f"{path} cannot be written ({error.strerror}): give a place that you may "
-            "write to, on a disk with room."
-        ) from None
+        raise InputError(f"seen={seen!r}: pass a list of raw ids.")

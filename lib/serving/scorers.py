@@ -1,73 +1,98 @@
-"""Trained models as plain TensorFlow: what recommendations are computed with.
+"""Trained models as plain TensorFlow modules that compute recommendations.
 
 The equations are those of ``lib.models.stamp`` and ``lib.models.mf``; the weights are
-``tf.Variable`` copies, in float32, so that what is saved needs neither Keras nor this
-repository.
+``tf.Variable`` copies in float32, so that a SavedModel of a scorer needs neither Keras
+nor this repository.
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lib.errors import InputError
 from lib.hardware.tensorflow import tf
-from lib.models import stamp, top_k
+from lib.models import mf, stamp, top_k
+
+if TYPE_CHECKING:
+    from lib.serving.trained import Trained
 
 NO_SCORE = float("-inf")  # of an item that must not be recommended
 
 
-def of(trained):
-    """The scorer of a ``lib.serving.trained.Trained``."""
-    if isinstance(trained.model, stamp.STAMP):
-        return SessionScorer(trained.model, trained.maxlen)
-    return UserScorer(trained.model)
+def scorer_for(trained: Trained) -> SessionScorer | UserScorer:
+    """Makes the scorer of a trained model.
+
+    Raises:
+        InputError: it is another model, such as those of ``lib.models.published``.
+    """
+    if type(trained.model) is stamp.STAMP:
+        return SessionScorer(trained.model)
+    if type(trained.model) is mf.MF:
+        return UserScorer(trained.model)
+    raise InputError(
+        f"{trained.source}: recommendations need a stamp.STAMP or an mf.MF, not a "
+        f"{type(trained.model).__module__}.{type(trained.model).__name__}."
+    )
 
 
 class Scorer(tf.Module):
-    """Scores are one matrix product: queries with 1 at their end, against a table.
+    """Computes scores as one matrix product: queries with a 1 appended, and a table.
 
-    The table's last column is what an item's score holds whoever asks: 0 in STAMP, the
-    item's bias in MF. It has rows to spare, at least one, that no query reaches: their
-    last entry is minus infinity. With them the table is a whole number of blocks.
+    The last column of the table is the part of an item's score that does not depend on
+    the query: 0 in STAMP, the item's bias in MF. The table is padded to whole blocks of
+    ``top_k.BLOCK`` rows with at least one row whose score is always minus infinity.
+
+    Args:
+        items: float32 ``(n_items, d)``.
+        bias: float32 ``(n_items, 1)``, or one number.
 
     Attributes:
-        n_items: size of the catalogue; a column from here on stands for no item.
+        n_items: size of the catalogue; columns from here on are no items.
         table: float32 ``(n_rows, d + 1)``.
     """
 
-    def fill(self, items, bias):
-        """Makes the table of ``items``, ``(n_items, d)``, and ``bias``, a column."""
-        n_items, d = items.shape
-        n_rows = top_k.BLOCK * (n_items // top_k.BLOCK + 1)
+    def __init__(self, items: np.ndarray, bias: np.ndarray | float) -> None:
+        super().__init__()
+        self.n_items, d = items.shape
+        n_rows = top_k.BLOCK * (self.n_items // top_k.BLOCK + 1)
         table = np.zeros((n_rows, d + 1), np.float32)
-        table[:n_items, :d], table[:n_items, d:] = items, bias
-        table[n_items:, d] = NO_SCORE
-        self.n_items = n_items
+        table[: self.n_items, :d], table[: self.n_items, d:] = items, bias
+        table[self.n_items :, d] = NO_SCORE
         self.table = tf.Variable(table, trainable=False)
 
-    def scores(self, query):
+    def scores(self, query: tf.Tensor) -> tf.Tensor:
         """Scores of every row of the table: ``(batch, n_rows)``."""
         query = tf.pad(query, [[0, 0], [0, 1]], constant_values=1.0)
         return tf.matmul(query, self.table, transpose_b=True)
 
-    def pick(self, query, asked, seen, k):
-        """The best columns of each query.
+    def pick(
+        self,
+        query: tf.Tensor,
+        is_known: tf.Tensor,
+        seen: tf.Tensor | None,
+        k: tf.Tensor,
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Picks the best columns of each query.
 
         Args:
             query: float32 ``(batch, d)``.
-            asked: bool ``(batch,)``; False leaves a row empty.
-            seen: int32 ``(n, 2)``, pairs of row and column to be left out; None for
-                none.
+            is_known: bool ``(batch,)``; where False, the row stays empty.
+            seen: int32 ``(n, 2)``, pairs of row and column to exclude, or None.
             k: int32 scalar.
 
         Returns:
             ``(scores, columns)``, each ``(batch, min(k, n_items))``, best first. Places
-            for which no item is left hold minus infinity and ``n_items``.
+            without an item hold minus infinity and ``n_items``.
         """
         scores = self.scores(query)
         if seen is not None:
             no_score = tf.fill(tf.shape(seen)[:1], NO_SCORE)
             scores = tf.tensor_scatter_nd_update(scores, seen, no_score)
-        found, columns = top_k.best(scores, tf.minimum(k, self.n_items))
-        found = tf.where(asked[:, None], found, NO_SCORE)
-        return found, tf.where(found > NO_SCORE, columns, self.n_items)
+        best, columns = top_k.find_best(scores, tf.minimum(k, self.n_items))
+        best = tf.where(is_known[:, None], best, NO_SCORE)
+        return best, tf.where(best > NO_SCORE, columns, self.n_items)
 
 
 class SessionScorer(Scorer):
@@ -75,31 +100,34 @@ class SessionScorer(Scorer):
 
     Args:
         model: a trained ``stamp.STAMP``.
-        maxlen: width of its window.
     """
 
-    look_up, attend = stamp.STAMP.look_up, stamp.STAMP.attend
-    query = stamp.STAMP.query
-    weights = ("embedding", "w0", "w1", "w2", "w3", "b")
-    weights += ("kernel_s", "bias_s", "kernel_t", "bias_t")
+    def __init__(self, model: stamp.STAMP) -> None:
+        super().__init__(np.asarray(model.items()), 0)
+        self.scale, self.maxlen = model.scale, model.maxlen
+        self.weights = {
+            name: tf.Variable(np.asarray(weight), trainable=False)
+            for name, weight in model.named_weights.items()
+        }
 
-    def __init__(self, model, maxlen):
-        super().__init__()
-        self.attention, self.scale, self.maxlen = model.attention, model.scale, maxlen
-        for name in self.weights:
-            if hasattr(model, name):
-                value = np.asarray(getattr(model, name))
-                setattr(self, name, tf.Variable(value, trainable=False))
-        self.fill(np.asarray(model.items()), 0)
+    def query(self, windows: tf.Tensor) -> tf.Tensor:
+        """See ``stamp.query``."""
+        return stamp.query(self.weights, windows, self.scale)
 
-    def best(self, items, lengths, exclude_seen, k):
-        """The best items after each session.
+    def find_best(
+        self,
+        items: tf.Tensor,
+        lengths: tf.Tensor,
+        exclude_seen: bool | tf.Tensor,
+        k: tf.Tensor,
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Finds the best items after each session.
 
         Args:
-            items: int32 ``(n_clicks,)``, known items' numbers, session after session.
+            items: int32 ``(n_clicks,)``, numbers of known items, session after session.
             lengths: int32 ``(batch,)``, clicks of each; where 0, its row stays empty.
-            exclude_seen: True leaves out what a session holds; a bool, or a scalar
-                tensor that decides when the graph runs.
+            exclude_seen: True excludes the items of a session; a bool, or a scalar
+                tensor to decide when the graph runs.
             k: int32 scalar.
 
         Returns:
@@ -107,7 +135,7 @@ class SessionScorer(Scorer):
         """
         padded = tf.pad(items, [[1, 0]])  # never empty
         stop = 1 + tf.cumsum(lengths)
-        windows = stamp.windows(padded, stop - lengths, stop, self.maxlen)
+        windows = stamp.cut_windows(padded, stop - lengths, stop, self.maxlen)
         seen = None
         if exclude_seen is not False:
             column = tf.where(exclude_seen, items - 1, self.n_items)
@@ -119,17 +147,16 @@ class SessionScorer(Scorer):
 class UserScorer(Scorer):
     """MF: user numbers in, columns out; column ``j`` is item ``j``.
 
-    Items are ranked by the predicted rating before it is clipped, so those beyond the
-    end of the scale do not tie; scores are clipped to the scale.
+    Items are ranked by the predicted rating before it is clipped, because ratings
+    beyond the end of the scale would tie; the scores are clipped.
 
     Args:
         model: a trained ``mf.MF``.
     """
 
-    def __init__(self, model):
-        super().__init__()
+    def __init__(self, model: mf.MF) -> None:
         bias = np.asarray(model.item_bias) if model.use_bias else 0
-        self.fill(np.asarray(model.q), bias)
+        super().__init__(np.asarray(model.q), bias)
         level = np.zeros((model.n_users, 1), np.float32) + model.global_mean
         if model.use_bias:
             level += np.asarray(model.user_bias)
@@ -137,26 +164,28 @@ class UserScorer(Scorer):
         self.level = tf.Variable(level.astype(np.float32), trainable=False)
         self.scale = tuple(float(stars) for stars in model.scale)
 
-    def query(self, users):
+    def query(self, users: tf.Tensor) -> tf.Tensor:
         """The factors of users: ``(batch, d)``."""
         return tf.gather(self.users, users)
 
-    def stars(self, found, users):
-        """Scores as ratings; minus infinity stays."""
-        rating = tf.clip_by_value(found + tf.gather(self.level, users), *self.scale)
-        return tf.where(found > NO_SCORE, rating, NO_SCORE)
+    def stars(self, scores: tf.Tensor, users: tf.Tensor) -> tf.Tensor:
+        """Scores as ratings in stars; minus infinity does not change."""
+        rating = tf.clip_by_value(scores + tf.gather(self.level, users), *self.scale)
+        return tf.where(scores > NO_SCORE, rating, NO_SCORE)
 
-    def best(self, users, seen, k):
-        """The best items of each user.
+    def find_best(
+        self, users: tf.Tensor, seen: tf.Tensor, k: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Finds the best items of each user.
 
         Args:
             users: int32 ``(batch,)``; where negative, the row stays empty.
-            seen: int32 ``(n, 2)``, pairs of row and item to be left out.
+            seen: int32 ``(n, 2)``, pairs of row and item to exclude.
             k: int32 scalar.
 
         Returns:
             See ``pick``; scores are ratings in stars.
         """
         known = tf.maximum(users, 0)
-        found, columns = self.pick(self.query(known), users >= 0, seen, k)
-        return self.stars(found, known), columns
+        scores, columns = self.pick(self.query(known), users >= 0, seen, k)
+        return self.stars(scores, known), columns

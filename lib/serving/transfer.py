@@ -1,28 +1,36 @@
 """Carry a trained model over to another catalogue: known rows stay, new ones start."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 
 from lib.errors import InputError
+from lib.hardware.tensorflow import tf
 from lib.models import mf, stamp
-from lib.serving.trained import arguments_of
-
-PARTS = {stamp.STAMP: stamp.PARTS, mf.MF: mf.PARTS}
+from lib.serving.trained import Trained, get_arguments
 
 
-def carry_over(trained, item_ids, user_ids=(), frozen=()):
+def carry_over(
+    trained: Trained,
+    item_ids: np.ndarray,
+    user_ids: Sequence | np.ndarray = (),
+    frozen: Sequence[str] = (),
+) -> tuple[stamp.STAMP | mf.MF, dict[str, dict[str, int]]]:
     """Makes a model for other items and users from a trained one.
 
-    Items and users that both know keep their rows; those that the trained model does
-    not know start as in a new model; those that are gone are left out. All other
-    weights are the trained ones.
+    Items and users that both know keep their rows; those that are new to the trained
+    model start as in a new model; those that are not in the new data are dropped. All
+    other weights are the trained ones.
 
     Args:
-        trained: a ``lib.serving.trained.Trained``.
+        trained: the trained model.
         item_ids, user_ids: raw ids of the new data, in the order of its numbers; users
             for MF only.
-        frozen: parts that training will leave as they are, see ``PARTS`` of ``stamp``
-            and ``mf``.
+        frozen: names of parts that will not be trained, see ``PARTS`` of ``stamp`` and
+            ``mf``.
 
     Returns:
         ``(model, counts)``; the counts are ``{"items": {"kept": ..., "new": ...,
@@ -32,50 +40,53 @@ def carry_over(trained, item_ids, user_ids=(), frozen=()):
         InputError: no item is known, or ``frozen`` names no part.
     """
     old = trained.model
-    sizes, places, counts = {"n_items": len(item_ids)}, {}, {}
-    kinds = [("items", trained.item_ids, item_ids)]
-    if not isinstance(old, stamp.STAMP):
+    places = {"items": match_ids(trained.item_ids, item_ids)}
+    sizes = {"n_items": len(item_ids)}
+    n_old = {"items": len(trained.item_ids), "users": len(trained.user_ids)}
+    if isinstance(old, mf.MF):
+        places["users"] = match_ids(trained.user_ids, user_ids)
         sizes["n_users"] = len(user_ids)
-        kinds.append(("users", trained.user_ids, user_ids))
-    for kind, known, wanted in kinds:
-        place = places[kind] = places_of(known, wanted)
-        kept = int((place >= 0).sum())
-        counts[kind] = {
-            "kept": kept,
-            "new": len(wanted) - kept,
-            "dropped": len(known) - kept,
-        }
+    counts = {}
+    for part, place in places.items():
+        n_kept = int((place >= 0).sum())
+        n_new, n_dropped = len(place) - n_kept, n_old[part] - n_kept
+        counts[part] = {"kept": n_kept, "new": n_new, "dropped": n_dropped}
     if not counts["items"]["kept"]:
-        known, wanted = (np.asarray(a).tolist() for a in (trained.item_ids, item_ids))
+        old_ids, new_ids = trained.item_ids.tolist(), np.asarray(item_ids).tolist()
         raise InputError(
-            f"none of the {len(wanted)} items is known to {trained.source}: it has ids "
-            f"such as {known[0]!r}, the data such as {wanted[0]!r}; map the item "
-            "column that both share, or give a checkpoint of the same shop."
+            f"none of the {len(new_ids)} items is known to {trained.source}: it has "
+            f"ids such as {old_ids[0]!r}, the data such as {new_ids[0]!r}; map the "
+            "item column that both share, or choose a checkpoint of the same shop."
         )
-    changes = {
-        "frozen": tuple(frozen),
-        "seed": old.seed + 1,
-    }  # new rows are not old ones
-    model = type(old)(**{**arguments_of(old), **sizes, **changes})
+    changes = {"frozen": tuple(frozen), "seed": old.seed + 1}  # new rows are others
+    model = type(old)(**{**get_arguments(old), **sizes, **changes})
     model.build(None)
-    for part, names in PARTS[type(old)].items():
-        for name in names:
-            if not hasattr(old, name):
-                continue  # STMP has no attention, MF perhaps no biases
-            value, new = np.asarray(getattr(old, name)), getattr(model, name)
-            if part in places:
-                place, rows = places[part], np.array(new)
-                rows[place >= 0] = value[place[place >= 0]]
-                value = rows
-            new.assign(value)
+    _copy_weights(old, model, places)
     return model, counts
 
 
-def places_of(known, wanted):
-    """Where each of the wanted raw ids is among the known ones; -1 where it is not.
+def _copy_weights(
+    old: tf.keras.Model, new: tf.keras.Model, places: dict[str, np.ndarray]
+) -> None:
+    """Copies all weights, and only the known rows of the parts in ``places``."""
+    parts = stamp.PARTS if isinstance(old, stamp.STAMP) else mf.PARTS
+    for part, names in parts.items():
+        for name in names:
+            if not hasattr(old, name):
+                continue  # STMP has no attention, MF perhaps no biases
+            value = np.asarray(getattr(old, name))
+            if part in places:
+                place, rows = places[part], np.array(getattr(new, name))
+                rows[place >= 0] = value[place[place >= 0]]
+                value = rows
+            getattr(new, name).assign(value)
+
+
+def match_ids(known: np.ndarray, wanted: Sequence | np.ndarray) -> np.ndarray:
+    """Finds the position of each wanted raw id among known ones; -1 if it is new.
 
     Args:
-        known, wanted: arrays of numbers or texts; a number is also found as its text.
+        known, wanted: arrays of numbers or texts; a number also matches its text.
 
     Returns:
         int64 ``(len(wanted),)``.
