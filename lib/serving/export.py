@@ -48,7 +48,7 @@ import numpy as np
 
 from lib import files
 from lib.errors import InputError
-from lib.hardware.tensorflow import no_notes, tf
+from lib.hardware.tensorflow import without_notes, tf
 from lib.serving.recommend import index_ids
 from lib.serving.scorers import SessionScorer, UserScorer, scorer_for
 from lib.serving.trained import Trained
@@ -80,7 +80,7 @@ def save(trained: Trained, folder: str | Path, seen: Any = None) -> Path:
         )
     module = make_module(trained, seen)
     signatures = {"serving_default": module.recommend}
-    with files.replace_whole(folder) as unfinished, no_notes():
+    with files.replace_whole(folder) as unfinished, without_notes():
         try:
             tf.saved_model.save(module, str(unfinished), signatures)
         except tf.errors.OpError as error:  # as TensorFlow reports a full disk
@@ -140,7 +140,7 @@ def save_onnx(trained: Trained, path: str | Path, k: int = 20) -> Path:
             return {"numbers": columns + 1, "scores": scores}
         return {"numbers": columns, "scores": scorer.stars(scores, inputs)}
 
-    with no_notes():
+    with without_notes():
         model, _ = tf2onnx.convert.from_function(
             tf.function(rank), input_signature=[spec], opset=OPSET
         )
