@@ -48,7 +48,7 @@ import numpy as np
 
 from lib import files
 from lib.errors import InputError
-from lib.hardware.tensorflow import without_notes, tf
+from lib.hardware.tensorflow import tf, without_notes
 from lib.serving.recommend import index_ids
 from lib.serving.scorers import SessionScorer, UserScorer, scorer_for
 from lib.serving.trained import Trained
