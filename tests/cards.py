@@ -32,7 +32,7 @@ OURS = (
 # What the cases share: answer() prints, sentence_of() returns the text of an error.
 START = """
 import json, os, sys
-from lib.hardware import device
+from lib.hardware.device import select_device
 from lib.errors import InputError
 
 def answer(**values):

@@ -1,4 +1,4 @@
-"""A device is what it says; a wrong wish ends in one sentence."""
+"""A device is the one that its record names; invalid input ends in one sentence."""
 
 import importlib.util
 import json
@@ -9,15 +9,16 @@ import pytest
 
 from lib.errors import InputError
 from lib.hardware import device
+from lib.hardware.device import select_device
 from lib.hardware.tensorflow import tf
 
 TENSORFLOW_26 = tf.__version__.startswith("2.6.")
 
 
-def test_the_cpu_can_always_be_opened_again_and_again():
-    assert device.open("cpu") == device.open("cpu")
-    assert device.open("cpu").kind == "cpu"
-    assert device.open("auto").kind in ("cpu", "gpu")
+def test_the_cpu_can_be_selected_again_and_again():
+    assert select_device("cpu") == select_device("cpu")
+    assert select_device("cpu").kind == "cpu"
+    assert select_device("auto").kind in ("cpu", "gpu")
 
 
 @pytest.mark.parametrize(
@@ -40,8 +41,8 @@ def test_the_cpu_can_always_be_opened_again_and_again():
     ],
 )
 def test_precision_in_force_follows_the_table(monkeypatch, mode, flags, dtype):
-    monkeypatch.setattr(device, "_cpu", lambda: ("some processor", flags))
-    opened = device.open("cpu", mode)
+    monkeypatch.setattr(device, "_read_cpu", lambda: ("some processor", flags))
+    opened = select_device("cpu", mode)
     if TENSORFLOW_26 and dtype == "bfloat16" and mode != "mixed_bfloat16":
         dtype = "float32"  # there it would be slower, so only its own name gives it
     assert opened.matmul_dtype == dtype
@@ -53,15 +54,15 @@ def test_precision_in_force_follows_the_table(monkeypatch, mode, flags, dtype):
 
 def test_threads_are_set_before_the_first_operation_and_not_after():
     code = """
-from lib.hardware import device
+from lib.hardware.device import select_device
 from lib.errors import InputError
-device.open("cpu", threads=1)
-device.open("cpu", threads=1)
+select_device("cpu", threads=1)
+select_device("cpu", threads=1)
 from lib.hardware.tensorflow import tf
 tf.zeros(1)
-device.open("cpu", threads=1)
+select_device("cpu", threads=1)
 try:
-    device.open("cpu", threads=2)
+    select_device("cpu", threads=2)
 except InputError as error:
     print(error)
 """
@@ -71,65 +72,79 @@ except InputError as error:
 
 def test_only_float16_gets_a_loss_scale():
     optimizer = object()
-    assert device.open("cpu", "allow_mix_precision").scaled(optimizer) is optimizer
+    assert select_device("cpu", "allow_mix_precision").scale(optimizer) is optimizer
     from lib.hardware.tensorflow import tf
 
     adam = tf.keras.optimizers.Adam()
-    scaled = device.open("cpu", "force_fp16").scaled(adam)
+    scaled = select_device("cpu", "force_fp16").scale(adam)
     assert scaled.inner_optimizer is adam
 
 
 def test_without_a_loss_scale_float16_stays_plain_and_the_record_says_its_cost():
     adam = tf.keras.optimizers.Adam()
-    opened = device.open("cpu", "force_fp16", loss_scale=False)
-    assert opened.scaled(adam) is adam
+    opened = select_device("cpu", "force_fp16", loss_scale=False)
+    assert opened.scale(adam) is adam
     (note,) = opened.record()["notes"]
     assert note.startswith("no loss scale, as in the published ports")
     for mode in ("must_keep_origin_dtype", "mixed_bfloat16"):
-        plain = device.open("cpu", mode, loss_scale=False).record()
-        assert plain == device.open("cpu", mode).record()
+        plain = select_device("cpu", mode, loss_scale=False).record()
+        assert plain == select_device("cpu", mode).record()
 
 
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"device": "tpu"}, 'device="tpu": allowed are auto, npu, gpu, cpu'),
+        ({"device": "tpu"}, 'device="tpu": allowed are "auto", "npu", "gpu", "cpu".'),
         ({"device": "npu"}, 'device="npu": npu_device is not installed; on a host'),
-        ({"precision_mode": "fp8"}, 'precision_mode="fp8": allowed are allow_mix'),
-        ({"steps_per_execution": 0}, "steps_per_execution=0: give a whole number"),
-        ({"auto_tune": True}, "auto_tune: no launch option; there are over_dump,"),
+        ({"precision_mode": "fp8"}, 'precision_mode="fp8": allowed are "allow_mix'),
         (
-            {"device": "npu", "data_dump_flag": True, "over_dump": True},
+            {"steps_per_execution": 0},
+            "steps_per_execution=0: choose a whole number, 1 or more",
+        ),
+        (
+            {"launch_options": {"auto_tune": True}},
+            'unknown launch option "auto_tune": allowed are over_dump,',
+        ),
+        (
+            {
+                "device": "npu",
+                "launch_options": {"data_dump_flag": True, "over_dump": True},
+            },
             "data_dump_flag and over_dump are both True",
         ),
         (
-            {"fusion_off_flag": True, "fusion_off_file": "/no/file"},
+            {
+                "launch_options": {
+                    "fusion_off_flag": True,
+                    "fusion_off_file": "/no/file",
+                }
+            },
             "fusion_off_file: /no/file cannot be read",
         ),
     ],
 )
-def test_what_cannot_be_opened_is_said_in_one_sentence(options, sentence):
+def test_an_invalid_argument_is_an_error_of_one_sentence(options, sentence):
     if options == {"device": "npu"} and importlib.util.find_spec("npu_device"):
         pytest.skip("this machine has npu_device")
     with pytest.raises(InputError) as caught:
-        device.open(**options)
+        select_device(**options)
     assert str(caught.value).startswith(sentence)
     assert "\n" not in str(caught.value)
 
 
-def test_every_step_down_from_an_npu_has_its_reason():
+def test_a_record_says_why_no_better_device_was_selected():
     if importlib.util.find_spec("npu_device"):
         pytest.skip("this machine has npu_device")
-    opened = device.open("auto")
+    opened = select_device("auto")
     assert opened.notes[0] == "no NPU: npu_device is not installed"
     if opened.kind == "cpu":
         assert opened.notes[1] == "no GPU: TensorFlow sees none"
-    assert device.open("cpu").notes == ()
+    assert select_device("cpu").notes == ()
 
 
 def test_options_of_an_npu_are_checked_and_reported_elsewhere(tmp_path):
     options = {"profiling": True, "profiling_dump_path": str(tmp_path)}
-    opened = device.open("cpu", **options)
+    opened = select_device("cpu", launch_options=options)
     assert opened.notes == ("profiling: not applicable without an NPU",)
     assert json.loads(json.dumps(opened.record())) == opened.record()
 
@@ -147,7 +162,7 @@ def test_a_gpu_that_is_not_there_is_an_error():
     if tf.config.list_physical_devices("GPU"):
         pytest.skip("this machine has a GPU")
     with pytest.raises(InputError, match="TensorFlow sees no GPU here"):
-        device.open("gpu")
+        select_device("gpu")
 
 
 def test_the_device_number_comes_from_the_environment(monkeypatch):

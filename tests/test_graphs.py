@@ -13,6 +13,7 @@ from lib.hardware.device import Device
 from lib.hardware.tensorflow import tf
 from lib.models import mf, optimizers, published, stamp
 from lib.training import pipeline
+from lib.training.schedule import Schedule
 
 BATCH = 64
 # Types of tensors that the card takes; a resource is a variable or an iterator.
@@ -105,16 +106,17 @@ CASES = {
 def compiled(name, steps_per_execution=4):
     """A model with variables, compiled as the notebooks do, with a scaled loss."""
     model, examples = CASES[name]()
-    read, n = model.example_reader(examples), len(examples)
-    scaled = Device("cpu", "", "force_fp16", "float16", "").scaled
+    read = model.example_reader(examples)
+    plan = Schedule(BATCH, steps_per_epoch=8).plan(len(examples))
+    scale = Device("cpu", "", "force_fp16", "float16", "").scale
     model.compile(
-        optimizer=scaled(optimizers.make_adam(0.01, 100, "cosine")),
+        optimizer=scale(optimizers.make_adam(0.01, 100, "cosine")),
         loss=model.training_loss,
         steps_per_execution=steps_per_execution,
     )
     batch = read(tf.range(BATCH))
     model(batch[0])
-    return model, batch, pipeline.batches(read, n, BATCH, range(1), 0, 8)
+    return model, batch, pipeline.batches(read, plan, range(1))
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -12,12 +12,14 @@ from lib import files
 from lib.data import ratings, readers, sessions, sources
 from lib.errors import InputError
 from lib.evaluation import metrics
+from lib.hardware.device import select_device
 from lib.hardware.tensorflow import tf
 from lib.models import mf, optimizers, stamp
 from lib.models import published as modelzoo
 from lib.records.run import Run, describe
 from lib.records.run import load as load_records
 from lib.training.fit import fit, set_seed
+from lib.training.schedule import Schedule
 
 N_ITEMS, DIM, MAXLEN, BATCH = 60, 12, 8, 32
 CLIP = 1e-7  # Keras clips probabilities to [CLIP, 1 - CLIP]
@@ -428,23 +430,25 @@ def test_both_train_on_the_sample(tmp_path):
     set_seed(0)
     clicks = load_clicks()
     model = modelzoo.STAMP(clicks.n_items, 16)
-    model.compile(optimizers.make_adam(0.005, 1), KERAS_LOSS)
-    take = model.example_reader(clicks.train)
-    run = Run("s", {"output_dir": str(tmp_path)}, describe(clicks))
+    device = select_device("cpu")
+    schedule = Schedule(128, 5, 0.005, steps_per_epoch=50)
+    run = Run("s", {"output_dir": str(tmp_path)}, describe(clicks), device)
     history, _ = fit(
-        model, take, len(clicks.train), run, 128, 5, steps_per_epoch=50,
+        model, clicks.train, schedule, device, run,
         evaluate=lambda: stamp.evaluate(model, clicks.test),
+        validate=lambda: stamp.validate(model, clicks.held_out),
     )  # fmt: skip
+    assert all(np.isfinite(row["val_loss"]) for row in history)
     assert history[-1]["loss"] < history[0]["loss"] - 0.2
     assert history[-1]["hr_at_20"] > 2 * 20 / clicks.n_items
 
     data = modelzoo.by_raw_id(ratings.load("sample", "modelzoo"))
     model = modelzoo.MF(data.n_users, data.n_items)
-    model.compile(optimizers.make_adam(0.01, 1), "mse", steps_per_execution=8)
-    run = Run("m", {"output_dir": str(tmp_path)}, describe(data))
+    schedule = Schedule(512, 4, 0.01, steps_per_execution=8, reshuffle=False)
+    run = Run("m", {"output_dir": str(tmp_path)}, describe(data), device)
     history, _ = fit(
-        model, model.example_reader(data.train), len(data.train), run, 512, 4,
-        evaluate=lambda: mf.evaluate(model, data.test), reshuffle=False,
+        model, data.train, schedule, device, run,
+        evaluate=lambda: mf.evaluate(model, data.test),
     )  # fmt: skip
     assert history[-1]["rmse"] < history[0]["rmse"] - 0.1
 

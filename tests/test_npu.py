@@ -11,45 +11,41 @@ from cards import IMPORTS, NEEDS, needs_the_card, outputs, run, run_job, start
 
 TRAIN = """
 from lib.data import ratings, sessions
-from lib.models import mf, optimizers, stamp
+from lib.models import mf, stamp
 from lib.records.run import Run
 from lib.training.fit import fit, set_seed
+from lib.training.schedule import Schedule
 options = json.loads(os.environ["OPTIONS"])
-opened = device.open(**options)
-same = device.open(**options) == opened
-other = sentence_of(device.open, **{**options, "data_dump_step": "3"})
+launch_options = options.pop("launch_options")
+opened = select_device(**options, launch_options=launch_options)
+same = select_device(**options, launch_options=launch_options) == opened
+changed = {**launch_options, "data_dump_step": "3"}
+other = sentence_of(select_device, **options, launch_options=changed)
 import npu_device
 set_seed(0)
 
-def train(model, data, take, loss, evaluate, steps_per_execution):
-    run = Run("npu", {"output_dir": os.environ["OUTPUT"]}, {"name": loss[0]}, opened)
-    model.compile(
-        optimizer=opened.scaled(optimizers.make_adam(0.01, 24, "cosine")),
-        loss=loss[1],
+def train(model, data, steps_per_execution, evaluate):
+    schedule = Schedule(
+        128, 3, 0.01, "cosine", steps_per_epoch=10,
         steps_per_execution=steps_per_execution,
     )
+    name = type(model).__name__
+    run = Run("npu", {"output_dir": os.environ["OUTPUT"]}, {"name": name}, opened)
     return fit(
-        model, take, len(data.train), run, 128, 3, steps_per_epoch=10,
-        evaluate=lambda: evaluate(model),
+        model, data.train, schedule, opened, run, lambda: evaluate(model, data.test)
     )[0]
 
 clicks = sessions.load("sample")
 first = stamp.STAMP(clicks.n_items, 16, 10, matmul_dtype=opened.cast_dtype)
 stars = ratings.load("sample")
 second = mf.MF(stars.n_users, stars.n_items, stars.global_mean)
-of_stamp = (
-    first, clicks, first.example_reader(clicks.train), ("a", first.training_loss),
-    lambda model: stamp.evaluate(model, clicks.test),
-)
-of_mf = (
-    second, stars, second.example_reader(stars.train), ("b", second.training_loss),
-    lambda model: mf.evaluate(model, stars.test),
-)
 answer(
     device=opened.record(),
     same=same,
     other=other,
-    histories=[train(*of_stamp, 4), train(*of_mf, 5)],
+    histories=[
+        train(first, clicks, 4, stamp.evaluate), train(second, stars, 5, mf.evaluate)
+    ],
     untold=(
         npu_device.set_npu_loop_size(3),
         sentence_of(second.fit, kind=npu_device.ContractBroken),
@@ -73,15 +69,17 @@ def trained(tmp_path_factory):
         "precision_mode": "mixed_float16",
         "threads": 1,
         "steps_per_execution": 4,
-        "data_dump_flag": True,
-        "data_dump_step": "2|5-7",
-        "data_dump_path": str(folder / "dump"),
-        "profiling": True,
-        "profiling_dump_path": str(folder / "profile"),
-        "use_mixlist": True,
-        "mixlist_file": str(folder / "mix.json"),
-        "fusion_off_flag": True,
-        "fusion_off_file": str(folder / "fusion.cfg"),
+        "launch_options": {
+            "data_dump_flag": True,
+            "data_dump_step": "2|5-7",
+            "data_dump_path": str(folder / "dump"),
+            "profiling": True,
+            "profiling_dump_path": str(folder / "profile"),
+            "use_mixlist": True,
+            "mixlist_file": str(folder / "mix.json"),
+            "fusion_off_flag": True,
+            "fusion_off_file": str(folder / "fusion.cfg"),
+        },
     }
     found = run(TRAIN, OPTIONS=json.dumps(options), OUTPUT=str(folder / "output"))
     return folder, found
@@ -151,7 +149,8 @@ def test_both_models_train_on_it(trained):
 def test_an_older_release_gets_the_older_name_and_float32_no_scale(tmp_path):
     found = run(
         """
-opened = device.open("npu", "origin", over_dump=True, over_dump_path=sys.argv[-1])
+dump = {"over_dump": True, "over_dump_path": os.environ["FOLDER"]}
+opened = select_device("npu", "origin", launch_options=dump)
 import npu_device
 from lib.hardware.tensorflow import tf
 adam = tf.keras.optimizers.Adam()
@@ -159,10 +158,11 @@ with tf.device("/GPU:7"):
     inert = tf.zeros(1).device
 answer(
     record=opened.record(), calls=npu_device.calls, inert=inert,
-    plain=opened.scaled(adam) is adam,
-    elsewhere=sentence_of(device.open, "cpu", "origin"),
+    plain=opened.scale(adam) is adam,
+    elsewhere=sentence_of(select_device, "cpu", "origin"),
 )
-""".replace("sys.argv[-1]", repr(str(tmp_path))),
+""",
+        FOLDER=str(tmp_path),
         STAND_IN_RELEASE="2022",
         ASCEND_DEVICE_ID="3",
         NPU_LOOP_SIZE="1",
@@ -191,12 +191,12 @@ answer(
 def test_an_npu_that_does_not_open_is_an_error_by_name_and_a_step_down_by_auto():
     found = run(
         """
-named = sentence_of(device.open, "npu")
-auto = device.open("auto", threads=1)
+named = sentence_of(select_device, "npu")
+auto = select_device("auto", threads=1)
 from lib.hardware.tensorflow import tf
 where = tf.zeros(1).device
-again = sentence_of(device.open, "npu", steps_per_execution=2)
-bfloat16 = sentence_of(device.open, "npu", "mixed_bfloat16")
+again = sentence_of(select_device, "npu", steps_per_execution=2)
+bfloat16 = sentence_of(select_device, "npu", "mixed_bfloat16")
 tries = [call for call in sys.modules["npu_device"].calls if call[0] == "open"]
 answer(named=named, kind=auto.kind, notes=auto.notes, again=again, b=bfloat16,
        tries=len(tries), where=where, fallback=auto.fallback)
@@ -222,10 +222,10 @@ answer(named=named, kind=auto.kind, notes=auto.notes, again=again, b=bfloat16,
 def test_a_package_that_does_not_import_says_what_to_source_and_install():
     found = run(
         """
-named = sentence_of(device.open, "npu")
-auto = device.open("auto", "force_fp16")
+named = sentence_of(select_device, "npu")
+auto = select_device("auto", "force_fp16")
 from lib.hardware.tensorflow import tf
-scaled = type(auto.scaled(tf.keras.optimizers.Adam())).__name__
+scaled = type(auto.scale(tf.keras.optimizers.Adam())).__name__
 answer(named=named, kind=auto.kind, notes=auto.notes, scaled=scaled,
        fallback=auto.fallback)
 """,
@@ -249,8 +249,8 @@ answer(named=named, kind=auto.kind, notes=auto.notes, scaled=scaled,
 def test_with_another_tensorflow_the_package_is_there_and_not_usable():
     found = run(
         """
-named = sentence_of(device.open, "npu")
-auto = device.open("auto")
+named = sentence_of(select_device, "npu")
+auto = select_device("auto")
 answer(named=named, kind=auto.kind, notes=auto.notes, fallback=auto.fallback)
 """
     )
@@ -270,7 +270,7 @@ def test_a_kernel_that_has_computed_opens_no_npu():
         """
 from lib.hardware.tensorflow import tf
 tf.Variable([1.0])
-used = sentence_of(device.open, "auto")
+used = sentence_of(select_device, "auto")
 answer(used=used, imported="npu_device" in sys.modules)
 """
     )
@@ -282,9 +282,9 @@ answer(used=used, imported="npu_device" in sys.modules)
 def test_a_loop_size_of_the_user_is_kept_or_refused():
     found = run(
         """
-refused = sentence_of(device.open, "npu", steps_per_execution=4)
+refused = sentence_of(select_device, "npu", steps_per_execution=4)
 tried = "npu_device" in sys.modules
-device.open("npu", steps_per_execution=1558)
+select_device("npu", steps_per_execution=1558)
 answer(refused=refused, tried=tried, calls=sys.modules["npu_device"].calls,
        after=os.environ["NPU_LOOP_SIZE"])
 """,
@@ -300,8 +300,8 @@ answer(refused=refused, tried=tried, calls=sys.modules["npu_device"].calls,
 def test_a_profile_of_cann_9_has_task_time(tmp_path):
     found = run(
         """
-device.open("npu", steps_per_execution=4, profiling=True,
-            profiling_dump_path=os.environ["FOLDER"])
+profile = {"profiling": True, "profiling_dump_path": os.environ["FOLDER"]}
+select_device("npu", steps_per_execution=4, launch_options=profile)
 options = sys.modules["npu_device"].global_options().profiling_config
 answer(profile=json.loads(options.profiling_options.value),
        after="NPU_LOOP_SIZE" in os.environ)
@@ -316,11 +316,12 @@ answer(profile=json.loads(options.profiling_options.value),
 
 
 HOST = """
-opened = device.open("npu")
+opened = select_device("npu")
 from lib.data import ratings, sessions
 from lib.models import mf, stamp
 from lib.training import pipeline
 from lib.training.fit import make_variables
+from lib.training.schedule import Schedule
 from lib.hardware.tensorflow import tf
 
 def places(tensors):
@@ -328,15 +329,16 @@ def places(tensors):
     return sorted({t.device.rpartition(":")[2] for t in tables})
 
 def found(model, examples):
-    take, n = model.example_reader(examples), len(examples)
-    make_variables(model, take)
-    batches = pipeline.batches(take, n, 64, range(1), 0, 4)
+    read = model.example_reader(examples)
+    make_variables(model, read)
+    plan = Schedule(64, steps_per_epoch=4).plan(len(examples), opened)
+    batches = pipeline.batches(read, plan, range(1), opened)
     while not hasattr(batches, "_map_func"):
         batches = batches._input_dataset
     captured = batches._map_func.function.captured_inputs
     return {
         "captured": places(captured), "tables": len(captured),
-        "taken": places(take(tf.constant([0, 1]))),
+        "read": places(read(tf.constant([0, 1]))),
         "weights": places(model.trainable_variables),
     }
 
@@ -353,24 +355,26 @@ def test_tables_that_only_the_pipeline_reads_lie_on_the_host_and_weights_on_the_
     found = run(HOST)
     for name, tables in (("stamp", 3), ("mf", 2)):
         assert found[name]["tables"] >= tables
-        assert found[name]["captured"] == found[name]["taken"] == ["0"], name
+        assert found[name]["captured"] == found[name]["read"] == ["0"], name
         assert found[name]["weights"] == ["1"], name
 
 
 OVERFLOW = """
-opened = device.open("npu")
+opened = select_device("npu")
 from lib.data import sessions
 from lib.models import optimizers, stamp
 from lib.training import pipeline
 from lib.training.fit import make_variables, set_seed
+from lib.training.schedule import Schedule
 from lib.hardware.tensorflow import tf
 set_seed(0)
 clicks = sessions.load("sample")
 model = stamp.STAMP(clicks.n_items, 16, maxlen=10)
-take, n = model.example_reader(clicks.train), len(clicks.train)
+read = model.example_reader(clicks.train)
+plan = Schedule(128, steps_per_epoch=10).plan(len(clicks.train), opened)
 steep = lambda targets, query: 1e6 * model.training_loss(targets, query)
 if os.environ["SCALE"] == "card":
-    optimizer = opened.scaled(optimizers.make_adam(0.01, 60))
+    optimizer = opened.scale(optimizers.make_adam(0.01, 60))
 else:
     plain = optimizers.make_adam(0.01, 60)
     optimizer = tf.keras.mixed_precision.LossScaleOptimizer(plain)
@@ -385,10 +389,10 @@ class Watch(tf.keras.callbacks.Callback):
                       int(optimizer.iterations), None if finite is None else
                       bool(finite.numpy())])
 
-make_variables(model, take)
+make_variables(model, read)
 before = float(tf.reduce_sum(model.kernel_t))
-device.set_loop_size(1)
-model.fit(pipeline.batches(take, n, 128, range(6), 0, 10), epochs=6, steps_per_epoch=10,
+opened.set_loop_size(1)
+model.fit(pipeline.batches(read, plan, range(6), opened), epochs=6, steps_per_epoch=10,
           shuffle=False, verbose=0, callbacks=[Watch()])
 answer(steps=steps, before=before)
 """
@@ -417,17 +421,15 @@ def test_the_loss_scale_of_keras_would_not_see_it():
 
 
 JOB = """
-opened = device.open("npu", "allow_mix_precision")
-import numpy as np
+opened = select_device("npu", "allow_mix_precision")
 from lib.data import ratings, sessions
-from lib.hardware import workers
-from lib.models import mf, optimizers, stamp
+from lib.models import mf, stamp
 from lib.records.run import Run
-from lib.training.fit import fit, make_variables, set_seed
-from lib.hardware.tensorflow import tf
+from lib.training.fit import fit, set_seed
+from lib.training.schedule import Schedule
 import npu_device
 set_seed(0)
-rank = workers.current().rank
+rank, start, judged = opened.rank, [], []
 if os.environ["MODEL"] == "stamp":
     data = sessions.load("sample")
     model = stamp.STAMP(data.n_items, 16, 10, seed=rank)  # each with other weights
@@ -436,28 +438,30 @@ else:
     data = ratings.load("sample")
     model = mf.MF(data.n_users, data.n_items, data.global_mean, seed=rank)
     judge = lambda: mf.evaluate(model, data.test)
-take, loss = model.example_reader(data.train), model.training_loss
-judged = []
+
+build = model.build
+def watched(shape):
+    build(shape)
+    start.extend(w.numpy() for w in model.trainable_variables)
+
+model.build = watched
 def evaluate():
     judged.append(judge())
     return judged[-1]
-model.compile(opened.scaled(optimizers.make_adam(0.01, 15)), loss=loss)
-make_variables(model, take)
-start = [w.numpy() for w in model.trainable_variables]
 run = Run("n", {"output_dir": os.environ["OUTPUT"]}, {"name": "a"}, opened)
 alone = os.environ.get("ALONE")
 history = timing = None
 def train():
     global history, timing
-    history, timing = fit(
-        model, take, len(data.train), run, 128, 3, steps_per_epoch=5,
-        evaluate=evaluate if rank == 0 or not alone else None,
-    )
+    schedule = Schedule(128, 3, 0.01, steps_per_epoch=5)
+    evaluates = evaluate if rank == 0 or not alone else None
+    history, timing = fit(model, data.train, schedule, opened, run, evaluates)
 broken = sentence_of(train, kind=npu_device.ContractBroken)
 answer(
     record=opened.record(), history=history, timing=timing, broken=broken,
     judged=judged, calls=npu_device.calls, start=[float(w.sum()) for w in start],
     weights=[w.numpy().tolist() for w in model.trainable_variables],
+    drops_as=model.rank,
 )
 """
 
@@ -507,6 +511,7 @@ def test_two_cards_start_alike_and_average_before_they_look_for_overflow(job):
     ranks, one, _ = job
     for rank, found in enumerate(ranks):
         assert (found["record"]["workers"], found["record"]["rank"]) == (2, rank)
+        assert found["drops_as"] == rank  # else all would draw the same dropout masks
         kinds = [call[0] for call in found["calls"]]
         wrapper = kinds.index("npu_distributed_keras_optimizer_wrapper")
         assert kinds[wrapper - 1] == "NpuLossScaleOptimizer"

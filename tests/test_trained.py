@@ -8,16 +8,19 @@ import pytest
 
 from lib.data import ratings, sessions
 from lib.errors import InputError
+from lib.hardware.device import select_device
 from lib.models import mf, optimizers, stamp
 from lib.records.run import Run, describe
 from lib.serving import trained
 from lib.training.fit import fit, set_seed
+from lib.training.schedule import Schedule
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     """A STAMP and an MF, trained for a few steps: ``{name: (model, data, folder)}``."""
     folder, made = tmp_path_factory.mktemp("runs"), {}
+    device = select_device("cpu")
     clicks, stars = sessions.load("sample"), ratings.load("sample")
     for model, data, ids in (
         (
@@ -33,11 +36,10 @@ def runs(tmp_path_factory):
     ):
         set_seed(0)
         name = type(model).__name__
-        run = Run(name, {"output_dir": str(folder)}, describe(data))
-        model.compile(optimizers.make_adam(0.02, 3), loss=model.training_loss)
+        run = Run(name, {"output_dir": str(folder)}, describe(data), device)
         trained.keep(run, model, **ids)
-        read = model.example_reader(data.train)
-        fit(model, read, len(data.train), run, 64, 1, steps_per_epoch=3)
+        schedule = Schedule(64, learning_rate=0.02, steps_per_epoch=3)
+        fit(model, data.train, schedule, device, run, verbose=False)
         made[name] = model, data, run.folder
     return made
 

@@ -12,50 +12,45 @@ import numpy as np
 import processes
 import pytest
 
-from lib.data import ratings
 from lib.errors import InputError
 from lib.hardware import workers
+from lib.hardware.device import Device, select_device
 from lib.hardware.tensorflow import tf
-from lib.models import mf
+from lib.models import optimizers
 from lib.records.run import Run
 from lib.training import pipeline
+from lib.training.schedule import Schedule
 
 ROOT = Path(__file__).resolve().parents[1]
 
 TRAIN = """
 import json, sys
-from types import SimpleNamespace
 
 from lib.data import ratings, sessions
-from lib.hardware import workers
-from lib.models import mf, optimizers, stamp
-from lib.training.fit import fit, set_seed
-from lib.hardware.device import open as open_device
+from lib.hardware.device import select_device
+from lib.models import mf, stamp
 from lib.records.run import Run, describe
+from lib.training.fit import fit, set_seed
+from lib.training.schedule import Schedule
 
-device = open_device("cpu", "must_keep_origin_dtype")
+device = select_device("cpu", "must_keep_origin_dtype")
 clicks, stars = sessions.load("sample"), ratings.load("sample")
 of_stamp = stamp.STAMP(clicks.n_items, 16, maxlen=10)
 of_mf = mf.MF(stars.n_users, stars.n_items, stars.global_mean)
-histories = {}
-for model, data, take, loss in (
-    (of_stamp, clicks, of_stamp.example_reader(clicks.train), of_stamp.training_loss),
-    (of_mf, stars, of_mf.example_reader(stars.train), of_mf.training_loss),
+schedule = Schedule(128, 20, 0.02, steps_per_epoch=1, evaluate_every=10)
+histories, again = {}, {}
+for model, data, evaluate in (
+    (of_stamp, clicks, lambda: stamp.evaluate(of_stamp, clicks.test)),
+    (of_mf, stars, lambda: mf.evaluate(of_mf, stars.test)),
 ):
+    name = type(model).__name__
     set_seed(0)
-    model.compile(device.scaled(optimizers.make_adam(0.02, 20)), loss=loss)
-    run = Run(type(model).__name__, {"output_dir": sys.argv[1]}, describe(data))
-    if model is of_stamp:
-        evaluate = lambda: stamp.evaluate(model, data.test)
-    else:
-        evaluate = lambda: mf.evaluate(model, data.test)
-    history, timing = fit(
-        model, take, len(data.train), run, 128, epochs=20, steps_per_epoch=1,
-        evaluate=evaluate, evaluate_every=10,
-    )
-    histories[type(model).__name__] = history
-found = {"histories": histories, "rank": device.rank, "workers": device.workers}
-print(json.dumps(found))
+    run = Run(name, {"output_dir": sys.argv[1]}, describe(data), device)
+    history, _ = fit(model, data.train, schedule, device, run, evaluate)
+    histories[name] = history
+    again[name] = evaluate() if device.is_chief else None  # waits for nobody
+found = {"rank": device.rank, "workers": device.workers, "engine": device.engine}
+print(json.dumps({"histories": histories, "again": again, **found}))
 """
 
 
@@ -114,6 +109,7 @@ def test_every_worker_evaluates_and_finds_the_same(trained, model, metric):
     first, second = (worker["histories"][model] for worker in two)
     assert [row["epoch"] for row in first if metric in row] == [10, 20]
     assert second == first
+    assert two[0]["again"][model][metric] == first[-1][metric]
     states = (folder / "two" / "0").glob(f"{model}-*/ckpt/*.json")
     assert [json.loads(path.read_text())["history"] for path in states] == [first]
 
@@ -127,7 +123,7 @@ def test_workers_without_a_shared_folder_do_not_resume_apart(trained, tmp_path):
     for process, done in zip(processes, (20, 0)):
         _, err = process.communicate(timeout=300)
         assert process.returncode
-        assert f"this worker would go on after epoch {done}, others after an" in err
+        assert f"this worker would resume after epoch {done}, others after an" in err
         assert "workers on several hosts need an output_dir that all of them" in err
 
 
@@ -142,67 +138,79 @@ def test_the_first_worker_alone_writes_checkpoints(trained):
         assert not (folder / "two" / rank / f"train_{rank}.log").exists()
 
 
-@pytest.fixture
-def team(monkeypatch):
-    """Lets this process believe that it is a worker."""
-
-    def be(size, rank):
-        monkeypatch.setattr(workers, "_joined", workers.Workers(size, rank, "hccl"))
-
-    return be
+def one_of(size, rank=0, kind="npu"):
+    """The device of one of several workers."""
+    return Device(kind, "", "allow_mix_precision", "float16", "", (), size, rank)
 
 
-def batches_of(n, batch_size, epochs, steps):
-    def take(index):
-        return index
-
-    dataset = pipeline.batches(take, n, batch_size, range(epochs), 0, steps)
-    return [index.numpy() for index in dataset]
+def batches_of(n, schedule, device=None):
+    plan = schedule.plan(n, device)
+    epochs = range(schedule.epochs)
+    return [own.numpy() for own in pipeline.batches(lambda i: i, plan, epochs, device)]
 
 
-def test_the_shares_of_all_workers_are_the_batches_of_one(team):
-    whole = batches_of(1003, 24, 3, 41)
-    shares = []
-    for rank in range(4):
-        team(4, rank)
-        shares.append(batches_of(1003, 24, 3, 41))
+def test_the_shares_of_all_workers_are_the_batches_of_one():
+    schedule = Schedule(24, epochs=3)
+    whole = batches_of(1003, schedule)
+    shares = [batches_of(1003, schedule, one_of(4, rank)) for rank in range(4)]
     assert all(len(share) == len(whole) == 123 for share in shares)
     for batch, *parts in zip(whole, *shares):
         assert [len(part) for part in parts] == [6] * 4
         assert sorted(np.concatenate(parts)) == sorted(batch)
 
 
-def test_a_batch_that_cannot_be_shared_is_refused(team):
-    team(4, 0)
-    with pytest.raises(InputError, match="batch_size=30: it is shared by 4 workers"):
-        batches_of(100, 30, 1, 1)
-    with pytest.raises(InputError, match="set static=True"):
-        pipeline.batches(lambda i: i, 100, 32, range(1), 0, 1, static=False)
+def test_a_batch_that_cannot_be_shared_is_refused():
+    with pytest.raises(InputError, match="batch_size=30: 4 workers share each batch"):
+        batches_of(100, Schedule(30), one_of(4))
+    with pytest.raises(InputError, match="4 workers cannot share .*set static=True"):
+        batches_of(100, Schedule(32, static=False), one_of(4))
 
 
 @pytest.mark.parametrize(
     ("scaling", "rate"), [("none", 0.1), ("sqrt", 0.2), ("linear", 0.4)]
 )
-def test_the_learning_rate_grows_with_the_workers(team, scaling, rate):
-    assert workers.scaled_rate(0.1, scaling) == 0.1
-    team(4, 0)
-    assert workers.scaled_rate(0.1, scaling) == pytest.approx(rate)
+def test_the_learning_rate_grows_with_the_workers(scaling, rate):
+    assert workers.scale_rate(0.1, scaling, 1) == 0.1
+    assert workers.scale_rate(0.1, scaling, 4) == pytest.approx(rate)
+
+
+def test_only_devices_that_train_together_have_an_engine_and_one_of_them_is_chief():
+    assert [one_of(1, kind=kind).engine for kind in ("npu", "gpu", "cpu")] == [""] * 3
+    assert one_of(2).engine == "hccl"
+    assert one_of(2, kind="cpu").engine == one_of(2, kind="gpu").engine == "tensorflow"
+    assert [one_of(3, rank).is_chief for rank in range(3)] == [True, False, False]
+
+
+def test_workers_without_npus_do_not_train_in_float16():
+    """Keras' loss scale would let each worker skip steps of its own."""
+    adam = optimizers.make_adam(0.1, 1)
+    with pytest.raises(InputError, match="several workers without NPUs cannot train"):
+        one_of(2, kind="cpu").scale(adam)
+    assert one_of(1, kind="cpu").scale(adam).inner_optimizer is adam
+
+
+def test_several_tensorflow_workers_take_one_step_a_call():
+    schedule = Schedule(10, steps_per_execution=4)
+    for device, steps in (
+        (None, 4),
+        (one_of(1, kind="cpu"), 4),
+        (one_of(2), 4),
+        (one_of(2, kind="cpu"), 1),
+    ):
+        assert schedule.plan(100, device).steps_per_call == steps
 
 
 def test_tensorflow_must_not_have_computed_before_workers_join(monkeypatch):
-    from lib.hardware import collectives
-
     tf.constant(0) + 1
     task = {"type": "worker", "index": 0}
     config = {"cluster": {"worker": ["127.0.0.1:1", "127.0.0.1:2"]}, "task": task}
     monkeypatch.setenv("TF_CONFIG", json.dumps(config))
     with pytest.raises(InputError, match="names 2 workers.* restart the kernel"):
-        collectives.join()
-    monkeypatch.setattr(workers, "_joined", workers.Workers())
+        select_device("cpu")
     for broken in ("{", '{"cluster": 3}', '{"cluster": {"worker": ["a:1", "b:1"]}}'):
         monkeypatch.setenv("TF_CONFIG", broken)
-        with pytest.raises(InputError, match="give JSON with cluster.worker"):
-            collectives.join()
+        with pytest.raises(InputError, match="set it to JSON with cluster.worker"):
+            select_device("cpu")
 
 
 # --- the launcher --------------------------------------------------------------------
@@ -242,7 +250,7 @@ def test_a_killed_worker_ends_the_job_and_the_next_start_resumes(tmp_path):
     said = job.communicate(timeout=120)[0]
     assert job.returncode == 1
     assert "FAILED: device " in said
-    assert "Start again to go on from the last checkpoint." in said
+    assert "Start again to resume from the last checkpoint." in said
     assert not list(tmp_path.glob("*/*/result.json"))
     for rank in "01":
         with pytest.raises(AssertionError, match="nobody writes"):
@@ -380,11 +388,3 @@ def test_what_cannot_start_is_said_in_one_line(addresses, arguments, sentence):
     assert status == 1
     assert len(said.splitlines()) == 1
     assert sentence in said
-
-
-def test_a_trained_model_of_several_workers_predicts_alone(team):
-    """Reading a model, on the first worker, waits for nobody."""
-    team(2, 0)
-    data = ratings.load("sample")
-    model = mf.MF(data.n_users, data.n_items, data.global_mean)
-    assert np.isfinite(mf.evaluate(model, data.test)["rmse"])
