@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from lib.errors import InputError
+from lib.errors import InputError, check_seed
 from lib.files import RunLog
 from lib.hardware import collectives
 from lib.hardware.device import Device
@@ -36,8 +36,7 @@ def set_seed(seed: int) -> None:
     Raises:
         InputError: the seed is not a whole number from 0 to 1048575.
     """
-    if type(seed) is not int or not 0 <= seed < 2**20:
-        raise InputError(f"seed={seed!r}: allowed are whole numbers from 0 to 1048575.")
+    check_seed(seed)
     tf.random.set_seed(seed)
     if hasattr(tf.config.experimental, "enable_op_determinism"):  # TensorFlow 2.9
         tf.config.experimental.enable_op_determinism()
