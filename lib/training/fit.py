@@ -323,11 +323,11 @@ class Monitor(tf.keras.callbacks.Callback):
         if callable(rate):  # a schedule, in Keras 2.6
             rate = rate(self.model.optimizer.iterations)
         dtype = getattr(self.model, "matmul_dtype", "float32")
-        saved = f"of epoch {self.epoch - 1}" if self.epoch > 1 and self.save else "none"
+        saved = f"epoch {self.epoch - 1}" if self.epoch > 1 and self.save else "none"
         sentence = (
             f"{fault} of epoch {self.epoch}, with learning rate {float(rate):.3g} and "
             f"matrix products in {dtype}: lower learning_rate, or use "
-            f'precision_mode="must_keep_origin_dtype" (checkpoint: {saved}).'
+            f'precision_mode="must_keep_origin_dtype" (last checkpoint: {saved}).'
         )
         self.report(sentence, on_screen=False)
         raise InputError(sentence)
