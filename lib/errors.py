@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 LONGEST = 1200  # characters of a message
+LARGEST = 1e37  # number that a model may take: float32 holds it and its inverse
 
 
 class InputError(ValueError):

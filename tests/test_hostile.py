@@ -4,6 +4,7 @@ import ast
 import gzip
 import json
 import shutil
+from copy import deepcopy
 
 import execute
 import nbformat
@@ -126,7 +127,7 @@ def changed(draw, document):
                 at = at[key]
                 continue
             if draw(st.booleans()):
-                at[key] = draw(st.sampled_from(JUNK))
+                at[key] = deepcopy(draw(st.sampled_from(JUNK)))  # it may change too
             else:
                 del at[key]
             break

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from lib.data.ratings import Part
-from lib.errors import check_choice, check_number, check_whole
+from lib.errors import LARGEST, check_choice, check_number, check_whole
 from lib.evaluation import metrics
 from lib.hardware.device import host
 from lib.hardware.tensorflow import tf
@@ -69,8 +68,9 @@ class MF(tf.keras.Model):
         for part in frozen:
             check_choice("frozen", part, PARTS)
         check_whole("latent_dim", latent_dim)
-        is_allowed = 0 <= regularization < math.inf
-        check_number("regularization", regularization, is_allowed, "from 0 on")
+        is_allowed = 0 <= regularization <= LARGEST
+        allowed = f"from 0 to {LARGEST:g}"
+        check_number("regularization", regularization, is_allowed, allowed)
         self.n_users, self.n_items, self.latent_dim = n_users, n_items, latent_dim
         self.global_mean, self.use_bias, self.scale = global_mean, use_bias, scale
         self.regularization, self.matmul_dtype = regularization, matmul_dtype

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from lib.data.sessions import Examples
-from lib.errors import check_choice, check_number, check_whole
+from lib.errors import LARGEST, check_choice, check_number, check_whole
 from lib.evaluation import metrics
 from lib.hardware.device import host
 from lib.hardware.tensorflow import tf
@@ -97,7 +96,8 @@ class STAMP(tf.keras.Model):
         check_whole("embed_dim", embed_dim)
         check_whole("maxlen", maxlen)
         check_number("dropout", dropout, 0 <= dropout < 1, "from 0 to below 1")
-        check_number("scale", scale, 0 <= scale < math.inf, "from 0 on")
+        allowed = f"from 0 to {LARGEST:g}"
+        check_number("scale", scale, 0 <= scale <= LARGEST, allowed)
         self.n_items, self.embed_dim, self.maxlen = n_items, embed_dim, maxlen
         self.attention, self.scale, self.dropout = attention, scale, dropout
         self.matmul_dtype, self.seed, self.frozen = matmul_dtype, seed, frozen
@@ -229,7 +229,8 @@ def choose_variant(variant: str, scale: float) -> dict[str, Any]:
     """
     check_choice("variant", variant, VARIANTS)
     if variant == "normalized":
-        check_number("scale", scale, 0 < scale < math.inf, "above 0")
+        allowed = f"above 0, up to {LARGEST:g}"
+        check_number("scale", scale, 0 < scale <= LARGEST, allowed)
         return {"attention": True, "scale": scale}
     return {"attention": variant != "stmp", "scale": 0.0}
 

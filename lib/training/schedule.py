@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from lib.errors import (
+    LARGEST,
     InputError,
     check_choice,
     check_number,
@@ -59,7 +60,9 @@ class Schedule:
             check_whole(name, getattr(self, name), lowest=0)
         check_seed(self.seed)
         rate = self.learning_rate
-        check_number("learning_rate", rate, 0 < rate < math.inf, "above 0")
+        is_allowed = 1 / LARGEST <= rate <= LARGEST
+        allowed = f"above 0 that float32 holds ({1 / LARGEST:g} to {LARGEST:g})"
+        check_number("learning_rate", rate, is_allowed, allowed)
         check_choice("schedule", self.decay, SCHEDULES)
         check_choice("rate_scaling", self.rate_scaling, RATE_SCALINGS)
 
