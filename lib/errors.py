@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 LONGEST = 1200  # characters of a message
+LARGEST = 1e37  # number that a model may take: float32 holds it and its inverse
 
 
 class InputError(ValueError):
@@ -35,3 +36,37 @@ def check_choice(name: str, value: object, allowed: Iterable[object]) -> None:
     if value not in choices:
         listed = ", ".join(f'"{choice}"' for choice in choices)
         raise InputError(f'{name}="{value}": allowed are {listed}.')
+
+
+def check_number(name: str, value: object, is_allowed: bool, allowed: str) -> None:
+    """Checks a number; ``allowed`` describes the allowed ones, as in ``"above 0"``.
+
+    Raises:
+        InputError: ``is_allowed`` is False.
+    """
+    if not is_allowed:
+        raise InputError(f"{name}={value!r}: allowed are numbers {allowed}.")
+
+
+def check_whole(
+    name: str, value: object, lowest: int = 1, highest: int = 2**31 - 1
+) -> None:
+    """Checks that ``value`` is a whole number from ``lowest`` to ``highest``.
+
+    Raises:
+        InputError: it is not.
+    """
+    if type(value) is not int or not lowest <= value <= highest:
+        raise InputError(
+            f"{name}={value!r}: choose a whole number, {lowest} or more, at most "
+            f"{highest}."
+        )
+
+
+def check_seed(seed: object) -> None:
+    """Checks a seed. Models multiply it, and 32 bits must hold the product.
+
+    Raises:
+        InputError: it is not a whole number from 0 to 1048575.
+    """
+    check_whole("seed", seed, 0, 2**20 - 1)

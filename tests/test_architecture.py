@@ -184,9 +184,9 @@ def test_a_wrong_import_is_found(name, text, fault, tmp_path):
     files = {
         "data/a.py": "from lib.data import b",
         "data/b.py": "def f():\n    import tensorflow",
-        "hardware/device.py": "from lib.hardware import quiet",
-        "hardware/quiet.py": "import tensorflow as tf",
-        "models/stamp.py": "from lib.hardware.device import open",
+        "hardware/device.py": "from lib.hardware import tensorflow",
+        "hardware/tensorflow.py": "import tensorflow as tf",
+        "models/stamp.py": "from lib.hardware.device import select_device",
     }
     for path, code in files.items():
         (tmp_path / path).parent.mkdir(exist_ok=True)

@@ -7,7 +7,9 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,15 +17,18 @@ import pytest
 from lib import files
 from lib.data import ratings
 from lib.errors import InputError
-from lib.hardware import workers
+from lib.hardware import collectives
+from lib.hardware.device import select_device
 from lib.hardware.tensorflow import tf
-from lib.models import mf, optimizers
+from lib.models import mf
 from lib.records.run import KEYS, Run, describe
 from lib.records.run import load as load_records
-from lib.training import fit as training
-from lib.training.fit import Watch, _agree, collectives, fit, set_seed
+from lib.training import checkpoints
+from lib.training.checkpoints import Checkpoints
+from lib.training.fit import LossCheck, Schedule, fit, set_seed
 
 ROOT = Path(__file__).resolve().parents[1]
+CPU = select_device("cpu", "must_keep_origin_dtype")
 
 # --- kill -9 -------------------------------------------------------------------------
 
@@ -37,9 +42,10 @@ from glob import glob
 from pathlib import Path
 
 from lib.data import ratings
-from lib.models import mf, optimizers
+from lib.hardware.device import Device
+from lib.models import mf
 from lib.records.run import Run, describe
-from lib.training.fit import fit, set_seed
+from lib.training.fit import Schedule, fit, set_seed
 from lib.hardware.tensorflow import tf
 
 OUTPUT, EPOCHS = Path(sys.argv[1]), 40
@@ -90,9 +96,9 @@ def train(output, early=None, late=None):
     if early:
         early()
     set_seed(0)
-    run = Run("killed", {"output_dir": str(output)}, describe(DATA))
+    device = Device("cpu", "", "must_keep_origin_dtype", "float32", "")
+    run = Run("killed", {"output_dir": str(output)}, describe(DATA), device)
     model = mf.MF(DATA.n_users, DATA.n_items, DATA.global_mean, 4)
-    model.compile(optimizers.make_adam(0.02, 3 * EPOCHS, "cosine"), loss="mse")
     evaluations = []
 
     def evaluate():
@@ -103,10 +109,8 @@ def train(output, early=None, late=None):
             time.sleep(60)  # a quick machine, too, is killed before it is through
         return evaluations[-1]
 
-    take, n = model.example_reader(DATA.train), len(DATA.train)
-    history, timing = fit(
-        model, take, n, run, 1024, EPOCHS, steps_per_epoch=3, evaluate=evaluate
-    )
+    schedule = Schedule(1024, EPOCHS, 0.02, "cosine", steps_per_epoch=3)
+    history, timing = fit(model, DATA.train, schedule, device, run, evaluate)
     run.write(history[-1], model="mf", history=history, timing=timing)
 
 
@@ -214,6 +218,7 @@ def train(
     mean=None,
     loss="mse",
     run=None,
+    device=CPU,
 ):
     """Trains MF on the sample; returns its run."""
     data = ratings.load("sample")
@@ -221,7 +226,7 @@ def train(
     run = run or run_in(folder)
     mean = mean or data.global_mean
     model = mf.MF(data.n_users, data.n_items, mean, 4, regularization=0.0)
-    model.compile(optimizer=optimizers.make_adam(rate, 1), loss=loss)
+    model.training_loss = loss
     rows = []
 
     def evaluate():
@@ -230,10 +235,8 @@ def train(
             raise Cut
         return rows[-1]
 
-    take, n = model.example_reader(data.train), len(data.train)
-    history, timing = fit(
-        model, take, n, run, 4096, epochs, steps_per_epoch=steps, evaluate=evaluate
-    )
+    schedule = Schedule(4096, epochs, rate, steps_per_epoch=steps)
+    history, timing = fit(model, data.train, schedule, device, run, evaluate)
     run.history = history
     run.write(rows[-1] if rows else {}, model="mf", history=history, timing=timing)
     return run
@@ -242,7 +245,7 @@ def train(
 def run_in(folder):
     data = ratings.load("sample")
     parameters = {"output_dir": str(folder), "epochs": 3}
-    return Run("small", parameters, describe(data))
+    return Run("small", parameters, describe(data), CPU)
 
 
 def cut(folder, after=3):
@@ -323,30 +326,35 @@ def test_workers_that_would_resume_after_different_epochs_end_and_change_nothing
     tmp_path, monkeypatch
 ):
     """Two workers whose folders are not shared: 2 epochs are done here, none there."""
-    monkeypatch.setattr(training, "FAREWELL_S", 0)
+    monkeypatch.setattr(checkpoints, "FAREWELL_S", 0)
     cut(tmp_path)
     before = content(tmp_path)
-    others = iter([0.0, 1.0])  # what the other worker says: its epoch, its distance
-    monkeypatch.setattr(collectives, "mean", lambda value: (value + next(others)) / 2)
-    sentence = "on after epoch 2, others after another one: .* that all of them share"
+    others = iter([0.0, 1.0])  # of the other worker: its epoch, its distance
+    monkeypatch.setattr(
+        collectives, "mean", lambda _, value: (value + next(others)) / 2
+    )
+    sentence = "resume after epoch 2, others after another one: .* all of them share"
     assert re.search(sentence, refusal(train, tmp_path))
     assert content(tmp_path) == before
 
 
 def test_a_worker_that_stands_at_the_mean_of_the_others_ends_with_them(monkeypatch):
     """Three workers are after epochs 0, 2 and 4; each must end."""
-    monkeypatch.setattr(training, "FAREWELL_S", 0)
+    monkeypatch.setattr(checkpoints, "FAREWELL_S", 0)
     means = iter([2.0, 4 / 3])
-    monkeypatch.setattr(collectives, "mean", lambda value: next(means))
-    assert "after epoch 2, others" in refusal(_agree, 2, Path("ckpt"))
+    monkeypatch.setattr(collectives, "mean", lambda *_: next(means))
+    model = tf.keras.Sequential([tf.keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    model.build((None, 1))
+    run = SimpleNamespace(chief_folder=Path("job"), name="job-1")
+    worker = Checkpoints(run, model, replace(CPU, workers=3, rank=1))
+    assert "after epoch 2, others" in refusal(worker._agree_on, 2)
 
 
 def test_the_loss_of_an_epoch_is_the_mean_over_the_workers(tmp_path, monkeypatch):
-    from lib.training.fit import collectives
-
     alone = [row["loss"] for row in train(tmp_path / "alone").history]
-    monkeypatch.setattr(collectives, "mean", lambda value: (value + 5.0) / 2)
-    monkeypatch.setattr(training, "_agree", lambda *_: None)
+    monkeypatch.setattr(collectives, "mean", lambda _, value: (value + 5.0) / 2)
+    monkeypatch.setattr(Checkpoints, "_agree_on", lambda *_: None)
     two = [row["loss"] for row in train(tmp_path / "two").history]
     assert two == pytest.approx([(loss + 5.0) / 2 for loss in alone])
 
@@ -386,12 +394,12 @@ FOREIGN = {
         lambda f: change_state(
             f, history=[{"epoch": 1, "loss": 1.0}], epoch_s=[1.0], steady=[1, 1.0]
         ),
-        "ckpt-2.json is not what belongs to it",
+        "ckpt-2.json does not belong to it",
     ),
-    "no state": (lambda f: remove(f, "*.json"), "ckpt-2.json is not what belongs"),
-    "no JSON": (lambda f: spoil(f, "*.json"), "ckpt-2.json is not what belongs"),
-    "nested": (lambda f: spoil(f, "*.json", b"[" * 10**5), "is not what belongs"),
-    "empty": (lambda f: spoil(f, "*.json", b"{}"), "is not what belongs"),
+    "no state": (lambda f: remove(f, "*.json"), "ckpt-2.json does not belong"),
+    "no JSON": (lambda f: spoil(f, "*.json"), "ckpt-2.json does not belong"),
+    "nested": (lambda f: spoil(f, "*.json", b"[" * 10**5), "does not belong"),
+    "empty": (lambda f: spoil(f, "*.json", b"{}"), "does not belong"),
     "no tensors": (lambda f: remove(f, "*.data*"), "does not fit the model"),
     "no index": (lambda f: remove(f, "*.index"), "does not hold the checkpoint"),
     "no names": (lambda f: spoil(f, "checkpoint"), "does not hold the checkpoint"),
@@ -420,7 +428,7 @@ def test_a_checkpoint_that_is_not_this_run_s_is_refused_and_kept(
 
 
 def test_fewer_epochs_than_there_are_is_refused(cut_run):
-    assert "has 2 epochs already, and epochs=1" in refusal(train, cut_run, epochs=1)
+    assert "already has 2 epochs, and epochs=1" in refusal(train, cut_run, epochs=1)
 
 
 @pytest.mark.parametrize(
@@ -523,7 +531,7 @@ def test_a_loss_that_is_no_number_ends_the_run_and_keeps_the_checkpoint(tmp_path
     assert message == (
         "the loss is nan at step 1 of epoch 3, with learning rate 0.01 and matrix "
         "products in float32: lower learning_rate, or use "
-        'precision_mode="must_keep_origin_dtype" (checkpoint: epoch 2 is kept).'
+        'precision_mode="must_keep_origin_dtype" (last checkpoint: epoch 2).'
     )
     assert content(run.folder / "ckpt") == before
     assert message in (run.folder / "train_0.log").read_text()
@@ -535,32 +543,41 @@ def saturated(targets, predicted):
     return tf.minimum(error, 65504.0) + tf.zeros_like(targets[:, 0])
 
 
-@pytest.mark.parametrize("engine", ["", "tensorflow"])
+@pytest.mark.parametrize("workers", [1, 2])
 def test_a_loss_stuck_where_arithmetic_ends_is_found_within_a_step_group(
-    tmp_path, monkeypatch, engine
+    tmp_path, workers
 ):
-    monkeypatch.setattr(workers, "_joined", workers.Workers(1, 0, engine))
-    message = refusal(train, tmp_path, epochs=300, rate=1e3, loss=saturated)
+    """By Keras and by the loop for several workers, of which this is the first."""
+    device = replace(CPU, workers=workers)
+    options = {"epochs": 300, "rate": 1e3, "loss": saturated, "device": device}
+    message = refusal(train, tmp_path, **options)
     assert message.startswith("the loss is stuck at 65504 for 100 steps at step ")
     assert "with learning rate 1e+03 and matrix products in float32" in message
 
 
+@tf.custom_gradient
+def overflowing(targets, predicted):
+    """A squared error whose gradient overflows."""
+    loss = tf.reduce_mean(tf.square(targets - predicted), axis=-1)
+    return loss, lambda _: (None, tf.fill(tf.shape(predicted), float("inf")))
+
+
 def test_weights_that_are_lost_in_the_last_step_are_not_saved(tmp_path):
     run = run_in(tmp_path)
-    message = refusal(train, tmp_path, rate=float("inf"), epochs=1, steps=1)
-    assert message.startswith("weights are not finite any more at the end of epoch 1")
+    message = refusal(train, tmp_path, loss=overflowing, epochs=1, steps=1)
+    assert message.startswith("weights are not finite at the end of epoch 1")
     assert not (run.folder / "ckpt").exists()
 
 
 def faults(step_losses, epoch_steps, dtype="float32", first=None):
-    """What a watch says of these losses, from means as Keras makes them."""
-    watch, found = Watch(first), []
+    """The faults that a check finds in these losses, from means as Keras makes them."""
+    check, found = LossCheck(first), []
     for start in range(0, len(step_losses), epoch_steps):
-        watch.new_epoch()
+        check.start_epoch()
         total = np.zeros((), dtype)
         for n, loss in enumerate(step_losses[start : start + epoch_steps], 1):
             total = total + np.asarray(loss, dtype)
-            found.append(watch.fault(float(total / np.asarray(n, dtype))))
+            found.append(check.find_fault(float(total / np.asarray(n, dtype))))
     return found
 
 

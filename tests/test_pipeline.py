@@ -1,21 +1,23 @@
 """Batches cover the data once an epoch, in an order that the seed decides."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from lib.errors import InputError
+from lib.hardware.device import Device
 from lib.training import pipeline
+from lib.training.schedule import Schedule
+
+CPU = Device("cpu", "", "must_keep_origin_dtype", "float32", "")
 
 
-def orders(
-    n=23, batch_size=5, epochs=range(2), seed=0, steps=0, static=False, **options
-):
-    steps = pipeline.count_steps(n, batch_size, steps, static)
-    dataset = pipeline.batches(
-        lambda index: index, n, batch_size, epochs, seed, steps, static, **options
-    )
+def orders(n=23, epochs=range(2), device=None, static=False, **options):
+    plan = Schedule(**{"batch_size": 5, "static": static, **options}).plan(n)
+    dataset = pipeline.batches(lambda index: index, plan, epochs, device)
     found = [batch.numpy() for batch in dataset]
-    return [found[k : k + steps] for k in range(0, len(found), steps)]
+    return [found[k : k + plan.steps] for k in range(0, len(found), plan.steps)]
 
 
 def test_an_epoch_holds_every_example_once():
@@ -53,10 +55,30 @@ def test_an_epoch_looks_the_same_when_training_starts_there():
 
 
 def test_steps_cut_an_epoch_short():
-    assert [len(epoch) for epoch in orders(steps=2)] == [2, 2]
+    whole = orders()
+    for epoch, first in zip(orders(steps_per_epoch=2), whole):
+        assert len(epoch) == 2
+        np.testing.assert_array_equal(epoch, first[:2])
+
+
+@pytest.mark.parametrize("n", [20, 22, 23])
+def test_the_shares_of_several_workers_are_the_batches_of_one(n):
+    options = {"n": n, "batch_size": 6, "static": True, "epochs": range(3)}
+    alone = orders(**options)
+    shares = [
+        orders(device=replace(CPU, workers=3, rank=r), **options) for r in (0, 1, 2)
+    ]
+    for epoch, parts in zip(alone, zip(*shares)):
+        for batch, pieces in zip(epoch, zip(*parts)):
+            np.testing.assert_array_equal(batch, np.stack(pieces, axis=1).ravel())
+
+
+def test_a_batch_that_workers_cannot_share_is_refused():
+    with pytest.raises(InputError, match="batch_size=5: 2 workers share each batch"):
+        orders(static=True, device=replace(CPU, workers=2))
 
 
 @pytest.mark.parametrize(("batch_size", "steps"), [(24, 0), (5, 6)])
 def test_too_few_examples_are_refused_in_one_sentence(batch_size, steps):
     with pytest.raises(InputError, match=f"batch_size={batch_size}.*23 examples"):
-        orders(batch_size=batch_size, steps=steps, static=True)
+        orders(batch_size=batch_size, steps_per_epoch=steps, static=True)

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from lib.data import readers, sources, tables
-from lib.errors import InputError, check_choice
+from lib.errors import InputError, check_choice, check_number, check_seed
 
 SPLITS = ("random", "per_user_last", "global_time", "modelzoo")
 STARS = (1.0, 5.0)  # the scale of MovieLens-1M
@@ -159,6 +159,7 @@ def prepare(
 
     Removes the columns from ``table``, so that their memory is free for the parts.
     """
+    check_seed(seed)
     user_ids, user_idx = _number_ids(table.pop("user"))
     item_ids, item_idx = _number_ids(table.pop("item"))
     rows = Part(
@@ -190,10 +191,7 @@ def _split(
 ) -> tuple[Part, Part]:
     """Returns ``(train, test)``; the split does not depend on the ratings' values."""
     check_choice("split", split, SPLITS)
-    if not 0 < test_share < 1:
-        raise InputError(
-            f"test_share={test_share}: allowed are numbers between 0 and 1."
-        )
+    check_number("test_share", test_share, 0 < test_share < 1, "between 0 and 1")
     n = len(rows)
     n_train = n - int(round(test_share * n))
     rng = np.random.RandomState(seed)

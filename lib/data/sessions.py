@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from lib.data import readers, sources, tables
-from lib.errors import InputError, check_choice
+from lib.errors import InputError, check_choice, check_whole
 
 
 @dataclass(frozen=True)
@@ -178,11 +178,11 @@ def load(
             the rules below apply and ``held_out`` is the time between the two parts.
             The port's order of clicks is ``order="file"``.
         columns: column names of a table, see ``tables.mapping``.
-        **rules: ``min_session_clicks`` (2 or more) and ``min_item_clicks``: sessions
-            and items with fewer clicks are dropped. ``train_until`` and ``test_from``:
-            the last day of the training part and the first of the test part, as
-            ``2016-05-24``. By default the last seven days are the test part, and the
-            day before them belongs to neither part.
+        **rules: ``min_session_clicks`` (2 or more) and ``min_item_clicks`` (1 or
+            more): sessions and items with fewer clicks are dropped. ``train_until`` and
+            ``test_from``: the last day of the training part and the first of the test
+            part, as ``2016-05-24``. By default the last seven days are the test part,
+            and the day before them belongs to neither part.
 
     Raises:
         InputError: the data cannot be found or read, a rule has a value that is not
@@ -232,6 +232,7 @@ def prepare(
             f"min_session_clicks={min_session_clicks}: a session needs 2 clicks or "
             "more: one to predict, and one to predict it from."
         )
+    check_whole("min_item_clicks", min_item_clicks)
     if filters is None:
         filters = protocol == "modelzoo" or not is_filtered(clicks)
     if filters:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from lib.errors import check_whole
+
 
 def ranks(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
     """Computes the ranks of the targets among all items, without sorting.
@@ -40,7 +42,12 @@ def mrr_at(ranks: np.ndarray, k: int) -> float:
 
 
 def ranking_metrics(ranks: np.ndarray, k: int) -> dict[str, float]:
-    """HR@k and MRR@k by their names in records: ``hr_at_<k>``, ``mrr_at_<k>``."""
+    """HR@k and MRR@k by their names in records: ``hr_at_<k>``, ``mrr_at_<k>``.
+
+    Raises:
+        InputError: ``k`` is not a whole number, 1 or more.
+    """
+    check_whole("k", k)
     return {f"hr_at_{k}": hr_at(ranks, k), f"mrr_at_{k}": mrr_at(ranks, k)}
 
 

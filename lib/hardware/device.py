@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from lib.errors import InputError, check_choice
+from lib.errors import InputError, check_choice, check_whole
 from lib.hardware import ascend, workers
 from lib.hardware.launch_options import LaunchOptions
 
@@ -190,14 +190,8 @@ def select_device(
     """
     check_choice("device", device, DEVICES)
     check_choice("precision_mode", precision_mode, PRECISION_MODES)
-    for name, value, lowest in (
-        ("threads", threads, 0),
-        ("steps_per_execution", steps_per_execution, 1),
-    ):
-        if type(value) is not int or value < lowest:
-            raise InputError(
-                f"{name}={value!r}: choose a whole number, {lowest} or more."
-            )
+    check_whole("threads", threads, 0, 1024)
+    check_whole("steps_per_execution", steps_per_execution)
     options = LaunchOptions(**(launch_options or {}))
     settings = options.settings(precision_mode)
     arguments = {

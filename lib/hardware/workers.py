@@ -13,7 +13,7 @@ import math
 import os
 from typing import NamedTuple
 
-from lib.errors import InputError, check_choice
+from lib.errors import InputError, check_choice, check_whole
 
 RATE_SCALINGS = {"none": lambda n: 1.0, "sqrt": math.sqrt, "linear": float}
 
@@ -65,8 +65,9 @@ def share_batch(batch_size: int, n_workers: int) -> int:
     """Returns the number of examples of a batch that each worker takes.
 
     Raises:
-        InputError: the batch cannot be split into equal parts.
+        InputError: the batch cannot be split into equal parts, or there is no worker.
     """
+    check_whole("workers", n_workers)
     if batch_size % n_workers:
         raise InputError(
             f"batch_size={batch_size}: {n_workers} workers share each batch; choose a "

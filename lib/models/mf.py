@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from lib.data.ratings import Part
-from lib.errors import check_choice
+from lib.errors import LARGEST, check_choice, check_number, check_whole
 from lib.evaluation import metrics
 from lib.hardware.device import host
 from lib.hardware.tensorflow import tf
@@ -39,6 +39,9 @@ class MF(tf.keras.Model):
         scale: lowest and highest rating, in stars.
         frozen: names in ``PARTS`` of the parts that are not trained.
 
+    Raises:
+        InputError: an argument has a value that is not allowed.
+
     Inputs:
         int32 ``(batch, 2)``: user and item numbers, from 0.
 
@@ -64,6 +67,10 @@ class MF(tf.keras.Model):
         super().__init__()
         for part in frozen:
             check_choice("frozen", part, PARTS)
+        check_whole("latent_dim", latent_dim)
+        is_allowed = 0 <= regularization <= LARGEST
+        allowed = f"from 0 to {LARGEST:g}"
+        check_number("regularization", regularization, is_allowed, allowed)
         self.n_users, self.n_items, self.latent_dim = n_users, n_items, latent_dim
         self.global_mean, self.use_bias, self.scale = global_mean, use_bias, scale
         self.regularization, self.matmul_dtype = regularization, matmul_dtype

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from lib.data.sessions import Examples
-from lib.errors import check_choice
+from lib.errors import LARGEST, check_choice, check_number, check_whole
 from lib.evaluation import metrics
 from lib.hardware.device import host
 from lib.hardware.tensorflow import tf
@@ -19,6 +19,7 @@ PARTS = {  # parts of the model and the names of their weights
     "attention": ("w0", "w1", "w2", "w3", "b"),
     "layers": ("kernel_s", "bias_s", "kernel_t", "bias_t"),
 }
+VARIANTS = ("paper", "stmp", "normalized")
 STDDEV = 0.05  # of the initial weights
 
 Weights = Mapping[str, tf.Variable]  # by the names in PARTS
@@ -60,6 +61,9 @@ class STAMP(tf.keras.Model):
         seed: of the initial weights and of the dropout.
         frozen: names in ``PARTS`` of the parts that are not trained.
 
+    Raises:
+        InputError: an argument has a value that is not allowed.
+
     Attributes:
         rank: number of this worker, 0 unless several train together; each rank draws
             other dropout masks.
@@ -89,6 +93,11 @@ class STAMP(tf.keras.Model):
         super().__init__()
         for part in frozen:
             check_choice("frozen", part, PARTS)
+        check_whole("embed_dim", embed_dim)
+        check_whole("maxlen", maxlen)
+        check_number("dropout", dropout, 0 <= dropout < 1, "from 0 to below 1")
+        allowed = f"from 0 to {LARGEST:g}"
+        check_number("scale", scale, 0 <= scale <= LARGEST, allowed)
         self.n_items, self.embed_dim, self.maxlen = n_items, embed_dim, maxlen
         self.attention, self.scale, self.dropout = attention, scale, dropout
         self.matmul_dtype, self.seed, self.frozen = matmul_dtype, seed, frozen
@@ -205,6 +214,25 @@ class STAMP(tf.keras.Model):
         scores = self.scores(self.query(windows))
         own = tf.gather(scores, targets, axis=1, batch_dims=1)
         return tf.reduce_logsumexp(scores, axis=1) - own
+
+
+def choose_variant(variant: str, scale: float) -> dict[str, Any]:
+    """Returns the arguments of ``STAMP`` that make a variant.
+
+    Args:
+        variant: ``"paper"``; ``"stmp"``, without attention; or ``"normalized"``, with
+            cosine scores.
+        scale: of the cosine scores; not used by the other variants.
+
+    Raises:
+        InputError: an unknown variant, or cosine scores without a scale above 0.
+    """
+    check_choice("variant", variant, VARIANTS)
+    if variant == "normalized":
+        allowed = f"above 0, up to {LARGEST:g}"
+        check_number("scale", scale, 0 < scale <= LARGEST, allowed)
+        return {"attention": True, "scale": scale}
+    return {"attention": variant != "stmp", "scale": 0.0}
 
 
 def look_up(

@@ -19,7 +19,7 @@ import numpy as np
 
 from lib import files
 from lib.data import readers, sources, tables
-from lib.errors import InputError
+from lib.errors import InputError, check_whole
 from lib.hardware.tensorflow import tf
 from lib.models import stamp
 from lib.serving.scorers import SessionScorer, UserScorer, scorer_for
@@ -361,8 +361,7 @@ def _give_examples(ids: np.ndarray) -> str:
 
 
 def _check(k: int, exclude_seen: bool, seen: Iterable | None = None) -> None:
-    if type(k) is not int or k < 1:
-        raise InputError(f"k={k!r}: choose a whole number, 1 or more.")
+    check_whole("k", k)
     if type(exclude_seen) is not bool:
         raise InputError(f"exclude_seen={exclude_seen!r}: choose True or False.")
     if seen is not None and (isinstance(seen, str) or not np.iterable(seen)):

@@ -143,14 +143,12 @@ def _make(description: Any, source: str, n_bytes: int) -> Trained:
     model = model_class(**arguments)
     ids = [np.asarray(description[name]) for name in ("item_ids", "user_ids")]
     if isinstance(model, stamp.STAMP):
-        sizes, dim, maxlen = [model.n_items, 0], model.embed_dim, model.maxlen
+        sizes, dim = [model.n_items, 0], model.embed_dim
     else:
-        sizes, dim, maxlen = [model.n_items, model.n_users], model.latent_dim, 1
+        sizes, dim = [model.n_items, model.n_users], model.latent_dim
     if not (
         all(array.ndim == 1 and array.dtype.kind in "iufU" for array in ids)
         and [len(array) for array in ids] == sizes
-        and type(dim) is type(maxlen) is int
-        and maxlen > 0
         and 0 < 4 * dim * len(ids[0]) <= n_bytes
         and model.matmul_dtype in DTYPES
     ):

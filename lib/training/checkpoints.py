@@ -78,6 +78,9 @@ class Checkpoints:
         run: a ``lib.records.run.Run``.
         model: compiled, with all its variables.
         device: of the run; its chief writes.
+
+    Raises:
+        InputError: the folder is damaged.
     """
 
     def __init__(self, run: Any, model: tf.keras.Model, device: Device) -> None:
@@ -86,6 +89,7 @@ class Checkpoints:
         self.folder = run.chief_folder / "ckpt"
         self.checkpoint = tf.train.Checkpoint(model=model, optimizer=model.optimizer)
         _ = self.checkpoint.save_counter  # created here, by all workers together
+        self._latest = latest(self.folder)  # refused before TensorFlow reads it
         self.manager = tf.train.CheckpointManager(
             self.checkpoint, str(self.folder), max_to_keep=1
         )
@@ -100,10 +104,10 @@ class Checkpoints:
             epochs: the epochs of the run.
 
         Raises:
-            InputError: the folder is damaged, belongs to another run, has more epochs,
-                or the workers would resume after different epochs.
+            InputError: the checkpoint is damaged, belongs to another run, has more
+                epochs, or the workers would resume after different epochs.
         """
-        path = latest(self.folder)
+        path = self._latest
         progress = self._read_progress(path) if path else None
         if progress and len(progress.history) > epochs:
             raise InputError(

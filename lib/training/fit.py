@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from lib.errors import InputError
+from lib.errors import InputError, check_seed
 from lib.files import RunLog
 from lib.hardware import collectives
 from lib.hardware.device import Device
@@ -36,8 +36,7 @@ def set_seed(seed: int) -> None:
     Raises:
         InputError: the seed is not a whole number from 0 to 1048575.
     """
-    if type(seed) is not int or not 0 <= seed < 2**20:
-        raise InputError(f"seed={seed!r}: allowed are whole numbers from 0 to 1048575.")
+    check_seed(seed)
     tf.random.set_seed(seed)
     if hasattr(tf.config.experimental, "enable_op_determinism"):  # TensorFlow 2.9
         tf.config.experimental.enable_op_determinism()
@@ -324,11 +323,11 @@ class Monitor(tf.keras.callbacks.Callback):
         if callable(rate):  # a schedule, in Keras 2.6
             rate = rate(self.model.optimizer.iterations)
         dtype = getattr(self.model, "matmul_dtype", "float32")
-        saved = f"of epoch {self.epoch - 1}" if self.epoch > 1 and self.save else "none"
+        saved = f"epoch {self.epoch - 1}" if self.epoch > 1 and self.save else "none"
         sentence = (
             f"{fault} of epoch {self.epoch}, with learning rate {float(rate):.3g} and "
             f"matrix products in {dtype}: lower learning_rate, or use "
-            f'precision_mode="must_keep_origin_dtype" (checkpoint: {saved}).'
+            f'precision_mode="must_keep_origin_dtype" (last checkpoint: {saved}).'
         )
         self.report(sentence, on_screen=False)
         raise InputError(sentence)

@@ -7,7 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from lib.errors import InputError, check_choice
+from lib.errors import (
+    LARGEST,
+    InputError,
+    check_choice,
+    check_number,
+    check_seed,
+    check_whole,
+)
 from lib.hardware.device import Device
 from lib.hardware.workers import RATE_SCALINGS
 from lib.models.optimizers import SCHEDULES
@@ -47,16 +54,15 @@ class Schedule:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        lowest = {"batch_size": 1, "epochs": 1, "evaluate_every": 1}
-        for name in (*lowest, "steps_per_epoch", "steps_per_execution", "seed"):
-            value = getattr(self, name)
-            if type(value) is not int or not lowest.get(name, 0) <= value < 2**31:
-                raise InputError(
-                    f"{name}={value!r}: allowed are whole numbers from "
-                    f"{lowest.get(name, 0)} on."
-                )
-        if not 0 < self.learning_rate < math.inf:
-            raise InputError(f"learning_rate={self.learning_rate}: choose one above 0.")
+        for name in ("batch_size", "epochs", "evaluate_every"):
+            check_whole(name, getattr(self, name))
+        for name in ("steps_per_epoch", "steps_per_execution"):
+            check_whole(name, getattr(self, name), lowest=0)
+        check_seed(self.seed)
+        rate = self.learning_rate
+        is_allowed = 1 / LARGEST <= rate <= LARGEST
+        allowed = f"above 0 that float32 holds ({1 / LARGEST:g} to {LARGEST:g})"
+        check_number("learning_rate", rate, is_allowed, allowed)
         check_choice("schedule", self.decay, SCHEDULES)
         check_choice("rate_scaling", self.rate_scaling, RATE_SCALINGS)
 
