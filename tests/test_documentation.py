@@ -16,12 +16,12 @@ import sys
 from pathlib import Path
 from statistics import mean
 
-import papermill
 import plan
 import pytest
 
 from lib.files import ROOT
 from lib.hardware import launch_options
+from lib.records.parameters import groups
 
 CURRENT_STACK = sys.version_info >= (3, 10)
 PAGES = [
@@ -108,7 +108,13 @@ def refusal(words):
 
 @functools.cache
 def parameters(notebook):
-    return set(papermill.inspect_notebook(str(ROOT / notebook)))
+    """Names that papermill's ``-p`` may set: of parameters, and of entries of groups.
+
+    Launch options are entries of ``ascend``, which ``-p`` cannot set.
+    """
+    defaults = plan.defaults_of(ROOT / notebook)
+    entries = groups(defaults).items()
+    return {*defaults, *(name for name, group in entries if group != "ascend")}
 
 
 def missing(text):
@@ -156,6 +162,10 @@ def test_commands_are_found_in_the_texts():
         (".venv/bin/python -m pytest tests/test_mf.py -k no_such", "no_such"),
         ("cp -n notebooks/*.html output/", "notebooks/*.html"),
         (".venv/bin/papermill notebooks/04_mf.ipynb a.ipynb -p depth 3", "depth"),
+        (
+            ".venv/bin/papermill notebooks/04_mf.ipynb a.ipynb -p profiling true",
+            "profiling",
+        ),
     ],
 )
 def test_a_command_that_does_not_exist_is_found(command, fault):

@@ -27,11 +27,6 @@ def test_nothing_is_set_where_nothing_is_asked_for():
     assert LaunchOptions().asked_for() == []
 
 
-def test_the_options_of_a_notebook_are_picked_out_of_its_parameters():
-    found = launch_options.of({"epochs": 2, "over_dump": True, "data_dump_step": "3"})
-    assert found == {"over_dump": True, "data_dump_step": "3"}
-
-
 def test_renumbered_cards_are_not_profiled(tmp_path, monkeypatch):
     monkeypatch.setenv("ASCEND_RT_VISIBLE_DEVICES", "4,5")
     sentence = refused(profiling=True, profiling_dump_path=str(tmp_path / "p"))

@@ -280,7 +280,7 @@ def test_the_main_job_refuses_what_it_does_not_know(arguments, sentence):
 @pytest.mark.parametrize(
     ("setting", "sentence"),
     [
-        ("order=random", "InputError: order='random': allowed is one of 'timeframe'"),
+        ("order=random", 'InputError: order="random": allowed are "timeframe"'),
         ("data_path=no/such/folder", 'InputError: "no/such/folder" is not a folder'),
     ],
 )

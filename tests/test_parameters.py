@@ -2,10 +2,10 @@
 
 import json
 
+import execute
 import papermill
 import plan
 import pytest
-import run
 import yaml
 
 from lib.errors import InputError
@@ -209,10 +209,8 @@ def test_it_is_just_unknown_where_a_notebook_has_no_launch_options():
 
 
 def planned(*arguments):
-    return [
-        (notebook.stem, values)
-        for _, notebook, values, _ in plan.runs(run.parse([*arguments]))
-    ]
+    options = execute.parse_options([*arguments])
+    return [(path.stem, values) for _, path, values, _ in plan.list_runs(options)]
 
 
 @pytest.mark.parametrize("number", ["03", "04"])

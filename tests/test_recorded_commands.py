@@ -50,24 +50,48 @@ def test_every_record_belongs_to_one_row_and_every_row_to_its_records():
 
 
 def index():
-    """``(text, paths)`` of each row of the index of figures."""
+    """``(text, figures, paths)`` of each row of the index of figures."""
     table = TEXT.partition("## Where each figure comes from")[2].partition("\n## ")[0]
-    rows = re.findall(r"(?m)^\| (.+?) \| .+? \| (`.+`) \|$", table)
-    return [(text, re.findall(r"`([^`]+)`", paths)) for text, paths in rows]
+    rows = re.findall(r"(?m)^\| \[.+?\]\((.+?)\) \| (.+?) \| (`.+`) \|$", table)
+    assert len(rows) == table.count("\n| [")
+    return [(text, told, re.findall(r"`([^`]+)`", paths)) for text, told, paths in rows]
+
+
+def decimals(text):
+    return set(re.findall(r"\d+\.\d+", text))
 
 
 def test_every_path_of_the_index_exists_and_every_record_is_in_it():
-    listed = {RESULTS / path for _, paths in index() for path in paths}
+    listed = {RESULTS / path for *_, paths in index() for path in paths}
     assert listed
     assert not [path for path in listed if not path.exists()]
     for folder in FOLDERS:
         assert listed & {folder, *folder.parents}, folder
 
 
-def test_every_text_of_the_index_exists():
-    texts = {name for text, _ in index() for name in re.findall(r"\((\S+?)\)", text)}
-    assert {"../README.md", "README.md"} <= texts
-    assert not [name for name in texts if not (RESULTS / name).exists()]
+def test_every_text_of_the_index_has_the_figures_that_its_rows_quote():
+    names = {name for name, *_ in index()}
+    pages = ("README.md", "docs/results.md", "docs/benchmarks.md")
+    assert {f"../{page}" for page in pages} <= names
+    for name in names:
+        text = (RESULTS / name).read_text(encoding="utf-8")
+        quoted = set().union(
+            *(decimals(told) for text, told, _ in index() if text == name)
+        )
+        assert quoted <= decimals(text), name
+
+
+def test_every_measured_figure_of_the_readme_is_in_the_index():
+    told = " ".join(told for name, told, _ in index() if name == "../README.md")
+    for name in ("README.md", "README.zh-CN.md"):
+        rows = [
+            line.split(" | ")
+            for line in (ROOT / name).read_text(encoding="utf-8").splitlines()
+            if line.startswith("|") and line.count(" | ") == 4
+        ]
+        measured = decimals(" ".join(row[3] for row in rows))
+        assert len(measured) > 10
+        assert measured == decimals(told), name
 
 
 @pytest.mark.parametrize(("folder", "arguments"), ROWS, ids=[row[0] for row in ROWS])

@@ -23,7 +23,7 @@ import cases
 
 from lib import files
 from lib.errors import InputError
-from lib.hardware import device
+from lib.hardware.device import DEVICES, select_device
 from lib.records import run as provenance
 
 HERE = Path(__file__).resolve().parent
@@ -165,7 +165,7 @@ def describe_device(wish: str) -> dict:
 
 
 def _record(wish: str) -> dict:
-    return device.open(wish).record()
+    return select_device(wish).record()
 
 
 def format_heading(bench: dict) -> str:
@@ -219,7 +219,7 @@ def parse_options(
     parser.add_argument("--data", help="folder of the ratings, where not fetched")
     parser.add_argument(
         "--device",
-        choices=device.DEVICES,
+        choices=DEVICES,
         default="auto",
         help="that workers open; auto takes an NPU, else a GPU, else the CPU. Peers "
         "compute on the CPU and are measured beside it alone",

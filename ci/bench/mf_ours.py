@@ -6,11 +6,10 @@ import numpy as np
 import work
 
 from lib.data import ratings
-from lib.hardware import device
 from lib.hardware.tensorflow import tf
 from lib.models import mf, optimizers, published
-from lib.training import pipeline
-from lib.training.fit import make_variables, set_seed
+from lib.training.fit import fit, set_seed
+from lib.training.schedule import Schedule
 
 
 def prepare(
@@ -23,53 +22,47 @@ def prepare(
     **options,
 ):
     """One of ``published``, ``naive``, ``best``, ``steps``, ``floor``, ``huge``."""
-    opened = work.open_device(device, precision, threads)
+    port = kind == "published"  # it has no loss scale
+    opened = work.open_device(device, precision, threads, loss_scale=not port)
     set_seed(0)
     if kind == "huge":
-        return epochs_of(_many_ratings(**options), mf.MF, 2**20, opened)
+        return train_in_fit(make_ratings(**options), mf.MF, 2**20, opened)
     data = ratings.load(data_path, test_share=test_share)
     if kind == "published":  # what the published script computes, our way
-        return epochs_of(data, published.MF, 512, opened)
+        return train_in_fit(data, published.MF, 512, opened)
     if kind == "naive":  # its own way: fit over arrays, a call for every step
-        return naive(data)
+        return train_as_published(data)
     if kind == "steps":
-        return epochs_of(data, mf.MF, opened=opened, **options)
+        return train_in_fit(data, mf.MF, opened=opened, **options)
     if kind == "floor":
-        return floor(data, **options)
-    return best(data, **options)
+        return run_floor(data, **options)
+    return train_to_rmse(data, opened, **options)
 
 
-def made(data, model_class, matmul_dtype="float32", **options):
+def make_model(data, model_class, matmul_dtype="float32", **options):
     sizes = (data.n_users, data.n_items)
     if model_class is mf.MF:
         sizes += (data.global_mean,)
     return model_class(*sizes, matmul_dtype=matmul_dtype, **options)
 
 
-def epochs_of(data, model_class, batch_size, opened):
-    """Whole epochs inside ``fit``, many steps a call; the first one compiles."""
-    model, n = made(data, model_class, opened.cast_dtype), len(data.train)
-    steps = pipeline.count_steps(n, batch_size)
-    optimizer = optimizers.make_adam(1e-3, 1)
-    if model_class is mf.MF:  # the port has no loss scale
-        optimizer = opened.scaled(optimizer)
-    model.compile(optimizer, loss="mse", steps_per_execution=steps)
-    take = model.example_reader(data.train)
-    device.set_loop_size(steps)
+def train_in_fit(data, model_class, batch_size, opened):
+    """The second of two epochs of ``fit``, each one call; the first one compiles."""
+    model = make_model(data, model_class, opened.cast_dtype)
+    schedule = Schedule(batch_size, epochs=2, steps_per_execution=0)
+    n = batch_size * schedule.plan(len(data.train)).steps
 
     def one_round():
-        batches = pipeline.batches(take, n, batch_size, range(1), 0, steps)
-        started = time.perf_counter()
-        seen = model.fit(batches, steps_per_epoch=steps, shuffle=False, verbose=0)
-        seconds = time.perf_counter() - started
-        return steps * batch_size, seconds, {"loss": round(seen.history["loss"][0], 4)}
+        history, timing = fit(model, data.train, schedule, opened, verbose=False)
+        found = {"loss": round(history[-1]["loss"], 4)}
+        return n, n / timing["examples_per_second"], found
 
     return one_round
 
 
-def naive(data, batch_size=512):
+def train_as_published(data, batch_size=512):
     """The published script's loop: Keras' own pipeline, optimizer and single steps."""
-    model, n = made(data, published.MF), len(data.train) // 4096 * 512
+    model, n = make_model(data, published.MF), len(data.train) // 4096 * 512
     pairs = np.stack([data.train.user_idx, data.train.item_idx], axis=1)[:n]
     adam = tf.keras.optimizers.Adam(learning_rate=1e-3)
     model.compile(adam, loss="mse")
@@ -82,58 +75,40 @@ def naive(data, batch_size=512):
     return one_round
 
 
-def best(data, latent_dim, batch_size, epochs, learning_rate, regularization, parts=8):
+def train_to_rmse(
+    data, opened, latent_dim, batch_size, epochs, learning_rate, regularization
+):
     """A whole training from new weights: RMSE on test against training seconds.
 
     The clock runs from the model's first weight on, compilation included, and stands
-    still while the RMSE is taken, ``parts`` times an epoch; an epoch is cut to a
-    multiple of ``parts`` steps.
+    still while the RMSE is measured, after every epoch.
     """
-    n = len(data.train)
-    steps = pipeline.count_steps(n, batch_size) // parts
     options = {"latent_dim": latent_dim, "regularization": regularization}
-    device.set_loop_size(steps)
+    schedule = Schedule(
+        batch_size, epochs, learning_rate, "cosine", steps_per_execution=0
+    )
+    n = epochs * batch_size * schedule.plan(len(data.train)).steps
 
     def one_round():
-        curve = Curve(data.test)
-        model = made(data, mf.MF, **options)
-        take = model.example_reader(data.train)
-        optimizer = optimizers.make_adam(
-            learning_rate, epochs * parts * steps, "cosine"
-        )
-        model.compile(optimizer, loss="mse", steps_per_execution=steps)
-        make_variables(model, take)  # or the step is traced twice
-        batches = pipeline.batches(take, n, batch_size, range(epochs), 0, parts * steps)
-        model.fit(
-            batches,
-            epochs=epochs * parts,
-            steps_per_epoch=steps,
-            callbacks=[curve],
-            shuffle=False,
-            verbose=0,
-        )
-        seconds, rmse = curve.points[-1]
-        found = {"rmse": rmse, "curve": curve.points}
-        return epochs * parts * steps * batch_size, seconds, found
+        curve, started = [], time.perf_counter()
+        model = make_model(data, mf.MF, **options)
+
+        def evaluate():
+            nonlocal started
+            now = time.perf_counter()
+            measured = mf.evaluate(model, data.test)
+            curve.append([round(now - started, 3), round(measured["rmse"], 4)])
+            started += time.perf_counter() - now
+            return measured
+
+        fit(model, data.train, schedule, opened, evaluate=evaluate, verbose=False)
+        seconds, rmse = curve[-1]
+        return n, seconds, {"rmse": rmse, "curve": curve}
 
     return one_round
 
 
-class Curve(tf.keras.callbacks.Callback):
-    """``points``: seconds of training so far, and the RMSE on ``test`` then."""
-
-    def __init__(self, test):
-        super().__init__()
-        self.test, self.points, self.started = test, [], time.perf_counter()
-
-    def on_epoch_end(self, epoch, logs=None):
-        now = time.perf_counter()
-        rmse = mf.evaluate(self.model, self.test)["rmse"]
-        self.points.append([round(now - self.started, 3), round(rmse, 4)])
-        self.started += time.perf_counter() - now
-
-
-def floor(data, batch_size, latent_dim=32, steps=50):
+def run_floor(data, batch_size, latent_dim=32, steps=50):
     """What no step of dense Adam can do without, in one compiled loop.
 
     It looks up both rows of every rating, sums rows of that size into two tables of
@@ -161,7 +136,7 @@ def floor(data, batch_size, latent_dim=32, steps=50):
     return lambda: work.timed(loop, steps * batch_size)
 
 
-def _many_ratings(n_ratings=100_000_000, n_users=1_000_000, n_items=100_000):
+def make_ratings(n_ratings=100_000_000, n_users=1_000_000, n_items=100_000):
     """Synthetic ratings: biases of users and items, and noise."""
     rng = np.random.default_rng(0)
     user = rng.integers(0, n_users, n_ratings, dtype=np.int32)

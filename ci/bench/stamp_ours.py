@@ -10,10 +10,10 @@ import work
 from lib.hardware import device as processors
 from lib.hardware.tensorflow import tf
 from lib.models import optimizers, published, stamp
-from lib.records.run import Run
 from lib.serving import recommend
 from lib.serving.trained import Trained
 from lib.training.fit import fit, make_variables, set_seed
+from lib.training.schedule import Schedule
 
 DIM, MAXLEN = 100, 19
 
@@ -23,61 +23,52 @@ def prepare(
 ):
     """One of ``fit``, ``published``, ``raw``, ``floor``, ``evaluate``, ``recommend``,
     ``product``."""
-    opened = work.open_device(device, precision)
+    port = kind == "published"  # its losses, computed our way; it has no loss scale
+    opened = work.open_device(device, precision, loss_scale=not port)
     set_seed(0)
     train, test = clicks.make()
-    dtype = opened.cast_dtype
-    model = stamp.STAMP(clicks.N_ITEMS, DIM, maxlen, matmul_dtype=dtype)
-    take = model.example_reader(train)
-    optimizer = optimizers.make_adam(1e-3, 1)
-    if kind == "fit":
-        optimizer = opened.scaled(optimizer)
-        return in_fit(model, optimizer, take, len(train), batch_size, steps)
-    if kind == "published":  # the port's losses, our way; no scale, as the port
-        model = published.STAMP(clicks.N_ITEMS, DIM, maxlen, matmul_dtype=dtype)
-        take = model.example_reader(train)
-        optimizer = optimizers.make_adam(0.005, 1)
-        return in_fit(model, optimizer, take, len(train), batch_size, steps)
+    network, dtype = published.STAMP if port else stamp.STAMP, opened.cast_dtype
+    model = network(clicks.N_ITEMS, DIM, maxlen, matmul_dtype=dtype)
+    if kind in ("fit", "published"):
+        rate = 0.005 if port else 0.001
+        schedule = Schedule(batch_size, learning_rate=rate, steps_per_epoch=steps + 1)
+        return train_in_fit(model, train, schedule, opened)
     if kind == "raw":
-        return raw(model, optimizer, take, len(train), batch_size, steps)
+        return train_by_hand(model, train, batch_size, steps)
     if kind == "evaluate":
-        return lambda: evaluation(model, test)
+        return lambda: evaluate(model, test)
     if kind == "recommend":
-        return of_a_file(model, test)
+        return answer_file(model, test)
     if kind == "product":
-        return product(batch_size)
-    return floor(batch_size, dtype)
+        return multiply_queries(batch_size)
+    return run_floor(batch_size, dtype)
 
 
-def in_fit(model, optimizer, take, n_examples, batch_size, steps):
-    """Steps inside ``fit``, as every run takes them; its first step not counted."""
-    model.compile(optimizer=optimizer, loss=model.training_loss)
+def train_in_fit(model, train, schedule, opened):
+    """An epoch of ``fit``, without its first step, which compiles."""
+    examples = (schedule.steps_per_epoch - 1) * schedule.batch_size
 
     def one_round():
-        with tempfile.TemporaryDirectory() as folder:
-            run = Run("bench", {"output_dir": folder}, {"name": "made up"})
-            _, timing = fit(
-                model, take, n_examples, run, batch_size, 1, steps_per_epoch=steps + 1
-            )
-        examples = steps * batch_size
+        _, timing = fit(model, train, schedule, opened, verbose=False)
         return examples, examples / timing["examples_per_second"]
 
     return one_round
 
 
-def evaluation(model, test):
+def evaluate(model, test):
     def whole():
         stamp.evaluate(model, test)
 
     return work.timed(whole, len(test))
 
 
-def raw(model, optimizer, take, n_examples, batch_size, steps):
+def train_by_hand(model, train, batch_size, steps):
     """The same step without Keras' loop and without a pipeline: windows cut before."""
-    rng = np.random.default_rng(0)
-    batches = [take(rng.integers(0, n_examples, batch_size)) for _ in range(steps)]
+    rng, read = np.random.default_rng(0), model.example_reader(train)
+    batches = [read(rng.integers(0, len(train), batch_size)) for _ in range(steps)]
+    optimizer = optimizers.make_adam(0.001, steps)
     model.compile(optimizer)
-    make_variables(model, take)
+    make_variables(model, read)
     weights = model.trainable_variables
 
     @tf.function
@@ -96,7 +87,7 @@ def raw(model, optimizer, take, n_examples, batch_size, steps):
     return lambda: work.timed(every_batch, steps * batch_size)
 
 
-def floor(batch_size, matmul_dtype):
+def run_floor(batch_size, matmul_dtype):
     """What no exact step can do without, one operation after the other.
 
     The three matrix products of the scores and their gradients, the softmax, and one
@@ -123,11 +114,11 @@ def floor(batch_size, matmul_dtype):
         lambda: tf.nn.softmax(z),
         adam,
     )
-    functions = [with_corner(operation) for operation in operations]
+    functions = [compile_with_corner(operation) for operation in operations]
     return lambda: work.timed(lambda: [f()[1] for f in functions][-1], batch_size)
 
 
-def with_corner(operation):
+def compile_with_corner(operation):
     """Compiled: ``operation()``, all of it, and one number of it to wait for."""
 
     @tf.function
@@ -138,7 +129,7 @@ def with_corner(operation):
     return compiled
 
 
-def of_a_file(model, test, k=20, times=4):
+def answer_file(model, test, k=20, times=4):
     """A file of sessions of raw ids in, a file of the best ``k`` raw ids out.
 
     The sessions stand in it ``times`` over: as many lines as there are test examples.
@@ -158,11 +149,11 @@ def of_a_file(model, test, k=20, times=4):
     return lambda: work.timed(one_round, times * test.n_sessions)
 
 
-def product(batch_size, batches=16):
+def multiply_queries(batch_size, batches=16):
     """The bare product of queries and items: no search, no text."""
     h = tf.random.normal((batch_size, DIM))
     x = tf.random.normal((clicks.N_ITEMS, DIM))
-    multiply = with_corner(lambda: tf.matmul(h, x, transpose_b=True))
+    multiply = compile_with_corner(lambda: tf.matmul(h, x, transpose_b=True))
     return lambda: work.timed(
         lambda: [multiply()[1] for _ in range(batches)][-1], batches * batch_size
     )

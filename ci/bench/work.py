@@ -21,18 +21,20 @@ if TYPE_CHECKING:
 CHATTER = os.dup(1)
 if Path(sys.argv[0]).resolve().parent == Path(__file__).resolve().parent:  # a worker
     os.dup2(2, 1)  # whatever libraries print goes where errors go
-MODES = {  # precision of a row -> precision_mode of lib.hardware.device.open
+MODES = {  # precision of a row -> precision_mode of select_device
     "float32": "must_keep_origin_dtype",
     "bfloat16": "mixed_bfloat16",
     "float16": "allow_mix_precision",  # on an NPU
 }
 
 
-def open_device(device: str, precision: str, threads: int = 0) -> Device:
-    """Opens the device as the notebooks do; returns ``lib.hardware.device.Device``."""
-    from lib.hardware import device as devices  # not in the environment of the peers
+def open_device(
+    device: str, precision: str, threads: int = 0, loss_scale: bool = True
+) -> Device:
+    """Selects the device as the notebooks do."""
+    from lib.hardware.device import select_device  # not where the peers run
 
-    return devices.open(device, MODES[precision], threads=threads)
+    return select_device(device, MODES[precision], threads, loss_scale=loss_scale)
 
 
 def say(**message: object) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -188,11 +187,6 @@ class LaunchOptions:
 
 
 NAMES = tuple(field.name for field in fields(LaunchOptions))
-
-
-def of(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the launch options among a notebook's parameters."""
-    return {name: parameters[name] for name in NAMES if name in parameters}
 
 
 def is_dump_step(text: str) -> bool:
