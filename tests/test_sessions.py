@@ -472,7 +472,7 @@ def test_the_day_between_is_numbered_like_the_other_parts():
 
 def test_real_diginetica_is_split_as_the_records_say(real_data):
     data = sessions.load(real_data / "diginetica", "file", "modelzoo")
-    path = ROOT / "results" / "stamp_full_1p-seed=0" / "result.json"
+    path = ROOT / "results" / "stamp_full_1p/default/seed-0" / "result.json"
     recorded = json.loads(path.read_text(encoding="utf-8"))["data"]
     assert data.counts() == recorded["counts"]
     assert data.sha256 == recorded["sha256"]
