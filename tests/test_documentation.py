@@ -387,7 +387,10 @@ def test_figures_of_the_benchmarks_are_those_of_the_records():
         name: json.loads((RESULTS / f"bench/{name}.json").read_text("utf-8"))["rows"]
         for name in ("stamp", "mf", "stamp-naive", "stamp-naive-ascend")
     }
-    stacks = {"TensorFlow 2.21": "stamp-naive", "TensorFlow 2.6.5": "stamp-naive-ascend"}
+    stacks = {
+        "TensorFlow 2.21": "stamp-naive",
+        "TensorFlow 2.6.5": "stamp-naive-ascend",
+    }
     fields = {
         "ratings/s": ("per_second", "{:,.0f}"),
         "slowest": ("slowest", "{:,.0f}"),
