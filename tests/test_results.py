@@ -235,8 +235,8 @@ def test_launch_options_of_older_records_are_the_same_settings_as_ascend(tmp_pat
     written(tmp_path / "d", epochs=1, seed=0, ascend={"use_mixlist": True})
     settings = comparison.settings(load_records(tmp_path))
     assert {label: len(same) for label, same in settings.items()} == {
-        "stamp paper 1 ep. use_mixlist=False": 3,
-        "stamp paper 1 ep. use_mixlist=True": 1,
+        "STAMP (paper), 1 epoch, use_mixlist=False": 3,
+        "STAMP (paper), 1 epoch, use_mixlist=True": 1,
     }
 
 
@@ -244,7 +244,10 @@ def test_a_label_tells_what_differs_among_settings_of_a_variant(tmp_path):
     written(tmp_path, epochs=1, dropout=0.2, scale=1)
     written(tmp_path, epochs=2, dropout=0.4, scale=1)
     labels = sorted(comparison.settings(load_records(tmp_path)))
-    assert labels == ["stamp paper 1 ep. dropout=0.2", "stamp paper 2 ep. dropout=0.4"]
+    assert labels == [
+        "STAMP (paper), 1 epoch, dropout=0.2",
+        "STAMP (paper), 2 epochs, dropout=0.4",
+    ]
 
 
 def test_the_steps_of_an_audit_stand_in_its_order_as_far_as_recorded(tmp_path):

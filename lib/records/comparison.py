@@ -115,10 +115,11 @@ def _trained_with(record: Record) -> Record:
 
 
 def _name(record: Record) -> str:
-    words = [record["model"], record["variant"]]
-    words += [f"{record['parameters'].get('epochs')} ep."]
+    epochs = record["parameters"].get("epochs")
+    words = [f"{str(record['model']).upper()} ({record['variant']})"]
+    words += ["1 epoch" if epochs == 1 else f"{epochs} epochs"]
     words += [(record["device"] or {}).get("matmul_dtype")]
-    return " ".join(str(word) for word in words if word)
+    return ", ".join(word for word in words if word)
 
 
 def _describe(records: Sequence[Record]) -> list[str]:
@@ -138,7 +139,7 @@ def _describe(records: Sequence[Record]) -> list[str]:
         differ["precision_mode"] = mode.transform("nunique") > 1
     differ &= values.notna()
     return [
-        " ".join(
+        ", ".join(
             [name, *(f"{key}={values.at[row, key]}" for key in values if told[key])]
         )
         for (row, told), name in zip(differ.iterrows(), names)
