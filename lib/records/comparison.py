@@ -118,8 +118,8 @@ def _name(record: Record) -> str:
     epochs = record["parameters"].get("epochs")
     words = [f"{str(record['model']).upper()} ({record['variant']})"]
     words += ["1 epoch" if epochs == 1 else f"{epochs} epochs"]
-    words += [(record["device"] or {}).get("matmul_dtype")]
-    return ", ".join(word for word in words if word)
+    dtype = (record["device"] or {}).get("matmul_dtype")
+    return ", ".join([*words, dtype] if dtype else words)
 
 
 def _describe(records: Sequence[Record]) -> list[str]:
