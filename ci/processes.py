@@ -1,8 +1,8 @@
 """Worker processes of one job: all are started, watched, and ended together.
 
-What a worker prints is in ``output/<device id>/worker_<device id>.log``. The link
-``train_<device id>.log`` beside it, which led to the log of the newest single run,
-leads there from then on; a single run turns it back, so neither overwrites the other.
+The output of a worker is in ``output/<device id>/worker_<device id>.log``. The link
+``train_<device id>.log`` beside it points to the newest log: to this file after a job,
+to the run's own log after a single run. Neither overwrites the other.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from lib.files import ROOT
 
 Worker = tuple[str, Path, list[str], dict[str, str]]  # name, log, command, variables
 LINES_SHOWN = 30  # of the log of a worker that failed
-PATIENCE_S = 3  # for others that fail with it
+PATIENCE_S = 3  # wait after a failure: other workers often fail because of it
 
 
 def run(workers: Iterable[Worker]) -> bool:
-    """Starts all; when one fails, ends the others and shows logs.
+    """Starts all workers; if one fails, ends the others and shows the logs.
 
     Returns:
-        Whether all succeeded.
+        True if all succeeded.
     """
     started = []
     for number in (signal.SIGTERM, signal.SIGHUP):
@@ -45,7 +45,7 @@ def run(workers: Iterable[Worker]) -> bool:
                     stderr=subprocess.STDOUT,
                 )
             train_log = log.with_name(log.name.replace("worker", "train"))
-            if train_log.is_file() and not train_log.is_symlink():  # an old release's
+            if train_log.is_file() and not train_log.is_symlink():  # an older release's
                 train_log.unlink()
             files.link(train_log, log.name)
             started.append((name, log, process))
@@ -55,7 +55,7 @@ def run(workers: Iterable[Worker]) -> bool:
                 print("\n".join(read_log(started[0][1])))
                 return True
             time.sleep(0.2)
-        time.sleep(PATIENCE_S)  # one that dies takes others with it: show them all
+        time.sleep(PATIENCE_S)  # to show the logs of all workers that fail
     except KeyboardInterrupt:
         print("\ninterrupted; the same command resumes from the last checkpoint")
         return False

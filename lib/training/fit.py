@@ -169,7 +169,7 @@ def _schedule_metrics(
     evaluate: Callable[[], Metrics] | None,
     validate: Callable[[], Metrics] | None,
 ) -> Callable[[int], Metrics]:
-    """Returns ``metrics(epoch)``, which validates and evaluates where that is due."""
+    """Returns ``metrics(epoch)``, which validates, and evaluates if that is due."""
 
     def metrics(epoch: int) -> Metrics:
         is_due = epoch == schedule.epochs or epoch % schedule.evaluate_every == 0
@@ -201,14 +201,13 @@ def _summarise_timing(progress: Progress, plan: Plan, n_workers: int) -> dict[st
 class Monitor(tf.keras.callbacks.Callback):
     """Measures, logs, checks, evaluates and saves, in this order, as one callback.
 
-    Timed is training alone, with the input pipeline: from the start of an epoch to the
-    end of its last step, without evaluation and checkpoint. The first call of a process
-    (one step, or ``steps_per_call`` of them) compiles; it is timed apart, as
-    ``first_step_s``, and neither its examples nor its seconds count in a rate. The
-    examples of all workers count together.
+    The clock covers training and the input pipeline, from the start of an epoch to the
+    end of its last step; it excludes evaluation and checkpoints. The first call of a
+    process (``steps_per_call`` steps) compiles; its time is ``first_step_s``, and rates
+    exclude its examples and its seconds. Rates count the examples of all workers.
 
-    The log and the screen get one line an epoch. Two blanks separate its fields; each
-    is a name, a blank and a value, for example::
+    The log and the screen show one line an epoch. Two blanks separate its fields; a
+    field is a name, a blank and a value, for example::
 
         epoch 1/8  loss 10.3215  hr_at_20 0.0102  examples/s 2640  ms/step 48.485  ...
 
@@ -346,8 +345,8 @@ class LossCheck:
     weights that have diverged. A frozen model stays at its first loss and a trained one
     below it: neither is stuck.
 
-    Keras reports the mean of the epoch so far, so the loss of a call is the difference
-    of two means and is as exact as their rounding. Where that exceeds ``COARSE`` of the
+    Keras reports the mean of the epoch so far, so the loss of a call is computed from
+    two means and inherits their rounding error. If that exceeds ``COARSE`` times the
     loss (after some 8,000 calls in an epoch), no two losses count as the same.
 
     Args:
