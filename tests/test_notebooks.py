@@ -1,5 +1,6 @@
 """Notebooks keep the house rules, run headless, and refuse what they do not know."""
 
+import ast
 import itertools
 import json
 import re
@@ -62,7 +63,8 @@ class TestHouseRules:
         assert len(tagged) == 1
         assert len(tagged[0].source.splitlines()) <= 22
         known = papermill.inspect_notebook(str(path))
-        assert known, "papermill finds no parameter"
+        assigned = [line.target.id for line in ast.parse(tagged[0].source).body]
+        assert list(known) == assigned, "papermill cannot read a line"
         for name, about in known.items():
             kinds = ("str", "int", "float", "bool", "dict")
             assert about["inferred_type_name"] in kinds, name
