@@ -32,7 +32,7 @@ def test_spop_puts_the_sessions_own_items_first_and_popularity_next():
     assert np.argsort(-found, kind="stable").tolist() == [2, 3, 1, 0, 4, 5]
 
 
-def test_markov_counts_what_followed_the_last_click():
+def test_markov_counts_the_items_that_followed_the_last_click():
     np.testing.assert_array_equal(scores("Markov", [5, 2])[0], [1, 1, 1, 1, 0, 0])
 
 
@@ -71,7 +71,7 @@ def test_v_sknn_weighs_a_click_by_how_late_it_is(prefix, k, sample):
 
 
 @pytest.mark.parametrize("n_sessions", [1, 100])
-def test_measuring_a_baseline_changes_nothing_and_tells_what_it_costs(n_sessions):
+def test_measuring_a_baseline_returns_its_metrics_and_its_cost(n_sessions):
     test = examples(*([1, 2, 3, 1] for _ in range(n_sessions)))
     found, cost = session_baselines.measure(
         session_baselines.SessionKnn, TRAIN, test, 6, k=2
@@ -104,7 +104,7 @@ def diginetica(real_data):
 
 
 @pytest.mark.parametrize("name", KNOWN)
-def test_session_baselines_meet_the_known_rows_on_diginetica(diginetica, name):
+def test_session_baselines_reach_the_known_rows_on_diginetica(diginetica, name):
     fitted = session_baselines.SESSION_BASELINES[name]().fit(
         diginetica.train, diginetica.n_items
     )

@@ -174,7 +174,7 @@ def test_the_published_way_and_ours_run_on_a_card_in_turn(
     assert [call[0] for call in calls].count("NpuLossScaleOptimizer") == 4
 
 
-def test_a_bench_with_nothing_to_measure_says_what_there_is(worker, capsys):
+def test_a_bench_with_nothing_to_measure_lists_its_groups(worker, capsys):
     measure = worker("measure")
     for arguments, part in (
         (["none", "stamp", "--only", "naif", "--device", "cpu"], "--only naif: the gr"),

@@ -149,7 +149,7 @@ def test_options_of_an_npu_are_checked_and_reported_elsewhere(tmp_path):
     assert json.loads(json.dumps(opened.record())) == opened.record()
 
 
-def test_what_is_made_on_the_host_is_on_the_cpu():
+def test_tensors_made_on_the_host_are_on_the_cpu():
     from lib.hardware.tensorflow import tf
 
     with device.host():

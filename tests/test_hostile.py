@@ -383,7 +383,7 @@ def test_an_override_of_anything_ends_in_one_line(value):
     assert "seed" in str(caught.value)
 
 
-def test_a_notebook_named_twice_is_said_to_be():
+def test_a_notebook_named_twice_is_refused():
     with pytest.raises(SystemExit, match="--only: the same run twice"):
         plan.list_runs(execute.parse_options(["--only", "02,02"]))
 

@@ -581,7 +581,7 @@ def test_before_training_an_item_moves_by_the_penalty_alone(clicks):
     assert 0.7 * 0.005 < 0.05 - float(row[0]) < 1.1 * 0.005
 
 
-def test_keras_3_refuses_what_the_summary_of_the_port_does():
+def test_keras_3_refuses_the_calls_of_the_port_s_summary():
     inputs = tf.keras.Input((8,))
     if tf.keras.__version__.startswith("3"):
         with pytest.raises(ValueError, match="KerasTensor"):
@@ -601,7 +601,7 @@ def test_biases_start_at_the_mean_of_the_user_and_are_trained():
         assert len(model.trainable_variables) == tables
 
 
-def test_the_means_of_the_port_tell_the_way_to_the_test():
+def test_the_means_of_the_port_reveal_the_direction_of_the_test_ratings():
     raw = ratings.load("sample", split="modelzoo")
     of_train, of_test = (
         ratings.means(part, raw.n_users)[1] for part in (raw.train, raw.test)

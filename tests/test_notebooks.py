@@ -241,7 +241,7 @@ def test_a_notebook_runs_headless_with_other_parameters(case, tmp_path):
         assert record["baselines"]
 
 
-def test_a_table_of_one_s_own_goes_through_03_07_and_08(tmp_path):
+def test_a_user_s_table_goes_through_03_07_and_08(tmp_path):
     own = pd.read_csv(sources.next_season())
     own["sku"] = "sku-" + own["sku"].astype(str)
     own.to_parquet(tmp_path / "own.parquet")

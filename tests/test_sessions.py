@@ -352,7 +352,7 @@ def test_validation_holds_out_the_last_days_of_training_and_nothing_of_test(
 
 
 @given(clicks=logs())
-def test_what_happens_in_the_test_week_changes_nothing_in_training(clicks):
+def test_clicks_of_the_test_week_change_nothing_in_training(clicks):
     kept = [click for click in clicks if click.day <= CUT]
     quiet = kept + [Click(1, 17, at, LAST_DAY) for at in (0, 1)]
     # Not of an item that would reach five clicks by that: the filters see all days.

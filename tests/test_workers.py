@@ -382,7 +382,7 @@ def test_a_dry_run_shows_the_workers_of_the_second_host():
         (["--engine", "tensorflow", "--hosts", "a"], "--hosts a: write host:port"),
     ],
 )
-def test_what_cannot_start_is_said_in_one_line(addresses, arguments, sentence):
+def test_a_job_that_cannot_start_is_refused_in_one_line(addresses, arguments, sentence):
     defaults = ["--engine", "npu", "--addresses", addresses]
     said, status = dry_run(*defaults, *arguments, *PARAMS)
     assert status == 1
