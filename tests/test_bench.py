@@ -1,4 +1,4 @@
-"""Every worker of the bench does a round, on a catalogue of its own and the sample."""
+"""Every worker of the bench does a round, on a small catalogue and on the sample."""
 
 import importlib
 import json

@@ -118,7 +118,7 @@ def parameters(notebook):
 
 
 def missing(text):
-    """Words of the commands of a text that name what the repository does not have."""
+    """Words of the commands of a text that name something that does not exist here."""
     scripts = "".join(path.read_text("utf-8") for path in (ROOT / "ci").rglob("*.*"))
     found = []
     for program, *words in commands(text):

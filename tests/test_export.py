@@ -1,4 +1,4 @@
-"""What is exported answers as the model does, with TensorFlow alone."""
+"""An exported model answers as the model does, with TensorFlow alone."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""What the models compile to is what an Ascend 910 runs: operations, types, shapes.
+"""The models compile to graphs that an Ascend 910 runs: operations, types, shapes.
 
 The lists are those of the contract of ``npu_device``. A graph is walked with every
 function that it calls, so loops, branches and gradients are seen too.
@@ -27,7 +27,7 @@ UNSUPPORTED = (
     "EnsureShape",
     "PyFunc",
     "Sparse",
-    "Unique",  # supported, but its shape is unknown: every step would be compiled anew
+    "Unique",  # supported, but its shape is unknown: every step would be compiled again
     "Xla",
 )
 SUPPORTED = ("SparseSoftmaxCrossEntropyWithLogits",)  # no sparse tensor in it

@@ -1,4 +1,4 @@
-"""What comes from outside runs no code, leaves no folder and ends in no traceback."""
+"""Input from outside runs no code, leaves no folder and ends in no traceback."""
 
 import ast
 import gzip
@@ -52,7 +52,7 @@ def code_cells():
 
 
 def dangers(text):
-    """What a piece of Python does that could run what it reads."""
+    """Calls in a piece of Python that could execute its input."""
     found = []
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Import):
@@ -303,7 +303,7 @@ def test_a_changed_state_of_a_training_is_used_or_refused(run, data):
         path.write_text(whole)
 
 
-# --- what the command line and the launch scripts read -------------------------------
+# --- input of the command line and of the launch scripts -----------------------------
 
 ADDRESSES = {number: f"192.0.2.1{number}" for number in range(8)}
 

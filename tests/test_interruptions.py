@@ -115,7 +115,7 @@ def train(output, early=None, late=None):
 
 
 def moments():
-    # Of twenty attempts: what is called at their start, and after their first epoch.
+    # Of twenty attempts: the calls at their start, and after their first epoch.
     saving = [(os, "replace", call) for call in (1, 2)]
     saving += [(MANAGER, name, 1) for name in ("save", "_record_state", "_sweep")]
     saving += [(MANAGER, "_record_state", 2)]
@@ -133,7 +133,7 @@ def moments():
 
 
 def attempt(output, *moments):
-    # Trains in a process of its own; True where it was killed.
+    # Trains in a separate process; True if it was killed.
     child = os.fork()
     if not child:
         status = 1

@@ -1,4 +1,4 @@
-"""Ranks are honest, whatever the scores; errors are the textbook's."""
+"""Ranks are correct for any scores; RMSE and MAE follow their definitions."""
 
 import numpy as np
 import pytest

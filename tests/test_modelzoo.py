@@ -1,4 +1,4 @@
-"""The modelzoo variants do what the ports do: same losses, same predictions.
+"""The modelzoo variants behave as the ports do: same losses, same predictions.
 
 The references below are slow and literal: numpy in float64, forward, backward and Adam
 written from the description of the ports, with the (batch, items, dim) product.

@@ -169,7 +169,7 @@ def test_a_params_file_fits_its_notebook(path):
 
 
 # Every notebook once more, with parameters other than its defaults. Its record must
-# hold them, and these metrics within these bounds. After a comma: what is special.
+# hold them, and these metrics within these bounds. After a comma: a remark.
 RERUNS = {
     "01_explore_data": (
         {"diginetica_path": "other/diginetica", "movielens_path": "other/movielens"},

@@ -1,4 +1,4 @@
-"""Rank tables: what HCCL would refuse is refused before any card starts."""
+"""Rank tables: a table that HCCL would refuse is refused before any card starts."""
 
 import json
 from copy import deepcopy

@@ -1,4 +1,4 @@
-"""Records are whole, comparable, and honest about what is no record."""
+"""Records are complete and comparable; other files are refused."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Finding and reading raw files: what is accepted, and what a refusal says."""
+"""Finding and reading raw files: accepted forms, and the sentences of refusals."""
 
 import gzip
 import hashlib

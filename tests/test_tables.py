@@ -1,4 +1,4 @@
-"""Any table of clicks or ratings is read as what it says, or refused in a sentence."""
+"""Any table of clicks or ratings is read correctly, or refused in one sentence."""
 
 import gzip
 

@@ -1,4 +1,4 @@
-"""A model that was kept is the same model when it is loaded, and says whose it is."""
+"""A saved model is the same model when it is loaded, and names its run."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""A run that was cut off ends as an unbroken one, and each says how fast it was."""
+"""An interrupted run ends like an unbroken one, and each records its speed."""
 
 from dataclasses import replace
 from types import SimpleNamespace
@@ -82,7 +82,7 @@ def test_epochs_without_evaluation_change_no_number(unbroken, tmp_path, every, j
 
 
 class Clock:
-    """Time that passes when a test says so."""
+    """A clock that a test moves."""
 
     now = 0.0
 

@@ -17,7 +17,7 @@ import pandas as pd
 from lib.data import sources
 from lib.data.noise_floor import RATING_NOISE, SEED, rating_model
 
-N_TOPICS = 40  # what a shopper is after; also the product category
+N_TOPICS = 40  # intents of shoppers; also the product categories
 ITEMS_PER_TOPIC = 30  # half of them belong to a second topic as well
 FIRST_DAY, N_DAYS = date(2016, 1, 1), 153  # the last day is 2016-06-01
 
@@ -91,7 +91,7 @@ def _shop(rng):
     n_items = N_TOPICS * ITEMS_PER_TOPIC // 4 * 3
     raw_ids = 1000 + 37 * rng.permutation(n_items)  # gaps, in an order without meaning
     # A topic has 30 slots. Its first 15 items are its own; the other 15 it shares with
-    # a second topic, so that one click alone does not tell what the shopper is after.
+    # a second topic, so that one click alone does not reveal the shopper's topic.
     own = np.arange(N_TOPICS * 15).reshape(N_TOPICS, 15)
     shared = N_TOPICS * 15 + np.arange(N_TOPICS // 2 * 15)
     shared = rng.permutation(np.repeat(shared, 2)).reshape(N_TOPICS, 15)

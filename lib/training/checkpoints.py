@@ -215,7 +215,7 @@ def latest(folder: Path) -> str | None:
     """Returns the path of the checkpoint in a folder; None without one.
 
     Raises:
-        InputError: the checkpoint is incomplete or lies elsewhere: TensorFlow would
+        InputError: the checkpoint is incomplete or elsewhere: TensorFlow would
             read, and later delete, any path that the file ``checkpoint`` names.
     """
     if not (folder / "checkpoint").exists():
