@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from lib import progress
 from lib.data import readers, sources, tables
 from lib.errors import InputError, check_choice, check_whole
 
@@ -154,6 +155,7 @@ class Sessions:
         return replace(self, train=train, test=validation)
 
 
+@progress.timed("reading the clicks")
 def load(
     data_path: sources.PathLike,
     order: str = "timeframe",
