@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
+from lib import progress
 from lib.data import prepared, rating_steps, readers, sources, tables
 from lib.data.engines import DuckDB
 from lib.errors import InputError, check_choice, check_number, check_seed
@@ -104,6 +105,7 @@ class Ratings:
         )
 
 
+@progress.timed("reading the ratings")
 def load(
     data_path: sources.PathLike,
     split: str = "random",

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from lib import progress
 from lib.data import prepared, readers, session_steps, sources, tables
 from lib.data.engines import DuckDB
 from lib.data.session_steps import TEST_DAYS, Rules
@@ -156,6 +157,7 @@ class Sessions:
         return replace(self, train=train, test=validation)
 
 
+@progress.timed("reading the clicks")
 def load(
     data_path: sources.PathLike,
     order: str = "timeframe",

@@ -16,6 +16,7 @@ from typing import Protocol
 import numpy as np
 from scipy import sparse
 
+from lib import progress
 from lib.data.sessions import Examples
 from lib.evaluation import metrics
 
@@ -39,7 +40,8 @@ def evaluate(
         ``{"hr_at_<k>": ..., "mrr_at_<k>": ...}``.
     """
     ranks = []
-    for first in range(0, len(examples), batch_size):
+    title = f"evaluation of {type(model).__name__}"
+    for first in progress.track(range(0, len(examples), batch_size), title):
         index = range(first, min(first + batch_size, len(examples)))
         scores = model.scores([examples.prefix(i) for i in index])
         ranks.append(metrics.ranks(scores, examples.targets[index] - 1))
@@ -63,13 +65,16 @@ def measure(
         data.
     """
     started = time.perf_counter()
-    model = baseline().fit(train, n_items)
+    name = baseline.__name__
+    with progress.timed(f"fitting {name}"):
+        model = baseline().fit(train, n_items)
     fitted = time.perf_counter()
     values = evaluate(model, test, k)
     evaluated = time.perf_counter()
     batch = [test.prefix(i) for i in range(min(256, len(test)))]
     tracemalloc.start()  # slows the code that it traces, so this is a second run
-    baseline().fit(train, n_items).scores(batch)
+    with progress.timed(f"measuring the memory of {name}"):
+        baseline().fit(train, n_items).scores(batch)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     cost = {

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from lib import progress
 from lib.data.ratings import Part
 from lib.errors import LARGEST, check_choice, check_number, check_whole
 from lib.evaluation import metrics
@@ -152,7 +153,7 @@ def predict(
     batch_size = min(batch_size, n)
     shape = tf.TensorSpec((batch_size, 2), tf.int32)
     stars, rows = model.stars.get_concrete_function(shape), []
-    for first in range(0, n, batch_size):
+    for first in progress.track(range(0, n, batch_size), "evaluation"):
         index = np.minimum(np.arange(first, first + batch_size), n - 1)
         rows.append(stars(tf.constant(pairs[index])).numpy()[: n - first])
     return np.concatenate(rows)

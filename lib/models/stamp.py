@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from lib import progress
 from lib.data.sessions import Examples
 from lib.errors import LARGEST, check_choice, check_number, check_whole
 from lib.evaluation import metrics
@@ -375,7 +376,7 @@ def _map_examples(
     """
     read, n = model.example_reader(examples), len(examples)
     results = []
-    for first in range(0, n, batch_size):
+    for first in progress.track(range(0, n, batch_size), "evaluation"):
         index = np.minimum(np.arange(first, first + batch_size, dtype=np.int32), n - 1)
         results.append(function(*read(index)).numpy()[: n - first])
     return np.concatenate(results)

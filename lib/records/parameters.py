@@ -16,6 +16,7 @@ from typing import Any
 
 from lib.errors import InputError, check_choice
 from lib.hardware.launch_options import LaunchOptions
+from lib.records import cells
 
 INJECTED = "# Parameters\n"  # begins the cell that papermill adds
 LAUNCH = {field.name: field.default for field in fields(LaunchOptions)}
@@ -78,6 +79,7 @@ def check(namespace: Mapping[str, Any], **allowed: Sequence[Any]) -> Parameters:
         InputError: no parameters cell was run, papermill passed an unknown name, or a
             value has the wrong type or is not allowed.
     """
+    cells.watch()
     declared, injected = _read_cells(namespace)
     group_names = groups({name: default for name, (_, default) in declared.items()})
     for name in injected:

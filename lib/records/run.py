@@ -18,6 +18,8 @@ from lib import files
 from lib.errors import InputError
 from lib.files import link, now, read_json, relative
 from lib.hardware.device import Device, logical_id
+from lib.progress import find_shell
+from lib.records import cells
 
 SCHEMA = 1
 # The keys of result.json. All but "timing" are the same when a run is repeated.
@@ -103,6 +105,10 @@ class Run:
             log = f"train_{self.device_id}.log"
             link(self.folder.with_name(log), Path("latest", log))
 
+    def check_order(self) -> None:
+        """Raises InputError if the running cell uses results of other parameters."""
+        cells.check_order()
+
     def start_clock(self) -> None:
         """Starts the run's time now."""
         self.started_at, self._began_s = now(), time.time()
@@ -164,8 +170,10 @@ class Run:
                 the dates are added.
 
         Raises:
-            InputError: the record cannot be written; an older one stays.
+            InputError: the cell uses results of other parameters, see ``cells``, or the
+                record cannot be written; an older one stays.
         """
+        self.check_order()
         record = {
             "schema": SCHEMA,
             "run": self.name,
@@ -203,8 +211,7 @@ def publish_record(path: Path) -> None:
     The path is metadata of an output without data: Jupyter shows nothing, and nbval
     compares no metadata. Outside of IPython nothing happens.
     """
-    ipython = sys.modules.get("IPython")  # no dependency of lib; a kernel has loaded it
-    shell = ipython.get_ipython() if ipython else None
+    shell = find_shell()
     if shell:
         shell.display_pub.publish({}, {"record": str(files.relative(path))})
 

@@ -46,7 +46,7 @@ from typing import Any
 
 import numpy as np
 
-from lib import files
+from lib import files, progress
 from lib.errors import InputError
 from lib.hardware.tensorflow import tf, without_notes
 from lib.serving.recommend import index_ids
@@ -56,6 +56,7 @@ from lib.serving.trained import Trained
 OPSET = 13  # of ONNX: not the newest, because device compilers lag behind
 
 
+@progress.timed("export as SavedModel")
 def save(trained: Trained, folder: str | Path, seen: Any = None) -> Path:
     """Writes a SavedModel; the tables at the top of this module describe it.
 
@@ -96,6 +97,7 @@ def make_module(trained: Trained, seen: Any = None) -> SessionModule | UserModul
     return UserModule(trained, scorer, seen)
 
 
+@progress.timed("export to ONNX")
 def save_onnx(trained: Trained, path: str | Path, k: int = 20) -> Path:
     """Writes an ONNX file that takes and returns item numbers, not raw ids.
 

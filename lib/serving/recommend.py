@@ -17,7 +17,7 @@ from typing import IO, Any, cast
 
 import numpy as np
 
-from lib import files
+from lib import files, progress
 from lib.data import readers, sources, tables
 from lib.errors import InputError, check_whole
 from lib.hardware.tensorflow import tf
@@ -184,6 +184,7 @@ def titles(trained: Trained, data_path: str) -> dict[Any, str]:
     return {ids[raw]: text for raw, text in texts.items() if raw in ids}
 
 
+@progress.timed("recommendation")
 def recommend_file(
     trained: Trained,
     sessions: str | Path,

@@ -60,8 +60,12 @@ def keep(
     Args:
         run: the ``lib.records.run.Run`` that trains the model.
         model, item_ids, user_ids: see ``Trained``.
+
+    Raises:
+        InputError: the running cell uses results of other parameters.
     """
     name = type(model).__name__
+    run.check_order()
     if CLASSES.get(name) is not type(model) or run.folder != run.chief_folder:
         return
     description = {
