@@ -6,6 +6,8 @@ import contextlib
 import errno
 import json
 import os
+import platform
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timezone
@@ -21,6 +23,7 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]  # a module or None
 
 ROOT = Path(__file__).resolve().parents[1]
+UNFINISHED = ".unfinished"  # ends the names of temporary folders and links
 _LOCKED = (errno.EACCES, errno.EAGAIN)  # by another process
 
 
@@ -45,7 +48,7 @@ def replace_whole(path: Path) -> Iterator[Path]:
     The block writes to the path that it gets, in a temporary folder beside ``path``.
     When it ends well, the result is flushed to the disk and takes the place of a file
     or folder at ``path``; otherwise ``path`` stays as it was. In both cases nothing
-    else is left behind.
+    else is left behind; after a process that was killed, the next one tidies up.
 
     Args:
         path: of the file or folder. Missing parent folders are made.
@@ -59,7 +62,9 @@ def replace_whole(path: Path) -> Iterator[Path]:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(suffix=".unfinished", dir=path.parent) as folder:
+        _remove_abandoned(path.parent)
+        prefix = f"{platform.node()}-{os.getpid()}-"
+        with TemporaryDirectory(UNFINISHED, prefix, path.parent) as folder:
             unfinished = Path(folder, f"unfinished{path.suffix}")
             yield unfinished
             for written in [unfinished, *unfinished.rglob("*")]:
@@ -77,6 +82,18 @@ def replace_whole(path: Path) -> Iterator[Path]:
                 raise
     except OSError as error:
         raise not_written(path, error.strerror or str(error)) from error
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Removes what processes of this machine left unfinished when they were killed."""
+    own = f"{platform.node()}-*{UNFINISHED}"
+    for left in folder.glob(own) if fcntl else ():  # Windows cannot ask a process
+        try:
+            os.kill(int(left.name.rsplit("-", 2)[1]), 0)  # does nothing if it is alive
+        except ProcessLookupError:
+            shutil.rmtree(left, ignore_errors=True)
+        except (OSError, ValueError):
+            pass  # another user's process, or another folder
 
 
 def write_text(path: Path, text: str) -> None:
@@ -97,6 +114,29 @@ def not_written(path: Path, reason: str | None) -> InputError:
     )
 
 
+def make_folder(name: str, path: str | Path) -> Path:
+    """Makes a folder unless it exists, and returns its absolute path.
+
+    Args:
+        name: of the parameter that says which folder.
+        path: a relative one starts at the repository's root.
+
+    Raises:
+        InputError: the path is empty, or the folder cannot be made.
+    """
+    if not str(path).strip():
+        raise InputError(f"{name} is empty: name a folder.")
+    folder = resolve(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"{name}: {folder} cannot be made ({error.strerror}): choose a folder that "
+            "you may write to."
+        ) from error
+    return folder
+
+
 def link(path: Path, target: str | Path) -> None:
     """Makes ``path`` a symbolic link to ``target``; replaces an older link atomically.
 
@@ -105,7 +145,7 @@ def link(path: Path, target: str | Path) -> None:
     """
     if path.exists() and not path.is_symlink():
         return
-    unfinished = path.with_name(path.name + ".unfinished")
+    unfinished = path.with_name(path.name + UNFINISHED)
     with contextlib.suppress(OSError, NotImplementedError):
         if unfinished.is_symlink():  # left behind by a process that died
             unfinished.unlink()

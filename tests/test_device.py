@@ -103,7 +103,7 @@ def test_without_a_loss_scale_float16_stays_plain_and_the_record_says_its_cost()
         ),
         (
             {"launch_options": {"auto_tune": True}},
-            'unknown launch option "auto_tune": allowed are over_dump,',
+            'launch option="auto_tune": allowed are "over_dump",',
         ),
         (
             {

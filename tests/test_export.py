@@ -92,16 +92,16 @@ def test_a_thousand_sessions_get_the_same_first_twenty(of_sessions, clicks, tmp_
         folder, {**asked, "exclude_seen": False}, {**asked, "exclude_seen": True}
     )
     assert plain["unknown"] == unseen["unknown"] == [0] * 1000
-    lines = [" ".join(map(str, prefix)) for prefix in prefixes]
+    lines = [json.dumps({"session": prefix.tolist()}) for prefix in prefixes]
     (tmp_path / "asked").write_text("\n".join(lines))
     for found, exclude_seen in ((plain, False), (unseen, True)):
         recommend.recommend_file(
             of_sessions, tmp_path / "asked", tmp_path / "own", 20, exclude_seen
         )
         rows = (tmp_path / "own").read_text().splitlines()
-        own = [[pair.split(":") for pair in row.split()] for row in rows]
-        assert found["ids"] == [[int(raw) for raw, _ in row] for row in own]
-        scores = [[float(score) for _, score in row] for row in own]
+        own = [json.loads(row) for row in rows]
+        assert found["ids"] == [row["ids"] for row in own]
+        scores = [row["scores"] for row in own]
         np.testing.assert_allclose(found["scores"], scores, atol=1e-3)
 
 
@@ -158,7 +158,7 @@ def test_no_items_asked_for_are_refused(of_sessions, of_users):
             of_sessions.item_ids[:1], [1], False, 0
         )
     with pytest.raises(Exception, match="k must be 1 or more"):
-        export.make_module(of_users).recommend(of_users.user_ids[:1], 0)
+        export.make_module(of_users).recommend(of_users.user_ids[:1], False, 0)
 
 
 def test_users_get_the_same_movies_and_none_that_they_have_seen(
@@ -188,13 +188,33 @@ def test_users_get_the_same_movies_and_none_that_they_have_seen(
         assert not set(seen) & set(unseen["ids"][k])
 
 
-def test_without_who_has_seen_what_nothing_can_be_excluded(of_users, stars):
+def test_saved_without_seen_pairs_nothing_can_be_excluded(of_users, stars):
     module = export.make_module(of_users)
-    found = module.recommend(users=stars.user_ids[:2], k=5)
+    found = module.recommend(stars.user_ids[:2], False, 5)
     own = recommend.recommend(of_users, stars.user_ids[1], 5)
     assert found["ids"].numpy()[1].tolist() == own.ids
-    names = module.recommend.input_signature
-    assert [spec.name for spec in names] == ["users", "k"]
+    with pytest.raises(Exception, match="the model was saved without seen"):
+        module.recommend(stars.user_ids[:2], True, 5)
+
+
+@pytest.mark.parametrize("first", [-1, 2**63])
+def test_minus_one_and_large_numbers_are_ids_like_others(of_sessions, first):
+    """-1 is an item, or where all are numbers beyond int64, ids are texts."""
+    kind = np.uint64 if first > 0 else np.int64
+    ids = np.arange(len(of_sessions.item_ids)).astype(kind) + kind(first)
+    ours = trained.Trained(of_sessions.model, ids, np.array([]), "odd ids")
+    module = export.make_module(ours)
+    write = str if first > 0 else int
+    asked = [write(ids[0]), write(ids[5]), write(7)]
+    found = module.recommend(asked, [2, 1], True, 10**6)
+    read = [
+        write(raw.decode() if first > 0 else raw) for raw in found["ids"].numpy()[0]
+    ]
+    is_item = np.isfinite(found["scores"].numpy()[0])
+    own = recommend.recommend(ours, ids[[0, 5]], 10**6, exclude_seen=True).ids
+    assert [raw for raw, it_is in zip(read, is_item) if it_is] == [*map(write, own)]
+    assert is_item.sum() == len(ids) - 2
+    assert not set(np.array(read)[~is_item]) & set(map(write, ids.tolist()))
 
 
 @pytest.mark.parametrize("seen", [([1, 2], [3]), 5, ([1], [2], [3]), ([[1]], [[2]])])
@@ -253,7 +273,10 @@ def test_onnxruntime_predicts_ratings_as_the_model(of_users, stars, tmp_path):
         np.testing.assert_allclose(found["scores"][user], own.scores, rtol=1e-4)
 
 
-@pytest.mark.parametrize("k", [0, 10**6, 2.5])
-def test_more_than_the_catalogue_is_refused(of_users, tmp_path, k):
-    with pytest.raises(InputError, match="choose a whole number from 1 to 270"):
-        export.save_onnx(of_users, tmp_path / "mf.onnx", k=k)
+def test_onnx_holds_at_most_the_catalogue(of_users, tmp_path):
+    path = export.save_onnx(of_users, tmp_path / "mf.onnx", k=10**6)
+    numbers = run_onnx(path, users=np.array([5], np.int32))["numbers"]
+    assert sorted(numbers[0]) == [*range(len(of_users.item_ids))]
+    for k in (0, 2.5):
+        with pytest.raises(InputError, match=f"k={k}: choose a whole number, 1 or"):
+            export.save_onnx(of_users, tmp_path / "mf.onnx", k=k)

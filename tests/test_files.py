@@ -2,6 +2,8 @@
 
 import errno
 import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -89,6 +91,27 @@ def test_a_full_disk_changes_nothing_and_is_one_sentence(
     start = f"{tmp_path}/x cannot be written (No space left on device): free some space"
     assert str(caught.value).startswith(start)
     assert tree(tmp_path) == before
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from lib.files import replace_whole
+with replace_whole(Path(sys.argv[1], "x")) as path:
+    path.write_text("half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there, no process can be asked")
+def test_the_next_writer_removes_what_a_killed_one_left_and_no_more(tmp_path):
+    subprocess.run([sys.executable, "-c", KILLED, tmp_path], cwd=files.ROOT)
+    (tmp_path / "notes.unfinished").write_text("mine")
+    assert len(list(tmp_path.iterdir())) == 2
+    with replace_whole(tmp_path / "y") as path:
+        path.write_text("whole")
+        files.write_text(tmp_path / "z", "another writer, while y is unfinished")
+    assert {each.name for each in tmp_path.iterdir()} == {"notes.unfinished", "y", "z"}
 
 
 def test_a_file_takes_no_folders_place_and_a_folder_no_files(tmp_path):

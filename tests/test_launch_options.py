@@ -122,7 +122,7 @@ def test_values_are_taken_as_yaml_and_the_command_line_write_them():
         ({"data_dump_step": 1.5}, "data_dump_step=1.5: expected str, found float"),
         ({"data_dump_step": True}, "data_dump_step=True: expected str, found bool"),
         ({"mixlist_file": ["a"]}, "mixlist_file=['a']: expected str, found list"),
-        ({"dump": True}, 'unknown launch option "dump": allowed are over_dump, '),
+        ({"dump": True}, 'launch option="dump": allowed are "over_dump", '),
     ],
 )
 def test_an_unknown_option_or_another_type_is_refused(options, sentence):

@@ -1,11 +1,17 @@
 """Rating baselines do what their names say, and give the known figures on the data."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from lib.data import ratings
 from lib.evaluation import metrics
-from lib.evaluation.rating_baselines import ItemKnnRating, UserItemBias
+from lib.evaluation.rating_baselines import (
+    RATING_BASELINES,
+    ItemKnnRating,
+    UserItemBias,
+)
 
 
 def test_user_item_bias_finds_additive_ratings():
@@ -74,3 +80,18 @@ def test_item_knn_averages_the_residuals_of_the_nearest_rated_items(k):
         for u, i in zip(test.user_idx, test.item_idx)
     ]
     np.testing.assert_allclose(found, expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("baseline", RATING_BASELINES.values())
+@pytest.mark.parametrize(("low", "high"), [(0, 100), (0.5, 5), (1, 10)])
+def test_on_another_scale_predictions_are_stretched_and_nothing_else(
+    baseline, low, high
+):
+    data = ratings.load("sample")
+    factor = (high - low) / 4
+    train = replace(data.train, rating=low + factor * (data.train.rating - 1))
+    sizes = data.n_users, data.n_items
+    plain = baseline().fit(data.train, *sizes).predict(data.test)
+    found = baseline().fit(train, *sizes).predict(data.test)
+    np.testing.assert_allclose(found, low + factor * (plain - 1), rtol=1e-3, atol=1e-3)
+    assert low <= found.min() <= found.max() <= high

@@ -109,7 +109,7 @@ def test_frozen_parts_do_not_move():
     [
         (
             lambda folder: shutil.rmtree(folder),
-            "contains no model.json: choose the folder",
+            "contains no model.json: choose the whole folder",
         ),
         (lambda folder: shutil.rmtree(folder / "ckpt"), "contains no checkpoint"),
         (lambda folder: rewrite(folder, "{"), "does not describe a model"),

@@ -58,6 +58,38 @@ def test_users_and_items_of_mf_keep_their_rows():
     assert len(model.trainable_variables) == 2  # the users'
 
 
+def predicted(model, pairs):
+    return np.asarray(model(np.array(pairs, np.int32)))[:, 0]
+
+
+@pytest.mark.parametrize("use_bias", [True, False])
+@pytest.mark.parametrize(
+    ("own", "new"),
+    [((1, 5), (0, 100)), ((0, 100), (1, 5)), ((1, 5), (1, 10)), ((1, 5), (0.5, 5))],
+)
+def test_ratings_of_another_scale_are_stretched_to_it(use_bias, own, new):
+    old = made(mf.MF(4, 6, np.mean(own), 3, use_bias, scale=own), range(6), range(4))
+    rng = np.random.default_rng(0)
+    size = (own[1] - own[0]) ** 0.5
+    old.model.set_weights([rng.normal(0, size / 3, w.shape) for w in old.model.weights])
+    model, _ = transfer.carry_over(old, np.arange(6), np.arange(4), scale=new)
+    pairs = [(user, item) for user in range(4) for item in range(6)]
+    place = (predicted(old.model, pairs) - own[0]) / (own[1] - own[0])
+    expected = new[0] + place * (new[1] - new[0])
+    np.testing.assert_allclose(predicted(model, pairs), expected, rtol=1e-4, atol=1e-4)
+    assert model.scale == new
+    clipped = model.stars(np.array(pairs, np.int32)).numpy()
+    assert new[0] <= clipped.min() < clipped.max() <= new[1]
+
+
+@pytest.mark.parametrize("new", [None, (1.0, 5.0), (0.5, 5.0), (2.0, 5.0)])
+def test_a_part_of_the_scale_is_no_other_scale(new):
+    old = made(mf.MF(4, 6, 3.0, 3, scale=(0.5, 5.0)), range(6), range(4))
+    model, _ = transfer.carry_over(old, np.arange(6), np.arange(4), scale=new)
+    assert model.scale == (0.5, 5.0)
+    np.testing.assert_array_equal(model.p, old.model.p)
+
+
 @pytest.mark.parametrize("use_bias", [True, False])
 def test_no_other_row_suits_a_folded_in_user_better(use_bias):
     data = ratings.load("sample")

@@ -1,5 +1,6 @@
 """STAMP as this repository trains it, and the floor under it; a worker of the bench."""
 
+import json
 import tempfile
 from pathlib import Path
 
@@ -132,7 +133,8 @@ def compile_with_corner(operation):
 def answer_file(model, test, k=20, times=4):
     """A file of sessions of raw ids in, a file of the best ``k`` raw ids out.
 
-    The sessions stand in it ``times`` over: as many lines as there are test examples.
+    Both are JSON lines. The sessions stand in it ``times`` over: as many lines as there
+    are test examples.
     """
     model.build(None)
     ids = 1000 + 37 * np.random.default_rng(0).permutation(clicks.N_ITEMS)
@@ -140,7 +142,7 @@ def answer_file(model, test, k=20, times=4):
     held = tempfile.TemporaryDirectory()
     asked, answers = Path(held.name, "sessions"), Path(held.name, "recommended")
     sessions = np.split(ids[test.items - 1], test.offsets[1:-1])
-    lines = [" ".join(map(str, one)) + "\n" for one in sessions]
+    lines = [json.dumps({"session": one.tolist()}) + "\n" for one in sessions]
     asked.write_text("".join(lines) * times)
 
     def one_round(held=held):

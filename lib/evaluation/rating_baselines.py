@@ -2,7 +2,7 @@
 
 They share one interface: ``fit(train, n_users, n_items)`` returns the fitted baseline,
 and ``predict(part)`` the ratings of the part's users and items: float64 ``(n,)``, in
-stars.
+stars, within the range of the training ratings.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ class UserItemBias:
     def fit(self, train: Part, n_users: int, n_items: int) -> UserItemBias:
         user, item = train.user_idx, train.item_idx
         self.mean = float(train.rating.mean(dtype=np.float64))
+        self.scale = float(train.rating.min()), float(train.rating.max())
         centred = train.rating - self.mean
         self.user_bias, self.item_bias = np.zeros(n_users), np.zeros(n_items)
         for _ in range(self.rounds):
@@ -52,7 +53,7 @@ class UserItemBias:
 
     def predict(self, part: Part) -> np.ndarray:
         raw = self.mean + self.user_bias[part.user_idx] + self.item_bias[part.item_idx]
-        return np.clip(raw, 1, 5)
+        return np.clip(raw, *self.scale)
 
 
 class ItemKnnRating(UserItemBias):
@@ -98,7 +99,7 @@ class ItemKnnRating(UserItemBias):
             weight = near.sum(axis=1)
             offset = near @ self.residuals.data[history] / np.maximum(weight, 1e-9)
             rating[rows] += offset
-        return np.clip(rating, 1, 5)
+        return np.clip(rating, *self.scale)
 
 
 RATING_BASELINES = {

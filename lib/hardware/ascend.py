@@ -16,14 +16,13 @@ folders are not importable as sub-modules.
 from __future__ import annotations
 
 import importlib.util
-import json
 import os
 import sys
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from typing import Any
 
 from lib.errors import InputError
+from lib.hardware import workers
 
 NEWER_MODES = {  # a precision mode of later releases: its name in every release
     "allow_mix_precision_fp16": "allow_mix_precision",
@@ -32,7 +31,6 @@ NEWER_MODES = {  # a precision mode of later releases: its name in every release
     "origin": "must_keep_origin_dtype",
     "cube_fp16in_fp32out": "force_fp32",
 }
-_PRECISION_MODE = ("allow_mix_precision_fp16",)  # the others are precision_mode_v2
 TENSORFLOW = "2.6.5"  # the release that npu_device supports
 INSTALL = (
     "on a host with an Ascend card, source CANN's set_env.sh (in "
@@ -89,30 +87,20 @@ def open_npu(
     global _failure
     if precision_mode == "mixed_bfloat16":
         raise Unavailable("an Ascend 910 has no bfloat16; use allow_mix_precision")
-    imported_before = "npu_device" in sys.modules
-    if not imported_before and importlib.util.find_spec("npu_device") is None:
-        raise Unavailable(f"npu_device is not installed; {INSTALL}")
+    if workers.read_environment().engine == "tensorflow":
+        raise Unavailable("TF_CONFIG is for CPUs and GPUs; unset it")
     if _failure:
         raise Unavailable(_failure, installed=True)
-    from lib.hardware.tensorflow import tf
+    from lib.hardware.tensorflow import tf  # isort: split
+    from tensorflow.python.eager import context
 
-    unused = _require_unused_context()
-    _check_loop_size(steps_per_execution)
-    os.environ.setdefault("ASCEND_DEVICE_ID", str(number))
-    try:
-        with _loop_size_in_environment(steps_per_execution):
-            import npu_device as npu
-    except Exception as error:  # native libraries raise errors of many types
-        raise Unavailable(
-            f"npu_device does not import ({_line(error)}); {INSTALL}", installed=True
-        ) from error
-    if imported_before:
-        set_loop_size(steps_per_execution)
+    npu = _import_package(number, steps_per_execution)
     notes = _set(npu.global_options(), precision_mode, settings)
+    unused = context.context()
     try:
         handle = npu.open(number).as_default()
-    except Exception as error:
-        _return_to(unused)
+    except Exception as error:  # native libraries raise errors of many types
+        context._set_context(unused)  # the failed call has replaced it
         _failure = (
             f"npu_device.open failed ({_line(error)}); look at ASCEND_DEVICE_ID, and "
             "whether another process computes on that card, then restart the kernel"
@@ -122,6 +110,46 @@ def open_npu(
         notes.append(f"npu_device supports TensorFlow {TENSORFLOW}")
     name = "Ascend " + handle.name().rpartition("device:")[2]
     return name, notes, handle.workers_num, handle.worker_id
+
+
+def _import_package(number: int, steps: int) -> Any:
+    """Imports ``npu_device``, which reads ``$NPU_LOOP_SIZE`` then and never again.
+
+    Raises:
+        Unavailable: it is not installed, or does not import.
+        InputError: see ``open_npu``.
+    """
+    if not sys.modules.get("npu_device") and not importlib.util.find_spec("npu_device"):
+        raise Unavailable(f"npu_device is not installed; {INSTALL}")
+    from tensorflow.python.eager import context
+
+    if getattr(context.context(), "_initialized", False):
+        raise InputError(
+            "TensorFlow has computed in this kernel already, and an NPU must be opened "
+            "before that: existing tensors would be lost; restart the kernel and call "
+            'select_device first, or use device="cpu".'
+        )
+    asked = os.environ.get("NPU_LOOP_SIZE")
+    if asked not in (None, str(steps)):
+        raise InputError(
+            f"NPU_LOOP_SIZE={asked}, but the models of this run take {steps} steps a "
+            "call (steps_per_execution in notebook 04, 1 elsewhere): unset "
+            "NPU_LOOP_SIZE, or set both to the same number."
+        )
+    if "npu_device" in sys.modules:
+        set_loop_size(steps)
+    os.environ.setdefault("ASCEND_DEVICE_ID", str(number))
+    os.environ["NPU_LOOP_SIZE"] = str(steps)
+    try:
+        import npu_device
+    except Exception as error:  # as above
+        raise Unavailable(
+            f"npu_device does not import ({_line(error)}); {INSTALL}", installed=True
+        ) from error
+    finally:
+        if asked is None:
+            del os.environ["NPU_LOOP_SIZE"]
+    return npu_device
 
 
 def set_loop_size(steps: int) -> None:
@@ -166,95 +194,36 @@ def mean(value: float) -> float:
     return float(npu_device.distribute.all_reduce(number, "mean"))
 
 
-def _check_loop_size(steps: int) -> None:
-    asked = os.environ.get("NPU_LOOP_SIZE")
-    if asked not in (None, str(steps)):
-        raise InputError(
-            f"NPU_LOOP_SIZE={asked}, but the models of this run take {steps} steps a "
-            "call (steps_per_execution in notebook 04, 1 elsewhere): unset "
-            "NPU_LOOP_SIZE, or set both to the same number."
-        )
-
-
-@contextmanager
-def _loop_size_in_environment(steps: int) -> Iterator[None]:
-    """Sets ``$NPU_LOOP_SIZE`` for the import, which alone reads it."""
-    asked = os.environ.get("NPU_LOOP_SIZE")
-    os.environ["NPU_LOOP_SIZE"] = str(steps)
-    try:
-        yield
-    finally:
-        if asked is None:
-            del os.environ["NPU_LOOP_SIZE"]
-
-
-def _require_unused_context() -> Any:
-    """Returns TensorFlow's eager context; InputError if it has already computed."""
-    from tensorflow.python.eager import context
-
-    if getattr(context.context(), "_initialized", False):
-        raise InputError(
-            "TensorFlow has computed in this kernel already, and an NPU must be opened "
-            "before that: existing tensors would be lost; restart the kernel and call "
-            'select_device first, or use device="cpu".'
-        )
-    return context.context()
-
-
-def _return_to(unused: Any) -> None:
-    """Restores the context that a failed open has replaced by an initialized one."""
-    from tensorflow.python.eager import context
-
-    context._set_context(unused)
-
-
 def _set(
     options: Any, precision_mode: str, settings: list[tuple[str, str, Any]]
 ) -> list[str]:
     """Sets every option; returns notes on names that this release does not have."""
-    notes: list[str] = []
-    if precision_mode not in NEWER_MODES or not _set_newer(options, precision_mode):
-        older = older_name(precision_mode)
+    notes = []
+    older, name = older_name(precision_mode), "precision_mode_v2"
+    if precision_mode in (older, "allow_mix_precision_fp16"):
+        name = "precision_mode"  # never both: the card refuses two
+    try:
+        setattr(options, name, precision_mode)
+    except (ValueError, TypeError):
         settings = [("", "precision_mode", older), *settings]
-        if older != precision_mode:
-            notes.append(
-                f'this npu_device does not know "{precision_mode}": '
-                f'precision_mode="{older}" is set, the same by its older name'
-            )
+        notes.append(
+            f'this npu_device does not know "{precision_mode}": '
+            f'precision_mode="{older}" is set, the same by its older name'
+        )
     for group, name, value in settings:
         holder = getattr(options, group) if group else options
-        if name == "profiling_options":
-            value = _profile(holder.profiling_options.value, value)
+        before = str(getattr(holder, name).value)
+        if name == "profiling_options" and "task_time" in before:  # since CANN 9
+            value = value.replace('"task_trace":', '"task_time":')
         try:
             setattr(holder, name, value)
         except (ValueError, TypeError) as error:
-            option = f"{group}.{name}" if group else name
             raise InputError(
-                f"npu_device refuses {option}={value!r} "
-                f"({_line(error)}): its release and lib/hardware/ascend.py "
-                "do not agree."
+                f"npu_device refuses {group}{'.' if group else ''}{name}={value!r} "
+                f"({_line(error)}): its release and lib/hardware/ascend.py do not "
+                "agree."
             ) from error
     return notes
-
-
-def _profile(default: str | None, asked: str) -> str:
-    """The profile asked for, with ``task_time`` if the release has it (CANN 9)."""
-    profile = json.loads(asked)
-    if "task_time" in str(default):
-        profile["task_time"] = profile.pop("task_trace")
-    return json.dumps(profile)
-
-
-def _set_newer(options: Any, precision_mode: str) -> bool:
-    """Sets a name of later releases; returns False if this release lacks it."""
-    first = precision_mode in _PRECISION_MODE  # never both: the card refuses two
-    try:
-        setattr(
-            options, "precision_mode" if first else "precision_mode_v2", precision_mode
-        )
-    except (ValueError, TypeError):
-        return False
-    return True
 
 
 def _line(error: Exception) -> str:

@@ -39,7 +39,7 @@ def fit(
     epochs: range,
     steps: int,
     callback: tf.keras.callbacks.Callback,
-) -> int:
+) -> None:
     """Runs the training loop of ``model.fit`` over several TensorFlow workers.
 
     Keras 3 cannot do this (keras-team/keras issue 20585).
@@ -50,12 +50,9 @@ def fit(
         epochs: the epochs to run, numbered from 0.
         steps: steps an epoch.
         callback: its ``logs`` hold the mean loss of the epoch so far, over all workers.
-
-    Returns:
-        How many times the step was traced to a graph.
     """
     strategy = tf.distribute.get_strategy()
-    size, weights, traces = strategy.num_replicas_in_sync, model.trainable_variables, []
+    size, weights = strategy.num_replicas_in_sync, model.trainable_variables
     squared = {"mse": lambda y, x: tf.reduce_mean(tf.square(y - x), axis=-1)}
     losses = squared.get(model.loss, model.loss)
 
@@ -71,7 +68,6 @@ def fit(
 
     @tf.function
     def train_step(batch: Any) -> tf.Tensor:
-        traces.append(1)
         return strategy.run(train_worker, args=batch)
 
     callback.set_model(model)
@@ -84,7 +80,6 @@ def fit(
             logs = {"loss": total / (step + 1)}
             callback.on_train_batch_end(step, logs)
         callback.on_epoch_end(epoch, logs)
-    return len(traces)
 
 
 def _sum(value: tf.Tensor) -> tf.Tensor:

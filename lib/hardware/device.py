@@ -7,7 +7,7 @@ import platform
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from lib.errors import InputError, check_choice, check_whole
 from lib.hardware import ascend, workers
 from lib.hardware.launch_options import LaunchOptions
 
+_Opened = tuple[str, str, int, int]  # kind, name, workers, rank
 DEVICES = ("auto", "npu", "gpu", "cpu")
 PRECISION_MODES = (
     "allow_mix_precision",
@@ -27,9 +28,10 @@ PRECISION_MODES = (
     *ascend.NEWER_MODES,
 )
 BF16_FLAGS = {"amx_bf16", "avx512_bf16"}  # CPUs that multiply bfloat16 in hardware
-# The arguments and the Device of the NPU of this process. An NPU takes its options once
-# in a process, so a second call must find what the first one set.
-_opened_npu: tuple[dict[str, Any], Device] | None = None
+_DTYPES = {"force_fp16": "float16", "mixed_bfloat16": "bfloat16"}  # on a CPU or GPU
+# The NPU of this process, as _open_npu returns it, and the arguments that opened it. It
+# takes its options once in a process: a second call must find what the first one set.
+_opened_npu: tuple[dict[str, Any], _Opened, list[str]] | None = None
 
 
 @dataclass(frozen=True)
@@ -201,17 +203,20 @@ def select_device(
         "ASCEND_DEVICE_ID": logical_id(),
         **asdict(options),
     }
-    notes: list[str] = []
-    fallback = None
-    if device in ("auto", "npu"):
-        card, fallback = _open_npu(arguments, settings, threads, notes)
-        if card:
-            return _add_precision_notes(card, loss_scale)
-    elif _opened_npu:
-        _refuse_other_arguments(arguments)
-    notes += [f"{name}: not applicable without an NPU" for name in options.asked_for()]
-    processor = _open_processor(device, precision_mode, threads, notes)
-    return _add_precision_notes(replace(processor, fallback=fallback), loss_scale)
+    opened, notes, fallback = _open_npu(arguments, settings)
+    if opened is None:
+        notes += [f"{n}: not applicable without an NPU" for n in options.asked_for()]
+        opened = _open_processor(device, threads)
+    elif threads:
+        notes.append(f"threads={threads}: not applicable on an NPU")
+    kind, name, size, rank = opened
+    if device == "auto" and kind == "cpu":
+        notes.append("no GPU: TensorFlow sees none")
+    dtype, note, warnings = _choose_dtype(kind, precision_mode, loss_scale)
+    return Device(
+        kind, name, precision_mode, dtype, note, (*notes, *warnings), size, rank,
+        loss_scale, fallback,
+    )  # fmt: skip
 
 
 @contextmanager
@@ -252,34 +257,37 @@ def multiplies_bfloat16() -> bool:
 
 
 def _open_npu(
-    arguments: dict[str, Any],
-    settings: list[tuple[str, str, Any]],
-    threads: int,
-    notes: list[str],
-) -> tuple[Device | None, str | None]:
-    """Opens the NPU; returns ``(Device, None)``, or ``(None, fallback)`` without one.
+    arguments: dict[str, Any], settings: list[tuple[str, str, Any]]
+) -> tuple[_Opened | None, list[str], str | None]:
+    """Opens the NPU, if the arguments allow one and there is one.
 
-    Adds to ``notes`` why there is none. Raises InputError if the caller or the workers
-    of this process insist on an NPU.
+    Returns:
+        ``(opened, notes, fallback)``: ``(kind, name, workers, rank)`` or None; the
+        settings that are not in force as asked, or why there is no NPU; and see
+        ``Device.fallback``.
+
+    Raises:
+        InputError: the caller or the workers of this process insist on an NPU, or it is
+            open with other arguments.
     """
     global _opened_npu
     if _opened_npu:
-        _refuse_other_arguments(arguments)
-        return _opened_npu[1], None
-    announced = workers.read_environment()
-    if announced.engine == "tensorflow":
-        if arguments["device"] == "npu":
-            raise InputError('device="npu": TF_CONFIG is for CPUs and GPUs; unset it.')
-        return None, None
+        for name, value in arguments.items():
+            if value != _opened_npu[0][name]:
+                raise InputError(
+                    f"{name}={value!r}: this kernel computes on an NPU that was opened "
+                    f"with {_opened_npu[0][name]!r}; restart the kernel."
+                )
+        return _opened_npu[1], [*_opened_npu[2]], None
+    if arguments["device"] not in ("auto", "npu"):
+        return None, [], None
+    names = "ASCEND_DEVICE_ID", "precision_mode", "steps_per_execution"
+    number, mode, steps = (arguments[name] for name in names)
     try:
-        name, option_notes, size, rank = ascend.open_npu(
-            arguments["ASCEND_DEVICE_ID"],
-            arguments["precision_mode"],
-            settings,
-            arguments["steps_per_execution"],
-        )
+        name, notes, size, rank = ascend.open_npu(number, mode, settings, steps)
     except ascend.Unavailable as reason:
-        if announced.size > 1:
+        announced = workers.read_environment()
+        if announced.engine == "hccl":
             raise InputError(
                 f"RANK_SIZE={announced.size}: this process trains with others, on "
                 f"NPUs, and {reason}."
@@ -287,109 +295,62 @@ def _open_npu(
         if arguments["device"] == "npu":
             raise InputError(f'device="npu": {reason}; or use "auto".') from reason
         short = str(reason).partition(";")[0]
-        notes.append(f"no NPU: {short}")
-        if not reason.installed:
-            return None, None
-        sys.stderr.write(f"!!! NOT ON AN NPU: {reason}\n")
-        return None, short
-    if threads:
-        option_notes.append(f"threads={threads}: not applicable on an NPU")
-    mode = arguments["precision_mode"]
-    matmul_dtype, note = "float16", "the card lowers float32 products itself"
-    if ascend.older_name(mode) == "must_keep_origin_dtype":
-        matmul_dtype, note = "float32", "as asked"
-    card = Device(
-        "npu", name, mode, matmul_dtype, note, tuple(option_notes), size, rank
-    )
-    _opened_npu = arguments, card
-    return card, None
+        if reason.installed:
+            sys.stderr.write(f"!!! NOT ON AN NPU: {reason}\n")
+        return None, [f"no NPU: {short}"], short if reason.installed else None
+    _opened_npu = arguments, ("npu", name, size, rank), notes
+    return _opened_npu[1], [*notes], None
 
 
-def _refuse_other_arguments(arguments: dict[str, Any]) -> None:
-    first = _opened_npu[0] if _opened_npu else arguments
-    for name, value in arguments.items():
-        if value != first[name]:
-            raise InputError(
-                f"{name}={value!r}: this kernel computes on an NPU that was opened "
-                f"with {first[name]!r}; restart the kernel."
-            )
-
-
-def _add_precision_notes(device: Device, loss_scale: bool) -> Device:
-    """Adds the notes on precision that a record should have."""
-    notes = list(device.notes)
-    mode = ascend.older_name(device.precision_mode)
-    if device.kind == "npu" and mode == "force_fp16":
-        notes.append("force_fp16: the vendor means it for inference, not for training")
-    if not loss_scale and device.matmul_dtype == "float16":
-        notes.append(
+def _choose_dtype(
+    kind: str, precision_mode: str, loss_scale: bool
+) -> tuple[str, str, list[str]]:
+    """The type of large products as in the table, its reason, and what it costs."""
+    mode, warnings = ascend.older_name(precision_mode), []
+    dtype, note = _DTYPES.get(mode, "bfloat16"), "as asked"
+    if mode == "must_keep_origin_dtype":
+        dtype = "float32"
+    elif kind == "npu":
+        dtype, note = "float16", "the card lowers float32 products itself"
+    elif mode not in _DTYPES and not multiplies_bfloat16():
+        note = f"this {kind} has no bfloat16 instructions that TensorFlow uses"
+        dtype = "float32"
+    if kind == "npu" and mode == "force_fp16":
+        warnings.append(f"{mode}: the vendor means it for inference, not for training")
+    if dtype == "float16" and not loss_scale:
+        warnings.append(
             "no loss scale, as in the published ports: float16 gradients below 6e-8 "
             "become 0, so training may stall"
         )
-    return replace(device, notes=tuple(notes), loss_scale=loss_scale)
+    return dtype, note, warnings
 
 
-def _open_processor(
-    device: str, precision_mode: str, threads: int, notes: list[str]
-) -> Device:
+def _open_processor(device: str, threads: int) -> _Opened:
     """Takes the first GPU or the CPU, and joins the TensorFlow workers, if any."""
-    kind, name = _choose_processor(device, threads)
-    if device == "auto" and kind == "cpu":
-        notes.append("no GPU: TensorFlow sees none")
-    mode = ascend.older_name(precision_mode)
-    matmul_dtype, note = "float32", "as asked"
-    if mode == "force_fp16":
-        matmul_dtype = "float16"
-    elif mode == "mixed_bfloat16":
-        matmul_dtype = "bfloat16"
-    elif mode != "must_keep_origin_dtype":
-        if multiplies_bfloat16():
-            matmul_dtype = "bfloat16"
-        else:
-            note = f"this {kind} has no bfloat16 instructions that TensorFlow uses"
-    size, rank = _join_workers()
-    return Device(
-        kind, name, precision_mode, matmul_dtype, note, tuple(notes), size, rank
-    )
-
-
-def _choose_processor(device: str, threads: int) -> tuple[str, str]:
-    """Returns ``(kind, name)`` of the first GPU or the CPU, with its threads set."""
     from lib.hardware.tensorflow import tf
 
-    _set_threads(threads)
     gpus = tf.config.list_physical_devices("GPU")
     if device == "gpu" and not gpus:
         raise InputError(
             'device="gpu": TensorFlow sees no GPU here; install tensorflow[and-cuda] '
             'and a driver, or use "cpu".'
         )
-    if device != "cpu" and gpus:
-        details = tf.config.experimental.get_device_details(gpus[0])
-        return "gpu", details.get("device_name", gpus[0].name)
-    if gpus:
-        try:
-            tf.config.set_visible_devices([], "GPU")
-        except RuntimeError as error:
-            raise InputError(
-                'device="cpu": this kernel already uses the GPU; restart the kernel.'
-            ) from error
-    return "cpu", _read_cpu()[0]
-
-
-def _set_threads(threads: int) -> None:
-    from lib.hardware.tensorflow import tf
-
     threading = tf.config.threading
-    if not threads or threads == threading.get_intra_op_parallelism_threads():
-        return
     try:
-        threading.set_intra_op_parallelism_threads(threads)
+        if threads not in (0, threading.get_intra_op_parallelism_threads()):
+            threading.set_intra_op_parallelism_threads(threads)
+        if device == "cpu" and gpus:
+            tf.config.set_visible_devices([], "GPU")
     except RuntimeError as error:
         raise InputError(
-            f"threads={threads}: this kernel computes already with another number; "
-            "restart the kernel."
+            f'device="{device}", threads={threads}: this kernel computes already on '
+            "another device or with another number of threads; restart the kernel."
         ) from error
+    size, rank = _join_workers()
+    if device == "cpu" or not gpus:
+        return "cpu", _read_cpu()[0], size, rank
+    details = tf.config.experimental.get_device_details(gpus[0])
+    return "gpu", details.get("device_name", gpus[0].name), size, rank
 
 
 def _join_workers() -> tuple[int, int]:

@@ -11,15 +11,13 @@ import json
 import os
 import re
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import Any
 
 from lib import files
-from lib.errors import InputError
+from lib.errors import InputError, check_choice
 
 MIXED_MODES = ("allow_mix_precision", "allow_mix_precision_fp16", "mixed_float16")
-DUMP_STEP = 'up to 100 steps or ranges of steps joined by "|", as in "0|5-7|10"'
-_FUSION_LINE = re.compile(r"\s*[^:\s][^:]*:\s*(on|off)\s*")  # the old format
+_LINE = re.compile(r"\s*([^:\s][^:]*:\s*(on|off)\s*)?")  # of the old fusion file
 _PROFILE = {  # the data that a profile collects
     "training_trace": "on",
     "task_trace": "on",  # lib.hardware.ascend sets task_time where the release has it
@@ -74,13 +72,17 @@ class LaunchOptions:
 
     def __init__(self, **options: object) -> None:
         for name in options:
-            if name not in NAMES:
-                raise InputError(
-                    f'unknown launch option "{name}": allowed are {", ".join(NAMES)}.'
-                )
+            check_choice("launch option", name, NAMES)
         for field in fields(self):
             value = options.get(field.name, field.default)
-            value = _convert(field.name, value, type(field.default))
+            kind: type = type(field.default)
+            if type(value) is int and (kind is str or value in (0, 1)):
+                value = kind(value)  # as YAML and the command line write them
+            if type(value) is not kind:
+                raise InputError(
+                    f"{field.name}={value!r}: expected {kind.__name__}, found "
+                    f"{type(value).__name__}."
+                )
             object.__setattr__(self, field.name, value)  # the only way if frozen
 
     def asked_for(self) -> list[str]:
@@ -99,15 +101,15 @@ class LaunchOptions:
                 profiling, a folder cannot be made, a list of steps is invalid, a file
                 cannot be read or has the wrong format.
         """
-        if self.use_mixlist and precision_mode not in MIXED_MODES:
-            raise InputError(
-                f'use_mixlist=True with precision_mode="{precision_mode}": the lists '
-                f"belong to mixed precision; use {MIXED_MODES[0]}, or "
-                "use_mixlist=False."
-            )
+        self._check(precision_mode)
         settings: list[tuple[str, str, Any]] = []
         if self.data_dump_flag:
-            settings += self._data_dump()
+            settings += [
+                ("dump_config", "enable_dump", True),
+                ("dump_config", "dump_path", self._folder("data_dump_path")),
+                ("dump_config", "dump_step", self.data_dump_step),
+                ("dump_config", "dump_mode", "all"),
+            ]
         if self.over_dump:
             settings += [
                 ("dump_config", "enable_dump_debug", True),
@@ -115,7 +117,11 @@ class LaunchOptions:
                 ("dump_config", "dump_debug_mode", "all"),
             ]
         if self.profiling:
-            settings += self._profile()
+            profile = {"output": self._folder("profiling_dump_path"), **_PROFILE}
+            settings += [
+                ("profiling_config", "enable_profiling", True),
+                ("profiling_config", "profiling_options", json.dumps(profile)),
+            ]
         if self.use_mixlist:
             settings.append(("", "modify_mixlist", self._config("mixlist_file")))
         if self.fusion_off_flag:
@@ -123,49 +129,34 @@ class LaunchOptions:
             settings.append(("", "fusion_switch_file", path))
         return settings
 
-    def _data_dump(self) -> list[tuple[str, str, Any]]:
-        if self.over_dump:
+    def _check(self, precision_mode: str) -> None:
+        """Raises InputError if options exclude each other, or for an invalid step."""
+        if self.use_mixlist and precision_mode not in MIXED_MODES:
+            raise InputError(
+                f'use_mixlist=True with precision_mode="{precision_mode}": the lists '
+                f"belong to mixed precision; use {MIXED_MODES[0]}, or "
+                "use_mixlist=False."
+            )
+        if self.data_dump_flag and self.over_dump:
             raise InputError(
                 "data_dump_flag and over_dump are both True: a card writes one kind of "
                 "dump at a time; set one of them to False."
             )
-        if not is_dump_step(self.data_dump_step):
+        if self.data_dump_flag and not is_dump_step(self.data_dump_step):
             raise InputError(
-                f'data_dump_step="{self.data_dump_step}": allowed is {DUMP_STEP}.'
+                f'data_dump_step="{self.data_dump_step}": allowed is up to 100 steps '
+                'or ranges of steps joined by "|", as in "0|5-7|10".'
             )
-        return [
-            ("dump_config", "enable_dump", True),
-            ("dump_config", "dump_path", self._folder("data_dump_path")),
-            ("dump_config", "dump_step", self.data_dump_step),
-            ("dump_config", "dump_mode", "all"),
-        ]
-
-    def _profile(self) -> list[tuple[str, str, Any]]:
-        if "ASCEND_RT_VISIBLE_DEVICES" in os.environ:
+        if self.profiling and "ASCEND_RT_VISIBLE_DEVICES" in os.environ:
             raise InputError(
                 "profiling=True with ASCEND_RT_VISIBLE_DEVICES set: CANN does not "
                 "profile renumbered cards; unset it and choose the card by "
                 "ASCEND_DEVICE_ID."
             )
-        options = {"output": self._folder("profiling_dump_path"), **_PROFILE}
-        return [
-            ("profiling_config", "enable_profiling", True),
-            ("profiling_config", "profiling_options", json.dumps(options)),
-        ]
 
     def _folder(self, name: str) -> str:
         """Returns the absolute path of the folder in option ``name``; makes it."""
-        if not getattr(self, name).strip():
-            raise InputError(f"{name} is empty: name a folder.")
-        folder = files.resolve(getattr(self, name))
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(
-                f"{name}: {folder} cannot be made ({error.strerror}): choose a folder "
-                "that you may write to."
-            ) from error
-        return str(folder)
+        return str(files.make_folder(name, getattr(self, name)))
 
     def _config(self, name: str, or_lines: bool = False) -> str:
         """Returns the absolute path of the file in option ``name``; checks its format.
@@ -175,7 +166,15 @@ class LaunchOptions:
         """
         path = files.resolve(getattr(self, name))
         try:
-            _check_format(path, or_lines)
+            text = path.read_text(encoding="utf-8")
+            if not text.strip():
+                raise ValueError("it is empty")
+            if not or_lines or text.lstrip().startswith("{"):
+                json.loads(text)
+            else:
+                odd = [each for each in text.splitlines() if not _LINE.fullmatch(each)]
+                if odd:
+                    raise ValueError(f'"{odd[0]}" is no such line')
         except (OSError, ValueError, RecursionError) as error:
             reason = getattr(error, "strerror", None) or error
             lines = ', or lines such as "SomePass:off"' if or_lines else ""
@@ -190,33 +189,9 @@ NAMES = tuple(field.name for field in fields(LaunchOptions))
 
 
 def is_dump_step(text: str) -> bool:
-    """Returns whether ``text`` is a list of steps as a card reads it: ``DUMP_STEP``."""
+    """Returns whether ``text`` is a list of steps as a card reads it."""
     items = text.split("|")
     steps = [re.fullmatch("([0-9]{1,9})(?:-([0-9]{1,9}))?", item) for item in items]
     return len(items) <= 100 and all(
         step and (step[2] is None or int(step[1]) < int(step[2])) for step in steps
     )
-
-
-def _convert(name: str, value: object, kind: type) -> object:
-    """Returns the value of an option in its type ``kind``, bool or str."""
-    if type(value) is int and abs(value) < 10**9 and (kind is str or value in (0, 1)):
-        value = kind(value)
-    if type(value) is not kind:
-        raise InputError(
-            f"{name}={value!r}: expected {kind.__name__}, found {type(value).__name__}."
-        )
-    return value
-
-
-def _check_format(path: Path, or_lines: bool) -> None:
-    """Raises ValueError, OSError or RecursionError unless a file is JSON, or lines."""
-    text = path.read_text(encoding="utf-8")
-    if not text.strip():
-        raise ValueError("it is empty")
-    if not or_lines or text.lstrip().startswith("{"):
-        json.loads(text)
-        return
-    for line in filter(str.strip, text.splitlines()):
-        if not _FUSION_LINE.fullmatch(line):
-            raise ValueError(f'"{line}" is no such line')

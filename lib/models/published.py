@@ -14,7 +14,6 @@ data (order, split) are fixed by the arguments that load them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -63,19 +62,6 @@ class STAMP(stamp.STAMP):
     Returns:
         float32 ``(batch, n_items)``, probabilities; column ``j`` is item ``j``.
     """
-
-    names = {  # names for get_weights and set_weights -> attributes
-        "embedding": "embedding",
-        "W0": "w0",
-        "W1": "w1",
-        "W2": "w2",
-        "W3": "w3",
-        "b": "b",
-        "ffn_s/kernel": "kernel_s",
-        "ffn_s/bias": "bias_s",
-        "ffn_t/kernel": "kernel_t",
-        "ffn_t/bias": "bias_t",
-    }
 
     def __init__(
         self,
@@ -179,8 +165,6 @@ class MF(mf.MF):
         **options: ``regularization, matmul_dtype, seed`` of ``mf.MF``.
     """
 
-    names = {"p": "p", "q": "q", "user_bias": "user_bias", "item_bias": "item_bias"}
-
     def __init__(
         self,
         n_users: int,
@@ -269,34 +253,3 @@ def by_raw_id(data: Ratings, fixes: str = "") -> Ratings:
         item_ids=np.arange(items.max() + 1),
         user_mean=user_mean,
     )
-
-
-def get_weights(model: STAMP | MF) -> dict[str, np.ndarray]:
-    """Reads the weights of a model of this module: name -> float32 array.
-
-    STAMP: ``embedding, W0, W1, W2, W3, b, ffn_s/kernel, ffn_s/bias, ffn_t/kernel,
-    ffn_t/bias``. MF: ``p, q, user_bias, item_bias``.
-    """
-    return {name: variable.numpy() for name, variable in _variables(model).items()}
-
-
-def set_weights(model: STAMP | MF, weights: Mapping[str, np.ndarray]) -> None:
-    """Sets weights by the names of ``get_weights``; the others do not change.
-
-    Raises:
-        InputError: an unknown name, or an array of another shape than the weight.
-    """
-    variables = _variables(model)
-    for name, array in weights.items():
-        if name not in variables:
-            raise InputError(f'weight "{name}": allowed are {", ".join(variables)}.')
-        expected, shape = tuple(variables[name].shape), np.shape(array)
-        if shape != expected:
-            raise InputError(f'weight "{name}": its shape is {expected}, not {shape}.')
-        variables[name].assign(np.asarray(array, np.float32))
-
-
-def _variables(model: STAMP | MF) -> dict[str, tf.Variable]:
-    if not model.built:
-        model.build(None)  # sizes are known without an input
-    return {name: getattr(model, attribute) for name, attribute in model.names.items()}

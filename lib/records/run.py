@@ -92,13 +92,7 @@ class Run:
         self.folder = output / str(self.device_id) / self.name
         chief_id = os.environ.get("CHIEF_DEVICE_ID", "0") if rank else self.device_id
         self.chief_folder = output / str(chief_id) / self.name
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(
-                f"output_dir: {self.folder} cannot be made ({error.strerror}): choose "
-                "a folder that you may write to."
-            ) from error
+        files.make_folder("output_dir", self.folder)
         self.recorded_at()
         link(self.folder.with_name("latest"), self.name)
         if n_workers == 1:

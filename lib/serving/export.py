@@ -21,7 +21,7 @@ For MF:
 ==================  =====  ==============  =============================================
 ``users``           <id>   ``(batch,)``    the users to recommend for
 ``exclude_seen``    bool   ``()``          True excludes the items that a user has seen;
-                                           only if ``save`` got ``seen``
+                                           an error unless ``save`` got ``seen``
 ``k``               int32  ``()``          number of recommendations
 ==================  =====  ==============  =============================================
 
@@ -35,23 +35,24 @@ Outputs, best first; ``k`` is at most the size of the catalogue:
 ==================  =======  ================  =========================================
 
 Where no item is left, and for a session of unknown items or an unknown user, the score
-is minus infinity and the id -1, or the empty string.
+is minus infinity and the id one that no item has: -1 or the empty string, unless that
+is an item's.
 """
 
 from __future__ import annotations
 
 import json
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from lib import files, progress
-from lib.errors import InputError
+from lib.errors import InputError, check_whole
 from lib.hardware.tensorflow import tf, without_notes
-from lib.serving.recommend import index_ids
 from lib.serving.scorers import SessionScorer, UserScorer, scorer_for
-from lib.serving.trained import Trained
+from lib.serving.trained import Trained, match_ids
 
 OPSET = 13  # of ONNX: not the newest, because device compilers lag behind
 
@@ -115,29 +116,26 @@ def save_onnx(trained: Trained, path: str | Path, k: int = 20) -> Path:
         trained: the model.
         path: of the file; it is replaced. A relative path starts at the repository's
             root.
-        k: number of recommendations; fixed in the file, since device compilers want
-            fixed shapes.
+        k: number of recommendations, at most that of items; fixed in the file, since
+            device compilers want fixed shapes.
 
     Returns:
         The path.
 
     Raises:
-        InputError: ``k`` is more than there are items, or the file cannot be written.
+        InputError: ``k`` is not 1 or more, or the file cannot be written.
     """
     import tf2onnx  # slow, and only needed here
 
     path, scorer = files.resolve(path), scorer_for(trained)
-    if type(k) is not int or not 1 <= k <= scorer.n_items:
-        raise InputError(
-            f"k={k!r}: choose a whole number from 1 to {scorer.n_items}, the number of "
-            "items."
-        )
+    check_whole("k", k)
     spec = tf.TensorSpec([None], tf.int32, "users")
     if isinstance(scorer, SessionScorer):
         spec = tf.TensorSpec([None, scorer.maxlen], tf.int32, "windows")
 
     def rank(inputs: tf.Tensor) -> dict[str, tf.Tensor]:
-        scores, columns = tf.math.top_k(scorer.scores(scorer.query(inputs)), k)
+        scores = scorer.scores(scorer.query(inputs))
+        scores, columns = tf.math.top_k(scores, min(k, scorer.n_items))
         if isinstance(scorer, SessionScorer):
             return {"numbers": columns + 1, "scores": scores}
         return {"numbers": columns, "scores": scorer.stars(scores, inputs)}
@@ -179,12 +177,9 @@ class SessionModule(tf.Module):
         )
         with tf.control_dependencies([is_sum, _require_positive(k)]):
             lengths = tf.identity(lengths)
-        columns = self.items.look_up(items)
-        is_known = columns >= 0
-        batch = tf.shape(lengths)[0]
-        row = tf.repeat(tf.range(batch), lengths)
-        n_known = tf.math.unsorted_segment_sum(tf.cast(is_known, tf.int32), row, batch)
-        numbers = tf.boolean_mask(columns, is_known) + 1
+        places = tf.RaggedTensor.from_row_lengths(self.items.look_up(items), lengths)
+        known = tf.ragged.boolean_mask(places, places >= 0)
+        numbers, n_known = known.flat_values + 1, known.row_lengths()
         scores, columns = self.scorer.find_best(numbers, n_known, exclude_seen, k)
         return self.items.name_outputs(scores, columns, lengths - n_known)
 
@@ -195,36 +190,30 @@ class UserModule(tf.Module):
     def __init__(self, trained: Trained, scorer: UserScorer, seen: Any) -> None:
         super().__init__()
         self.scorer, self.items = scorer, IdTable(trained.item_ids)
-        self.users = IdTable(trained.user_ids)
-        signature = [tf.TensorSpec([None], self.users.dtype, "users")]
-        if seen is not None:
-            seen_items, splits = _group_by_user(trained, seen)
-            self.seen_items, self.splits = tf.constant(seen_items), tf.constant(splits)
-            signature.append(tf.TensorSpec([], tf.bool, "exclude_seen"))
-        signature.append(tf.TensorSpec([], tf.int32, "k"))
-        function = self._recommend if seen is None else self._recommend_unseen
-        self.recommend = tf.function(function, input_signature=signature)
+        self.users, self.is_without_seen = IdTable(trained.user_ids), seen is None
+        self.seen_items, self.splits = _group_by_user(trained, seen or ((), ()))
+        signature = [
+            tf.TensorSpec([None], self.users.dtype, "users"),
+            tf.TensorSpec([], tf.bool, "exclude_seen"),
+            tf.TensorSpec([], tf.int32, "k"),
+        ]
+        self.recommend = tf.function(self._recommend, input_signature=signature)
 
-    def _recommend(self, users: tf.Tensor, k: tf.Tensor) -> dict[str, tf.Tensor]:
-        return self._answer(users, tf.zeros([0, 2], tf.int32), k)
-
-    def _recommend_unseen(
+    def _recommend(
         self, users: tf.Tensor, exclude_seen: tf.Tensor, k: tf.Tensor
     ) -> dict[str, tf.Tensor]:
-        user = tf.maximum(self.users.look_up(users), 0)
-        first = tf.gather(self.splits, user)
-        count = tf.where(exclude_seen, tf.gather(self.splits, user + 1) - first, 0)
-        row = tf.repeat(tf.range(tf.shape(user)[0]), count)
-        place = tf.range(tf.shape(row)[0]) - tf.repeat(tf.cumsum(count) - count, count)
-        item = tf.gather(self.seen_items, tf.repeat(first, count) + place)
-        return self._answer(users, tf.stack([row, item], axis=1), k)
-
-    def _answer(
-        self, users: tf.Tensor, seen: tf.Tensor, k: tf.Tensor
-    ) -> dict[str, tf.Tensor]:
-        with tf.control_dependencies([_require_positive(k)]):
+        is_possible = tf.debugging.assert_equal(
+            exclude_seen & self.is_without_seen,
+            False,
+            "the model was saved without seen",
+        )
+        with tf.control_dependencies([is_possible, _require_positive(k)]):
             numbers = self.users.look_up(users)
-        scores, columns = self.scorer.find_best(numbers, seen, k)
+        row = tf.where(exclude_seen & (numbers >= 0), numbers, len(self.splits) - 2)
+        seen = tf.RaggedTensor.from_row_splits(self.seen_items, self.splits)
+        seen = tf.gather(seen, row)
+        pairs = tf.stack([seen.value_rowids(), seen.flat_values], axis=1)
+        scores, columns = self.scorer.find_best(numbers, pairs, k)
         return self.items.name_outputs(scores, columns, tf.cast(numbers < 0, tf.int32))
 
 
@@ -240,7 +229,8 @@ class IdTable(tf.Module):
         is_whole = ids.dtype.kind in "iu" and (not len(ids) or ids.max() < 2**63)
         ids = ids.astype(np.int64) if is_whole else ids.astype(str).astype(object)
         self.dtype = tf.int64 if is_whole else tf.string
-        no_id = -1 if is_whole else ""
+        free = count(-1, -1) if is_whole else map("-".__mul__, count())
+        no_id = next(each for each in free if each not in ids)
         self.raw = tf.constant([*ids.tolist(), no_id], self.dtype)
         positions = tf.range(len(ids))
         pairs = tf.lookup.KeyValueTensorInitializer(self.raw[:-1], positions)
@@ -258,27 +248,22 @@ class IdTable(tf.Module):
         return {"ids": ids, "scores": scores, "unknown": unknown}
 
 
-def _group_by_user(trained: Trained, seen: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Item numbers, user after user, and the first place of each user: int32 both."""
-    items, users = index_ids(trained.item_ids), index_ids(trained.user_ids)
+def _group_by_user(trained: Trained, seen: Any) -> tuple[tf.Tensor, tf.Tensor]:
+    """Item numbers, user after user, and where each user's begin: int32 both.
+
+    The last user is nobody, without an item.
+    """
     try:
-        user_ids, item_ids = (np.asarray(ids) for ids in seen)
-    except (TypeError, ValueError) as error:
-        raise _wrong_seen() from error
-    if user_ids.ndim != 1 or user_ids.shape != item_ids.shape:
-        raise _wrong_seen()
-    pairs = [
-        (users[user], items[item])
-        for user, item in zip(user_ids.tolist(), item_ids.tolist())
-        if user in users and item in items
-    ]
-    table = np.array(sorted(pairs), np.int32).reshape(-1, 2)
-    starts = np.searchsorted(table[:, 0], np.arange(len(users) + 1))
-    return table[:, 1], starts.astype(np.int32)
-
-
-def _wrong_seen() -> InputError:
-    return InputError(
-        "seen: pass two lists of the same length, the raw ids of users and those of "
-        "the items that they have rated."
-    )
+        users, items = (np.asarray(ids) for ids in seen)
+    except (TypeError, ValueError):
+        users = items = np.zeros(())
+    if users.ndim != 1 or users.shape != items.shape:
+        raise InputError(
+            "seen: pass two lists of the same length, the raw ids of users and those "
+            "of the items that they have rated."
+        )
+    numbers = match_ids(trained.user_ids, users), match_ids(trained.item_ids, items)
+    pairs = np.stack(numbers, axis=1)
+    pairs = np.unique(pairs[(pairs >= 0).all(axis=1)], axis=0)
+    splits = np.searchsorted(pairs[:, 0], np.arange(len(trained.user_ids) + 2))
+    return tf.constant(pairs[:, 1]), tf.constant(splits, tf.int32)

@@ -8,26 +8,26 @@ from __future__ import annotations
 
 import gzip
 import itertools
+import json
 import zlib
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import Any
 
 import numpy as np
 
 from lib import files, progress
 from lib.data import readers, sources, tables
-from lib.errors import InputError, check_whole
+from lib.errors import InputError, check_choice, check_whole
 from lib.hardware.tensorflow import tf
 from lib.models import stamp
-from lib.serving.scorers import SessionScorer, UserScorer, scorer_for
-from lib.serving.trained import Trained
+from lib.serving.scorers import SessionScorer, scorer_for
+from lib.serving.trained import Trained, match_ids, write_id
 
 BATCH = 512  # sessions of a file that are scored together
 AT_ONCE = 8  # batches of a file that are read before any is written
-SEPARATORS = " ", "\t", ","
 COUNTS = "sessions", "clicks", "ignored", "without_known_items"
 
 
@@ -77,7 +77,7 @@ def recommend(
         InputError: the model knows no item of the session, or not the user; ``k`` or
             ``seen`` is not as above.
     """
-    _check(k, exclude_seen, seen)
+    _check(k, exclude_seen)
     scorer = scorer_for(trained)
     ignored: list = []
     if isinstance(scorer, SessionScorer):
@@ -85,39 +85,22 @@ def recommend(
         lengths = tf.constant([len(numbers)])
         best = scorer.find_best(tf.constant(numbers), lengths, exclude_seen, k)
     else:
-        best = _rank_for_user(trained, scorer, session_or_user, k, exclude_seen, seen)
+        if exclude_seen and seen is None:
+            raise InputError(
+                f"exclude_seen=True: {trained.source} does not keep ratings; pass the "
+                "raw ids that the user has rated as seen."
+            )
+        rated = _list_ids("seen", seen if seen is not None else ())
+        user = _number_user(trained, session_or_user)
+        columns = match_ids(trained.item_ids, rated if exclude_seen else ())
+        columns = columns[columns >= 0]
+        pairs = np.stack([np.zeros_like(columns), columns], axis=1)
+        best = scorer.find_best(tf.constant(user), tf.constant(pairs), k)
     scores, columns = (array.numpy()[0] for array in best)
     columns = columns[columns < scorer.n_items]
     ids = trained.item_ids[columns].tolist()
     texts = [(titles or {}).get(raw, str(raw)) for raw in ids]
     return Recommendations(ids, scores[: len(ids)], texts, ignored)
-
-
-def _rank_for_user(
-    trained: Trained,
-    scorer: UserScorer,
-    user: Any,
-    k: int,
-    exclude_seen: bool,
-    seen: Iterable | None,
-) -> tuple[tf.Tensor, tf.Tensor]:
-    """See ``UserScorer.find_best``; for one raw id."""
-    if exclude_seen and seen is None:
-        raise InputError(
-            f"exclude_seen=True: {trained.source} does not keep ratings; pass the raw "
-            "ids that the user has rated as seen."
-        )
-    user_number = _find(index_ids(trained.user_ids), user)
-    if user_number is None:
-        raise InputError(
-            f"user {_to_python(user)!r}: {trained.source} does not know this id; "
-            f"{_give_examples(trained.user_ids)}."
-        )
-    index = index_ids(trained.item_ids)
-    numbers = [_find(index, raw) for raw in (seen if exclude_seen and seen else ())]
-    pairs = [[0, number] for number in numbers if number is not None]
-    rated = tf.constant(np.reshape(pairs, [-1, 2]), tf.int32)
-    return scorer.find_best(tf.constant([user_number]), rated, k)
 
 
 def attention(trained: Trained, session: Iterable) -> tuple[list, np.ndarray]:
@@ -194,11 +177,11 @@ def recommend_file(
 ) -> dict[str, int]:
     """Recommends for every session of a file; memory does not grow with the file.
 
-    ``sessions`` is UTF-8 text, plain or ``.gz``: a session a line, oldest click first,
-    raw ids separated by blanks, tabs or commas. ``output`` gets a line for each, in the
-    same order: ``id:score`` pairs, best first, separated by blanks. The line of a
-    session without any known item is empty. The file is written whole or not at all,
-    and compressed if its name ends in ``.gz``.
+    Both files are JSON lines in UTF-8, plain or compressed if the name ends in ``.gz``.
+    A line of ``sessions`` is ``{"session": [12, 7]}``, raw ids, oldest click first.
+    ``output`` gets a line for each, in the same order: ``{"ids": [7, 31], "scores":
+    [5.25, 4.5]}``, best first, to six digits; empty lists for a session without any
+    known item. The file is written whole or not at all.
 
     Args:
         trained: a STAMP.
@@ -210,39 +193,39 @@ def recommend_file(
         unknown, and sessions ``without_known_items``.
 
     Raises:
-        InputError: a file cannot be read or written, both are the same, the model is no
-            STAMP, or its ids contain separators.
+        InputError: a file cannot be read or written, both are the same, a line is not
+            as above, or the model is no STAMP.
     """
     _check(k, exclude_seen)
-    names = _check_names(trained)
+    scorer = scorer_for(trained, stamp.STAMP)
     source, target = files.resolve(sessions), files.resolve(output)
-    if target.exists() and source.exists() and target.samefile(source):
+    if source.resolve() == target.resolve():
         raise InputError(
             f"{target} is the file of sessions itself: choose another output, or the "
             "sessions would be lost."
         )
-    index = {name: number for number, name in enumerate(names, 1)}
-    scorer: Any = scorer_for(trained)  # a SessionScorer
+    ids = trained.item_ids.tolist()
+    index = {write_id(raw): number for number, raw in enumerate(ids, 1)}
+    names = [json.dumps(raw) for raw in ids]
     find_best = tf.function(
         lambda items, lengths: scorer.find_best(items, lengths, exclude_seen, k),
         input_signature=[tf.TensorSpec([None], tf.int32)] * 2,
     )
 
-    def answer(lines: list[str]) -> tuple[str, list[int]]:
-        clicks = [line.replace(",", " ").split() for line in lines]
-        numbers = [[index[raw] for raw in row if raw in index] for row in clicks]
-        lengths = [len(row) for row in numbers]
-        items = np.fromiter(itertools.chain.from_iterable(numbers), np.int32)
-        best = find_best(tf.constant(items), tf.constant(lengths, tf.int32))
-        scores, columns = (array.numpy() for array in best)
+    def answer(clicks: list[list]) -> tuple[str, list[int]]:
+        numbers = [[index.get(write_id(raw)) for raw in row] for row in clicks]
+        known = [[number for number in row if number] for row in numbers]
+        lengths = [len(row) for row in known]
+        items = np.fromiter(itertools.chain.from_iterable(known), np.int32)
+        scores, columns = find_best(tf.constant(items), tf.constant(lengths, tf.int32))
         n_clicks = sum(map(len, clicks))
-        counts = [len(lines), n_clicks, n_clicks - len(items), lengths.count(0)]
-        return _write_lines(scores, columns, names), counts
+        counts = [len(clicks), n_clicks, n_clicks - len(items), lengths.count(0)]
+        return _write_lines(scores.numpy(), columns.numpy(), names), counts
 
     total = np.zeros(len(COUNTS), int)
-    with files.replace_whole(target) as unfinished, _open(unfinished, "wt") as file:
-        for text, counts in _map_batches(answer, read_lines(source)):
-            file.write(text)
+    with files.replace_whole(target) as unfinished, _open(unfinished, "wb") as file:
+        for text, counts in _map_batches(answer, read_sessions(source)):
+            file.write(text.encode())
             total += counts
     return dict(zip(COUNTS, total.tolist()))
 
@@ -254,106 +237,83 @@ def _map_batches(function: Callable, batches: Iterator) -> Iterator:
             yield from pool.map(function, group)
 
 
-def _check_names(trained: Trained) -> list[str]:
-    """The raw ids as texts, if sessions of them can stand in a file."""
-    if not isinstance(trained.model, stamp.STAMP):
-        raise InputError(
-            f"{trained.source} is no STAMP, and a file of sessions needs one: use "
-            "recommend for users."
-        )
-    names = trained.item_ids.astype(str).tolist()
-    if any(separator in name for name in names for separator in SEPARATORS):
-        raise InputError(
-            f"{trained.source}: some raw ids contain blanks or commas, which separate "
-            "the ids of a line: use recommend."
-        )
-    return names
-
-
 def _write_lines(scores: np.ndarray, columns: np.ndarray, names: list[str]) -> str:
-    """A line of ``id:score`` pairs for each row, without the columns beyond the ids."""
-    lines, n_items = [], len(names)
-    for row, values in zip(columns.tolist(), scores.tolist()):
-        pairs = zip(row, values)
-        lines.append(" ".join([f"{names[c]}:{s:.4f}" for c, s in pairs if c < n_items]))
-    return "\n".join([*lines, ""])
+    """A line of JSON for each row, without the columns beyond the names."""
+    lines, counts = [], (columns < len(names)).sum(axis=1).tolist()
+    for row, values, n in zip(columns.tolist(), scores.tolist(), counts):
+        ids = ", ".join([names[column] for column in row[:n]])
+        strength = ", ".join([f"{value:.6g}" for value in values[:n]])
+        lines.append(f'{{"ids": [{ids}], "scores": [{strength}]}}\n')
+    return "".join(lines)
 
 
-def read_lines(path: Path, size: int = BATCH) -> Iterator[list[str]]:
-    """Yields lists of up to ``size`` lines of a text file, plain or ``.gz``.
-
-    Bytes that are not UTF-8 become a replacement character, which no id contains.
+def read_sessions(path: Path, size: int = BATCH) -> Iterator[list[list]]:
+    """Yields lists of up to ``size`` sessions of a file, see ``recommend_file``.
 
     Raises:
-        InputError: the file cannot be read, is truncated or is no text.
+        InputError: the file cannot be read, or a line is no session.
     """
     try:
-        with _open(path, "rt") as file:
-            while lines := list(itertools.islice(file, size)):
-                if any("\0" in line for line in lines):
-                    raise InputError(
-                        f"{path} is no text file, it contains zero bytes: choose one "
-                        "with a session a line."
-                    )
-                yield lines
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        with _open(path, "rb") as file:
+            lines = ((n, line) for n, line in enumerate(file, 1) if line.strip())
+            sessions = (_parse(line, f"{path}, line {n}") for n, line in lines)
+            while batch := list(itertools.islice(sessions, size)):
+                yield batch
+    except (EOFError, OSError, zlib.error) as error:
         raise InputError(
-            f"{path} is truncated or is not a gzip file ({error}): copy it again."
-        ) from error
-    except OSError as error:
-        raise InputError(
-            f"{path} cannot be read ({error.strerror}): choose a text file with a "
-            "session a line."
+            f"{path} cannot be read ({getattr(error, 'strerror', None) or error}): "
+            "copy it again, or choose another file of sessions."
         ) from error
 
 
-def _open(path: Path, mode: str) -> IO[str]:
-    """Opens a text file in UTF-8, with gzip if its name ends in ``.gz``."""
-    options: dict[str, Any] = {"encoding": "utf-8-sig", "errors": "replace"}
-    if mode == "wt":
-        options = {"encoding": "utf-8", "newline": "\n"}
-    if path.suffix == ".gz":
-        return cast(IO[str], gzip.open(path, mode, compresslevel=6, **options))
-    return open(path, mode, **options)
+def _parse(line: bytes, where: str) -> list:
+    try:
+        session = json.loads(line)["session"]
+    except (LookupError, RecursionError, TypeError, ValueError):
+        session = None
+    if type(session) is not list:
+        raise InputError(
+            f'{where}: expected {{"session": [...]}} with raw ids in JSON, oldest '
+            f"click first, found {line[:60].decode(errors='replace')!r}."
+        )
+    return session
 
 
-def index_ids(ids: np.ndarray) -> dict[Hashable, int]:
-    """Returns the position of each raw id in an array of ids."""
-    return {raw: position for position, raw in enumerate(ids.tolist())}
+def _open(path: Path, mode: str) -> Any:
+    """Opens a file, with gzip if its name ends in ``.gz``."""
+    return gzip.open(path, mode, 6) if path.suffix == ".gz" else open(path, mode)
 
 
 def _number_clicks(trained: Trained, session: Any) -> tuple[np.ndarray, list]:
     """Item numbers, from 1, of the known clicks of a session; and the unknown ids."""
-    if isinstance(session, (str, bytes)) or not np.iterable(session):
+    session = _list_ids("session", session)
+    places = match_ids(trained.item_ids, session)
+    if not (places >= 0).any():
+        such = f", such as {session[0]!r}," if session else ""
         raise InputError(
-            f"session={session!r}: pass a list of raw ids, oldest click first, for "
-            f"example {trained.item_ids[:2].tolist()}."
+            f"none of the {len(session)} items of this session{such} is known to "
+            f"{trained.source}: {_give_examples(trained.item_ids)}."
         )
-    session = [_to_python(raw) for raw in session]
-    if not session:
-        raise InputError("the session is empty: pass at least one raw id.")
-    index = index_ids(trained.item_ids)
-    positions = [_find(index, raw) for raw in session]
-    numbers = [position + 1 for position in positions if position is not None]
-    if not numbers:
+    unknown = [raw for raw, place in zip(session, places) if place < 0]
+    return places[places >= 0] + 1, unknown
+
+
+def _number_user(trained: Trained, user: Any) -> np.ndarray:
+    """The number of a user, int32 ``(1,)``."""
+    number = match_ids(trained.user_ids, [user])
+    if number[0] < 0:
         raise InputError(
-            f"none of the {len(session)} items of this session, such as "
-            f"{session[0]!r}, is known to {trained.source}: "
-            f"{_give_examples(trained.item_ids)}."
+            f"user {np.asarray(user).tolist()!r}: {trained.source} does not know this "
+            f"id; {_give_examples(trained.user_ids)}."
         )
-    unknown = [raw for raw, position in zip(session, positions) if position is None]
-    return np.array(numbers, np.int32), unknown
+    return number
 
 
-def _find(index: Mapping[Hashable, int], raw: Any) -> int | None:
-    """The position of a raw id; None if it is unknown or cannot be an id."""
-    raw = _to_python(raw)
-    return index.get(raw) if isinstance(raw, (int, float, str)) else None
-
-
-def _to_python(raw: Any) -> Any:
-    """A raw id as a Python object, not a NumPy scalar."""
-    return raw.item() if isinstance(raw, np.generic) else raw
+def _list_ids(name: str, ids: Any) -> list:
+    """A list of raw ids, as Python objects."""
+    if isinstance(ids, (str, bytes)) or not np.iterable(ids):
+        raise InputError(f"{name}={ids!r}: pass a list of raw ids.")
+    return ids.tolist() if hasattr(ids, "tolist") else list(ids)
 
 
 def _give_examples(ids: np.ndarray) -> str:
@@ -361,9 +321,6 @@ def _give_examples(ids: np.ndarray) -> str:
     return f"it was trained on {len(ids):,} ids such as {listed}"
 
 
-def _check(k: int, exclude_seen: bool, seen: Iterable | None = None) -> None:
+def _check(k: int, exclude_seen: bool) -> None:
     check_whole("k", k)
-    if type(exclude_seen) is not bool:
-        raise InputError(f"exclude_seen={exclude_seen!r}: choose True or False.")
-    if seen is not None and (isinstance(seen, str) or not np.iterable(seen)):
-        raise InputError(f"seen={seen!r}: pass a list of raw ids.")
+    check_choice("exclude_seen", exclude_seen, (True, False))

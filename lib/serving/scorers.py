@@ -7,34 +7,34 @@ nor this repository.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 
 from lib.errors import InputError
 from lib.hardware.tensorflow import tf
 from lib.models import mf, stamp, top_k
-
-if TYPE_CHECKING:
-    from lib.serving.trained import Trained
+from lib.serving.trained import CLASSES, Trained
 
 NO_SCORE = float("-inf")  # of an item that must not be recommended
 
 
-def scorer_for(trained: Trained) -> SessionScorer | UserScorer:
-    """Makes the scorer of a trained model.
+def scorer_for(trained: Trained, needed: type = tf.keras.Model) -> Any:
+    """Makes the scorer of a trained model: a ``SessionScorer`` or a ``UserScorer``.
 
     Raises:
-        InputError: it is another model, such as those of ``lib.models.published``.
+        InputError: the model is no ``needed``, or of a class that is not kept: scores
+            of the published ports are others.
     """
-    if type(trained.model) is stamp.STAMP:
-        return SessionScorer(trained.model)
-    if type(trained.model) is mf.MF:
-        return UserScorer(trained.model)
-    raise InputError(
-        f"{trained.source}: recommendations need a stamp.STAMP or an mf.MF, not a "
-        f"{type(trained.model).__module__}.{type(trained.model).__name__}."
-    )
+    kind = type(trained.model)
+    if kind not in CLASSES.values() or not issubclass(kind, needed):
+        allowed = [name for name, each in CLASSES.items() if issubclass(each, needed)]
+        raise InputError(
+            f"{trained.source} is a {kind.__module__}.{kind.__name__}: this needs a "
+            f"{' or '.join(allowed)} of lib.models."
+        )
+    is_stamp = issubclass(kind, stamp.STAMP)
+    return (SessionScorer if is_stamp else UserScorer)(trained.model)
 
 
 class Scorer(tf.Module):

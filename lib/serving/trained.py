@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,8 +34,8 @@ class Trained:
 
     Attributes:
         model: ``stamp.STAMP`` or ``mf.MF``, with its trained weights.
-        item_ids: raw ids ``(n_items,)``, int64, float64 or str, in the order of the
-            rows of the item table.
+        item_ids: raw ids ``(n_items,)``, numbers or texts, in the order of the rows of
+            the item table.
         user_ids: likewise for users; empty for STAMP.
         source: where it comes from, for messages.
     """
@@ -44,6 +44,24 @@ class Trained:
     item_ids: np.ndarray
     user_ids: np.ndarray
     source: str
+
+
+def write_id(raw: Any) -> str:
+    """A raw id as text; a whole float stands for the integer that it equals."""
+    return str(int(raw) if isinstance(raw, float) and raw.is_integer() else raw)
+
+
+def match_ids(known: np.ndarray, wanted: Iterable) -> np.ndarray:
+    """Finds the position of each wanted raw id among known ones; -1 if it is new.
+
+    Args:
+        known, wanted: numbers or texts; a number also matches its text.
+
+    Returns:
+        int32, one for each wanted id.
+    """
+    index = {write_id(raw): place for place, raw in enumerate(known.tolist())}
+    return np.fromiter((index.get(write_id(raw), -1) for raw in wanted), np.int32)
 
 
 def keep(
@@ -97,17 +115,13 @@ def load(folder: str | Path, kind: str | None = None) -> Trained:
     """
     folder = files.resolve(folder)
     path, source = folder / "model.json", str(files.relative(folder))
-    if not path.is_file():
-        raise InputError(
-            f"{folder} contains no model.json: choose the folder of a run of notebook "
-            "03 or 04, such as output/0/03_stamp-paper-sample-..., of any variant but "
-            "modelzoo."
-        )
     latest = checkpoints.latest(folder / "ckpt")
-    if latest is None:
+    if latest is None or not path.is_file():
+        missing = "checkpoint" if path.is_file() else "model.json"
         raise InputError(
-            f"{folder}/ckpt contains no checkpoint: train the model, or copy the whole "
-            "folder."
+            f"{folder} contains no {missing}: choose the whole folder of a run of "
+            "notebook 03 or 04, such as output/0/03_stamp-paper-sample-..., of any "
+            "variant but modelzoo."
         )
     n_bytes = sum(part.stat().st_size for part in (folder / "ckpt").glob("*.data*"))
     try:
@@ -145,7 +159,7 @@ def _make(description: Any, source: str, n_bytes: int) -> Trained:
     if model_class is stamp.STAMP and "maxlen" in description:  # an older file
         arguments["maxlen"] = description["maxlen"]
     model = model_class(**arguments)
-    ids = [np.asarray(description[name]) for name in ("item_ids", "user_ids")]
+    ids = [_make_ids(description[name]) for name in ("item_ids", "user_ids")]
     if isinstance(model, stamp.STAMP):
         sizes, dim = [model.n_items, 0], model.embed_dim
     else:
@@ -159,3 +173,9 @@ def _make(description: Any, source: str, n_bytes: int) -> Trained:
         raise ValueError("ids, sizes or types do not fit")
     model.build(None)
     return Trained(model, ids[0], ids[1], source)
+
+
+def _make_ids(ids: list) -> np.ndarray:
+    """An array of raw ids; NumPy alone would round numbers beyond int64 to floats."""
+    is_large = bool(ids) and type(ids[0]) is int and max(ids) >= 2**63
+    return np.array(ids, np.uint64 if is_large else None)

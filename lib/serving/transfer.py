@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from lib.errors import InputError
 from lib.hardware.tensorflow import tf
 from lib.models import mf, stamp
-from lib.serving.trained import Trained, get_arguments
+from lib.serving.trained import Trained, get_arguments, match_ids
 
 
 def carry_over(
@@ -18,6 +18,7 @@ def carry_over(
     item_ids: np.ndarray,
     user_ids: Sequence | np.ndarray = (),
     frozen: Sequence[str] = (),
+    scale: tuple[float, float] | None = None,
 ) -> tuple[stamp.STAMP | mf.MF, dict[str, dict[str, int]]]:
     """Makes a model for other items and users from a trained one.
 
@@ -31,6 +32,10 @@ def carry_over(
             for MF only.
         frozen: names of parts that will not be trained, see ``PARTS`` of ``stamp`` and
             ``mf``.
+        scale: MF: the lowest and the highest rating of the new data. The model keeps
+            its own scale unless this one goes beyond it or has less than half of its
+            width: then all its ratings are stretched to ``scale``, in a straight line,
+            and ``model.scale`` is the new one.
 
     Returns:
         ``(model, counts)``; the counts are ``{"items": {"kept": ..., "new": ...,
@@ -41,11 +46,14 @@ def carry_over(
     """
     old = trained.model
     places = {"items": match_ids(trained.item_ids, item_ids)}
-    sizes = {"n_items": len(item_ids)}
     n_old = {"items": len(trained.item_ids), "users": len(trained.user_ids)}
+    arguments = {**get_arguments(old), "n_items": len(item_ids), "frozen": (*frozen,)}
+    arguments["seed"] += 1  # new rows differ from those of the old model
+    stretch = 1.0
     if isinstance(old, mf.MF):
         places["users"] = match_ids(trained.user_ids, user_ids)
-        sizes["n_users"] = len(user_ids)
+        stretch, stretched = _stretch(old, scale or old.scale)
+        arguments.update(stretched, n_users=len(user_ids))
     counts = {}
     for part, place in places.items():
         n_kept = int((place >= 0).sum())
@@ -58,11 +66,24 @@ def carry_over(
             f"ids such as {old_ids[0]!r}, the data such as {new_ids[0]!r}; map the "
             "item column that both share, or choose a checkpoint of the same shop."
         )
-    changes = {"frozen": tuple(frozen), "seed": old.seed + 1}  # new rows are others
-    model = type(old)(**{**get_arguments(old), **sizes, **changes})
+    model = type(old)(**arguments)
     model.build(None)
     _copy_weights(old, model, places)
+    for name in ("p", "user_bias", "item_bias") if stretch != 1 else ():
+        if hasattr(model, name):
+            getattr(model, name).assign(stretch * np.asarray(getattr(model, name)))
     return model, counts
+
+
+def _stretch(model: mf.MF, scale: tuple) -> tuple[float, dict[str, Any]]:
+    """The factor that takes ratings of a model to a scale, and its new arguments."""
+    (low, high), (new_low, new_high) = model.scale, scale
+    is_narrow = new_high - new_low < (high - low) / 2
+    if low == high or (low <= new_low and new_high <= high and not is_narrow):
+        return 1.0, {}
+    factor = (new_high - new_low) / (high - low)
+    mean = new_low + factor * (model.global_mean - low)
+    return factor, {"global_mean": mean, "scale": (new_low, new_high)}
 
 
 def _copy_weights(
@@ -80,17 +101,3 @@ def _copy_weights(
                 rows[place >= 0] = value[place[place >= 0]]
                 value = rows
             getattr(new, name).assign(value)
-
-
-def match_ids(known: np.ndarray, wanted: Sequence | np.ndarray) -> np.ndarray:
-    """Finds the position of each wanted raw id among known ones; -1 if it is new.
-
-    Args:
-        known, wanted: arrays of numbers or texts; a number also matches its text.
-
-    Returns:
-        int64 ``(len(wanted),)``.
-    """
-    if known.dtype.kind != np.asarray(wanted).dtype.kind:
-        known, wanted = known.astype(str), np.asarray(wanted).astype(str)
-    return pd.Index(known).get_indexer(wanted)
