@@ -31,9 +31,14 @@ class Baseline(Protocol):
 
 
 def evaluate(
-    model: Baseline, examples: Examples, k: int = 20, batch_size: int = 256
+    model: Baseline,
+    examples: Examples,
+    k: int | Sequence[int] = 20,
+    batch_size: int = 256,
 ) -> dict[str, float]:
     """Computes HR@k and MRR@k of a fitted baseline on ``examples``, in batches.
+
+    ``k`` is one cut-off or several.
 
     Returns:
         ``{"hr_at_<k>": ..., "mrr_at_<k>": ...}``.
@@ -47,7 +52,11 @@ def evaluate(
 
 
 def measure(
-    baseline: type[Baseline], train: Examples, test: Examples, n_items: int, k: int = 20
+    baseline: type[Baseline],
+    train: Examples,
+    test: Examples,
+    n_items: int,
+    k: int | Sequence[int] = 20,
 ) -> tuple[dict[str, float], dict[str, float]]:
     """Fits and evaluates a session baseline, and measures the cost of both.
 
@@ -55,7 +64,7 @@ def measure(
         baseline: a class of ``SESSION_BASELINES``.
         train, test: the two parts of the data.
         n_items: size of the catalogue.
-        k: cut-off of the metrics.
+        k: cut-off of the metrics, or several.
 
     Returns:
         ``(metrics, cost)``; the cost is ``fit_s`` and ``evaluate_s``, in seconds, and
