@@ -159,10 +159,10 @@ class STAMP(tf.keras.Model):
         self.built = True
 
     def adapt(self, examples: Examples) -> None:
-        """Finds the items' neighbours in the training sessions; else does nothing."""
+        """Makes the weights, and finds the items' neighbours in training sessions."""
+        if not self.built:
+            self.build(None)
         if self.neighbours:
-            if not self.built:
-                self.build(None)
             found = find_neighbours(examples, self.n_items, self.neighbours)
             self.neighbour_items.assign(found[0])
             self.neighbour_weights.assign(found[1])
