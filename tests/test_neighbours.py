@@ -3,10 +3,16 @@
 import numpy as np
 import pytest
 
-from lib.data.sessions import Examples
+from lib.data.sessions import Examples, Sessions
 from lib.errors import InputError
+from lib.evaluation import metrics, session_baselines
+from lib.hardware.device import select_device
 from lib.hardware.tensorflow import tf
 from lib.models import stamp
+from lib.records.run import Run, describe
+from lib.serving import export, recommend, trained, transfer
+from lib.training.fit import fit, set_seed
+from lib.training.schedule import Schedule
 
 N_ITEMS, D = 12, 6
 
@@ -218,3 +224,91 @@ def test_a_model_without_its_neighbours_is_refused_before_it_reads_an_example():
 def test_options_that_mean_nothing_are_refused(options, sentence):
     with pytest.raises(InputError, match=sentence):
         stamp.STAMP(N_ITEMS, D, **options)
+
+
+IDS = np.arange(N_ITEMS) * 10 + 7
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory):
+    """A model with neighbours and positions, trained for two epochs, and its folder."""
+    set_seed(0)
+    some = drawn_sessions()
+    data = Sessions(some, drawn_sessions(8, seed=1), IDS, "drawn", "0")
+    device, folder = select_device("cpu"), tmp_path_factory.mktemp("runs")
+    run = Run("03_stamp", {"output_dir": str(folder)}, describe(data), device)
+    model = stamp.STAMP(
+        N_ITEMS, D, 5, scale=9.0, dropout=0.2, neighbours=3, positions=True
+    )
+    model.adapt(some)
+    trained.keep(run, model, IDS)
+    fit(model, some, Schedule(16, epochs=2), device, run, verbose=False)
+    return model, run.folder
+
+
+def test_a_kept_model_is_loaded_with_its_neighbours_and_positions(kept):
+    model, folder = kept
+    loaded = trained.load(folder).model
+    assert np.any(model.position_vectors)
+    windows, _ = model.example_reader(drawn_sessions())(np.arange(30))
+    np.testing.assert_array_equal(loaded(windows), model(windows))
+    np.testing.assert_array_equal(loaded.neighbour_items, model.neighbour_items)
+
+
+def test_recommendations_and_exports_are_those_of_the_model(kept, tmp_path):
+    model, folder = kept
+    ours, session = trained.load(folder), [2, 5, 5, 9]
+    scores = np.asarray(model(np.array([[0, *session]], np.int32)))[0]
+    expected = IDS[np.argsort(-scores)[:4]].tolist()
+    asked = IDS[np.array(session) - 1]
+    assert recommend.recommend(ours, asked, 4).ids == expected
+    module = tf.saved_model.load(str(export.save(ours, tmp_path / "stamp")))
+    answer = module.recommend(
+        tf.constant(asked), tf.constant([4]), tf.constant(False), tf.constant(4)
+    )
+    assert answer["ids"].numpy()[0].tolist() == expected
+    np.testing.assert_allclose(
+        answer["scores"].numpy()[0], np.sort(scores)[::-1][:4], rtol=1e-5
+    )
+
+
+def test_the_shown_attention_is_that_of_the_model(kept):
+    model, folder = kept
+    session = np.array([2, 5, 9])
+    _, found = recommend.attention(trained.load(folder), IDS[session - 1])
+    x, mask = stamp.look_up(model.vectors(), session[None], model.scale)
+    weights = model.named_weights
+    expected = stamp.attend(weights, x, mask, tf.reduce_mean(x, 1), x[:, -1])
+    np.testing.assert_allclose(found, expected[0, :, 0], rtol=1e-6)
+    assert len({round(float(a), 6) for a in found}) == 3
+
+
+def test_another_catalogue_keeps_positions_and_needs_neighbours_of_its_own(kept):
+    model, folder = kept
+    carried, _ = transfer.carry_over(trained.load(folder), IDS[2:])
+    np.testing.assert_array_equal(carried.position_vectors, model.position_vectors)
+    with pytest.raises(InputError, match="call its adapt"):
+        carried(np.array([[1, 2]], np.int32))
+    carried.adapt(examples([1, 2, 3], [2, 3]))
+    assert np.isfinite(carried(np.array([[0, 0, 0, 1, 2]], np.int32))).all()
+
+
+def test_blending_ranks_by_the_weighted_shares_of_network_and_baseline(kept):
+    model, _ = kept
+    some = drawn_sessions(20, seed=5)
+    knn = session_baselines.DecayedSessionKnn().fit(drawn_sessions(), N_ITEMS)
+    found = stamp.blend_ranks(model, knn, some, (0, 0.3, 1), batch_size=7)
+    for k in range(len(some)):
+        window = np.zeros((1, 5), np.int32)
+        clicks = some.prefix(k)[-5:]
+        window[0, 5 - len(clicks) :] = clicks
+        scores = np.asarray(model(window))[0].astype(np.float64)
+        p = np.exp(scores - scores.max())
+        votes = knn.scores([some.prefix(k)])[0]
+        p = 0.7 * p / p.sum() + 0.3 * votes / max(votes.sum(), 1e-9)
+        rank = metrics.ranks(p[None], some.targets[k : k + 1] - 1)[0]
+        assert found[0.3][k] == rank
+    alone = metrics.ranking_metrics(found[0], 3)
+    assert alone == pytest.approx(stamp.evaluate(model, some, 3))
+    voted = metrics.ranking_metrics(found[1], 3)
+    assert voted == pytest.approx(session_baselines.evaluate(knn, some, 3))

@@ -11,6 +11,7 @@ from scipy import sparse
 from lib.data.sessions import Examples
 from lib.errors import LARGEST, InputError, check_choice, check_number, check_whole
 from lib.evaluation import metrics
+from lib.evaluation.session_baselines import Baseline
 from lib.hardware.device import has_sparse_products, host
 from lib.hardware.tensorflow import tf
 from lib.models import softmax
@@ -187,6 +188,8 @@ class STAMP(tf.keras.Model):
         vectors = tf.convert_to_tensor(self.embedding)
         if not self.neighbours:
             return vectors
+        if tf.executing_eagerly():
+            self._check_adapted()
         return add_neighbours(vectors, self.neighbour_items, self.neighbour_weights)
 
     def items(self, vectors: tf.Tensor | None = None) -> tf.Tensor:
@@ -493,6 +496,44 @@ def evaluate(
     return metrics.ranking_metrics(
         _map_examples(model.ranks, model, examples, batch_size), k
     )
+
+
+def blend_ranks(
+    model: STAMP,
+    baseline: Baseline,
+    examples: Examples,
+    weights: Sequence[float],
+    batch_size: int = 256,
+) -> dict[float, np.ndarray]:
+    """Ranks the targets by a network and a baseline together.
+
+    An item's score is ``(1 - w) p + w v``, with ``p`` the softmax of the network's
+    scores and ``v`` the item's share of the baseline's scores, all of them 0 or more.
+
+    Args:
+        model: a trained ``STAMP``.
+        baseline: a fitted baseline, such as ``session_baselines.DecayedSessionKnn``.
+        examples: the examples to rank.
+        weights: values of ``w``, from 0, the network alone, to 1, the baseline alone.
+        batch_size: examples at once.
+
+    Returns:
+        ``{w: ranks}``, as ``metrics.ranks`` returns them: float64 ``(n_examples,)``.
+    """
+    read = model.example_reader(examples)
+    ranks: dict[float, list[np.ndarray]] = {weight: [] for weight in weights}
+    for first in range(0, len(examples), batch_size):
+        stop = min(first + batch_size, len(examples))
+        index = np.arange(first, stop, dtype=np.int32)
+        windows, targets = (tensor.numpy() for tensor in read(index))
+        network = tf.nn.softmax(model(windows)).numpy()
+        votes = baseline.scores([examples.prefix(i) for i in index.tolist()])
+        total = votes.sum(axis=1, keepdims=True)
+        share = votes / np.where(total > 0, total, 1)
+        for weight in weights:
+            scores = (1 - weight) * network + weight * share
+            ranks[weight].append(metrics.ranks(scores, targets))
+    return {weight: np.concatenate(parts) for weight, parts in ranks.items()}
 
 
 def validate(
