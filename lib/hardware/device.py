@@ -256,6 +256,11 @@ def multiplies_bfloat16() -> bool:
     return bool(BF16_FLAGS & _read_cpu()[1]) and not slow
 
 
+def has_sparse_products() -> bool:
+    """Returns whether the device multiplies sparse matrices; an NPU does not."""
+    return _opened_npu is None
+
+
 def _open_npu(
     arguments: dict[str, Any], settings: list[tuple[str, str, Any]]
 ) -> tuple[_Opened | None, list[str], str | None]:

@@ -124,7 +124,7 @@ def attention(trained: Trained, session: Iterable) -> tuple[list, np.ndarray]:
             "normalized."
         )
     numbers = _number_clicks(trained, session)[0][-model.maxlen :]
-    x, mask = stamp.look_up(model.embedding, numbers[None], model.scale)
+    x, mask = stamp.look_up(model.vectors(), numbers[None], model.scale)
     m_s = tf.reduce_mean(x, 1)  # there is no padding
     weights = stamp.attend(model.named_weights, x, mask, m_s, x[:, -1, :])
     return trained.item_ids[numbers - 1].tolist(), weights.numpy()[0, :, 0]
