@@ -1,8 +1,8 @@
 """Engines that run the SQL of ``session_steps`` and ``rating_steps``.
 
 ``DuckDB`` runs in this process; ``Spark`` hands the same text to a cluster. Both have
-the same methods. The text keeps to the part of SQL that the two share: days are whole
-numbers, semi-joins are written with IN, and no function of one engine alone is used.
+the same methods. The text uses only SQL that both engines share: days are whole
+numbers, semi-joins are written with IN, and no function of a single engine is called.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from lib import files
 
 
 def quote(text: object) -> str:
-    """Writes a text as a literal of SQL."""
+    """Returns a text as a literal of SQL."""
     return "'" + str(text).replace("'", "''") + "'"
 
 
@@ -55,8 +55,8 @@ class DuckDB:
     """SQL in this process.
 
     Args:
-        folder: where each table is stored as ``<name>.parquet``; a table that is
-            there is not computed again. Without it, tables stay in memory.
+        folder: stores each table as ``<name>.parquet``; a table that exists there
+            is not computed again. Without it, tables stay in memory.
         memory: at most this much is used, as ``1GB``; what does not fit goes to the
             disk. By default 80 % of the machine's.
         threads: by default as many as there are cores.
@@ -72,7 +72,7 @@ class DuckDB:
         self._spill = TemporaryDirectory(prefix="duckdb-", dir=folder)
         config: dict[str, Any] = {
             "temp_directory": self._spill.name,
-            "autoinstall_known_extensions": False,  # would ask the network
+            "autoinstall_known_extensions": False,  # would access the network
             "autoload_known_extensions": False,
         }
         if memory:

@@ -47,7 +47,7 @@ ARRAYS = {
 
 
 class Prepared(NamedTuple):
-    """A folder of prepared data: its arrays by name, and what its record says."""
+    """A folder of prepared data: its arrays by name, and the content of its record."""
 
     arrays: dict[str, np.ndarray]
     counts: dict[str, int]
@@ -57,7 +57,7 @@ class Prepared(NamedTuple):
 
 
 def is_prepared(path: PathLike) -> bool:
-    """Tells whether a path is a folder of prepared data."""
+    """Returns whether a path is a folder of prepared data."""
     return (files.resolve(path) / RECORD).exists()
 
 

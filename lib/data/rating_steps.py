@@ -43,8 +43,8 @@ def split(split: str, test_share: float, n_ratings: int, seed: int = 0) -> str:
 
     Args:
         split: ``"per_user_last"``: the last of each user by time; ``"global_time"``:
-            the last of all by time; ``"by_pair"``: what a congruence of the numbers of
-            user and item draws, so that a pair is in one part only.
+            the last of all by time; ``"by_pair"``: ratings drawn by a congruence of the
+            numbers of user and item, so that a pair is in one part only.
         test_share: the test part's share of the ratings.
         n_ratings: their number.
         seed: of ``"by_pair"``.
@@ -76,7 +76,7 @@ FROM (
 
 
 def order(split: str) -> str:
-    """The columns that order the rows of a part."""
+    """Returns the columns that order the rows of a part."""
     if split == "global_time":
         return "timestamp, user_idx, item_idx, place"
     return "place" if split == "modelzoo" else IN_TIME

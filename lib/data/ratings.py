@@ -120,9 +120,9 @@ def load(
             whose scale goes from its lowest to its highest rating.
         split: ``"random"`` draws the test ratings at random; ``"per_user_last"`` takes
             the last of each user by time; ``"global_time"`` the last of all by time;
-            ``"by_pair"`` what whole-number arithmetic on user and item draws, the same
-            on every engine, see ``rating_steps``; ``"modelzoo"`` the last of each user
-            in the order of the file, as the published port does.
+            ``"by_pair"`` ratings drawn by whole-number arithmetic on user and item, the
+            same on every engine, see ``rating_steps``; ``"modelzoo"`` the last of each
+            user in the order of the file, as the published port does.
         test_share: the test part's share of the ratings, between 0 and 1.
         seed: of the random split, and of the order of the training rows under
             ``"modelzoo"``.

@@ -38,7 +38,7 @@ LAST_SECOND = 4_102_444_800  # 2100-01-01; larger numbers are milliseconds
 
 @dataclass(frozen=True)
 class Reading:
-    """What was read: the name of the data, their SHA-256, and the number of rows."""
+    """The result of reading: name and SHA-256 of the data, and the number of rows."""
 
     name: str
     sha256: str
@@ -67,7 +67,7 @@ class Column(NamedTuple):
 
 
 class Text(NamedTuple):
-    """A text file: its columns by position, and how it is written."""
+    """A text file: its columns by position, and its format."""
 
     path: Path
     n_fields: int
@@ -75,7 +75,7 @@ class Text(NamedTuple):
     quotes: str = ""
     has_header: bool = True
     encoding: str = "utf-8"
-    checked: bool = False  # refuse what is not UTF-8, also in columns that nobody reads
+    checked: bool = False  # True refuses text that is not UTF-8 anywhere
 
     def relation(self, path: Path) -> str:
         """The file, or a copy of it, as a table of SQL with the columns c0, c1, ..."""
@@ -89,7 +89,7 @@ class Text(NamedTuple):
         )
 
     def rows(self) -> Iterator[tuple[int, list[str] | str]]:
-        """Yields the number and the fields of every row, or why it is none."""
+        """Yields the number and the fields of every row, or the reason of a fault."""
         encoding = "utf-8-sig" if self.encoding == "utf-8" else self.encoding
         newline = "" if self.quotes else None
         stream = io.TextIOWrapper(unpack(self.path), encoding, "replace", newline)
@@ -121,7 +121,7 @@ class Text(NamedTuple):
         return path
 
     def _swallowed(self, fields: list[str]) -> str:
-        """Says so if a quoted field holds a line that is a row itself."""
+        """Returns a sentence if a quoted field holds a line that is a row itself."""
         for line in (line for field in fields for line in field.splitlines()[1:]):
             if line.count(self.separator) >= self.n_fields - 1 > 0:
                 return f"a quoted field runs on to the row {line[:60]!r}"
@@ -129,7 +129,7 @@ class Text(NamedTuple):
 
 
 def escape_glob(path: Path) -> str:
-    """Writes a path as a literal of SQL that DuckDB does not take for a glob."""
+    """Returns a path as a literal of SQL that DuckDB does not read as a glob."""
     return quote(re.sub(r"([\[*?])", r"[\1]", str(path)))
 
 
@@ -140,7 +140,7 @@ def unpack(path: Path) -> Any:
 
 
 class Scan(NamedTuple):
-    """A pass over the bytes of a file: its hash, lines, and what is not plain text."""
+    """One pass over the bytes of a file: its hash, its lines, and its faults."""
 
     sha256: str
     lines: int
@@ -150,7 +150,7 @@ class Scan(NamedTuple):
 
 
 def scan(path: Path, separator: str = "") -> Scan:
-    """Reads a file once, as it is unpacked; without a separator it is not a text.
+    """Reads a file once, unpacked; without a separator it is not a text file.
 
     Raises:
         InputError: it cannot be read, is damaged, or is empty.
@@ -189,12 +189,12 @@ def scan(path: Path, separator: str = "") -> Scan:
 
 
 def first_line(path: Path) -> str:
-    """The first line of a text file, without its end."""
+    """Returns the first line of a text file, without its end."""
     try:
         with unpack(path) as file:
             head = file.read(1 << 16)
     except (OSError, EOFError, zlib.error):
-        scan(path)  # says what is wrong
+        scan(path)  # reports the fault
         raise
     line = re.match(rb"[^\r\n]*", head)
     return line.group().decode("utf-8-sig", "replace") if line else ""
@@ -252,7 +252,7 @@ _TIME_SAID = (
 
 
 def _id_sql(kind: str) -> str:
-    """An id in a column of a DuckDB type; whole floats are the integers they stand for.
+    """Returns SQL for an id in a column of a DuckDB type; whole floats become integers.
 
     The expression is NULL, so that every row is refused, for types that are no ids.
     """
@@ -263,7 +263,7 @@ def _id_sql(kind: str) -> str:
 
 
 def _time_sql(first: str, kind: str) -> str:
-    """A time as ms since 1970, of the kind that the first value of the column is."""
+    """Returns SQL for a time in ms since 1970, of the kind of the first value."""
     if kind.startswith("TIMESTAMP") or kind == "DATE":
         ms = "epoch_ms(CAST({v} AS TIMESTAMP))"
     elif re.fullmatch(_NUMBER, first):
@@ -438,7 +438,7 @@ def read_ratings(path: PathLike, engine: DuckDB, columns: str = "") -> Reading:
 
 
 def _ids(engine: DuckDB, names: tuple[str, str]) -> str:
-    """The columns of ids; those whose texts are all whole numbers become BIGINT."""
+    """Returns columns of ids; texts that are all whole numbers become BIGINT."""
     columns = []
     for name in names:
         number = f"TRY_CAST({name} AS BIGINT)"
@@ -470,7 +470,7 @@ def _read_table(path: PathLike, engine: DuckDB, names: dict[str, str]) -> Readin
 def _table_columns(
     names: dict[str, str], kinds: dict[str, str], first_time: str
 ) -> list[Column]:
-    """The columns of a table by their meanings, of the DuckDB types ``kinds``."""
+    """Returns the columns of a table by meaning, with the DuckDB types ``kinds``."""
     columns = []
     for meaning, name in names.items():
         kind = kinds.get(meaning, "VARCHAR")
@@ -490,7 +490,7 @@ def _read_own_text(
 ) -> str:
     header, separator = tables.split_header(first_line(path), path, names.values())
     if not any(header):
-        scan(path)  # says so if the file is empty
+        scan(path)  # refuses an empty file
     places, has_header = tables.place_columns(names, header, path.name)
     quotes = '"' if len(separator) == 1 else ""
     text = Text(path, len(header), separator, quotes, has_header, checked=True)
@@ -569,7 +569,7 @@ def _store(
 def _first_refused(
     engine: DuckDB, table: str, columns: list[Column]
 ) -> list[tuple[Column, int, int]]:
-    """The first row with a NULL: its column, its number from 0, and how many follow."""
+    """Finds the first row with a NULL: its column, its number, and how many follow."""
     nulls = [f"{column.meaning} IS NULL" for column in columns]
     first = ", ".join(f"min(rowid) FILTER ({null})" for null in nulls)
     bad, *rows = engine.row(
@@ -616,13 +616,13 @@ def _read_text(
     n_rows = 0 if problem else engine.count(table)
     refused = [] if problem else _first_refused(engine, table, columns)
     is_plain = n_rows == scanned.lines - text.has_header
-    if not text.quotes:  # DuckDB lets an empty field at the end of a line pass
+    if not text.quotes:  # DuckDB accepts an empty field at the end of a line
         each = (text.n_fields - 1) * len(text.separator)
         is_plain = is_plain and scanned.separators == each * scanned.lines
     if n_rows and is_plain and not refused:
         return scanned
     n_good = _search(text, columns, places, label, refused)
-    if n_good != n_rows:  # line ends or blank lines that DuckDB takes for rows
+    if n_good != n_rows:  # DuckDB reads some line ends or blank lines as rows
         with TemporaryDirectory() as folder:
             problem = store(text.copy(Path(folder, "copy")))
         unread = problem or _first_refused(engine, table, columns)

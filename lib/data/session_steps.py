@@ -9,7 +9,7 @@ The text runs on every engine of ``lib.data.engines``. It starts from the table
 
 ``run`` takes all steps and leaves the tables ``items`` (``item, number``), ``train``
 and ``test`` (and ``held_out`` under ``protocol="modelzoo"``); ``flat`` and ``lengths``
-are the queries that lay these out in the order of the sessions.
+are the queries that arrange these in the order of the sessions.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ TEST_DAYS = 7  # the last week; the day before it belongs to neither part
 PARTS = ("train", "held_out", "test")
 
 # For a source that does not know the order of its rows: the position of a click among
-# those of the same time. It is as good as drawn, and the same on every engine.
+# those of the same time. It is as good as random, and the same on every engine.
 PLACE_BY_DRAW = "md5(concat(CAST(session AS STRING), ' ', CAST(item AS STRING)))"
 
 
@@ -62,7 +62,7 @@ class Rules:
 
 
 class Step(NamedTuple):
-    """A step: what it does, the table that it makes, and the query of its rows."""
+    """A step: its description, the table that it makes, and the query of its rows."""
 
     title: str
     table: str
@@ -70,7 +70,7 @@ class Step(NamedTuple):
 
 
 def is_day(text: str) -> bool:
-    """Tells whether a text is a day of the calendar, written as ``2016-05-24``."""
+    """Returns whether a text is a day of the calendar, written as ``2016-05-24``."""
     try:
         return bool(datetime.strptime(text, "%Y-%m-%d")) and len(text) == 10
     except ValueError:

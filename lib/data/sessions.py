@@ -101,9 +101,9 @@ class Sessions:
         held_out: under ``protocol="modelzoo"``, the sessions between the two parts, on
             which the port computes its ``val_loss``; else None.
         reading: rows in the file and rows read, as a sentence.
-        unordered_clicks, unordered_sessions: clicks whose order within their session
-            the times do not tell, because another item was clicked at the same time,
-            and the sessions concerned. They stand in the order of the file.
+        unordered_clicks, unordered_sessions: clicks whose time does not decide their
+            order, because the session has a click on another item at the same time,
+            and the number of such sessions. They keep the order of the file.
     """
 
     train: Examples
@@ -266,7 +266,7 @@ def _prepare(engine: DuckDB, reading: readers.Reading, rules: Rules) -> Sessions
 
 
 def _span(first: int | None, last: int | None) -> str:
-    """The days of the clicks, in words."""
+    """Returns the days of the clicks in words."""
     if first is None or last is None:
         return "there is no click"
     begin, end = np.datetime64(int(first), "D"), np.datetime64(int(last), "D")

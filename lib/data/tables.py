@@ -1,4 +1,4 @@
-"""Find the files of a table and say which column is which.
+"""Find the files of a table and map its columns.
 
 A table is a file, a folder or a glob of files: CSV, TSV or Parquet with any column
 names. A mapping such as ``"session=visit, item=sku, time=clicked_at"`` names the
@@ -16,8 +16,8 @@ from lib import files
 from lib.data.sources import DIGINETICA, MOVIELENS, PathLike
 from lib.errors import InputError
 
-CLICKS = ("session", "item", "time")  # what a table of clicks needs
-RATINGS = ("user", "item", "rating")  # and one of ratings
+CLICKS = ("session", "item", "time")  # columns that a table of clicks needs
+RATINGS = ("user", "item", "rating")  # columns that a table of ratings needs
 SEPARATORS = {
     ".csv": (",", ";", "\t", "|"),
     ".tsv": ("\t",),
@@ -65,12 +65,12 @@ def mapping(
 
 
 def ending(path: PathLike) -> str:
-    """The ending of a file's name in small letters, without ``.gz``."""
+    """Returns the ending of a file's name in lower case, without ``.gz``."""
     return Path(str(path).lower().removesuffix(".gz")).suffix
 
 
 def is_table(path: PathLike) -> bool:
-    """Tells whether a path is a table: a file by its ending, a folder by its files."""
+    """Returns whether a path is a table: a file by its ending, a folder by its files."""
     if ending(path) in ENDINGS:
         return True
     folder = files.resolve(path)
