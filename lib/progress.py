@@ -1,4 +1,4 @@
-"""A line that shows how far a long computation is, apart from a notebook's outputs.
+"""A progress line for long computations that leaves no trace in a notebook's outputs.
 
 In JupyterLab the line is an output that is updated in place and empty in the end. Any
 other process, such as the kernel of papermill or nbval, writes to the stderr that it
@@ -22,14 +22,14 @@ from tqdm import tqdm
 
 LONG_S = 10.0  # a computation that takes less is not shown
 LOG_EVERY_S = 60.0  # between two lines of a log
-PREFIX = "PROGRESS_PREFIX"  # environment: begins each line; several runs are at work
+PREFIX = "PROGRESS_PREFIX"  # variable with the start of each line, for parallel runs
 FORM = "{desc}: {percentage:3.0f}%|{bar:10}| "
 
 T = TypeVar("T")
 
 
 def find_shell() -> Any:
-    """IPython's shell, or None; a kernel has IPython, and lib does not need it."""
+    """Returns IPython's shell, or None; lib runs without IPython."""
     ipython = sys.modules.get("IPython")
     return ipython.get_ipython() if ipython else None
 
@@ -39,7 +39,7 @@ class ProgressLine:
 
     Args:
         title: what is done, for example ``"evaluation"``.
-        total: amount of work, in any unit; None where nobody knows.
+        total: amount of work, in any unit; None if it is unknown.
     """
 
     def __init__(self, title: str, total: float | None = None) -> None:
@@ -48,7 +48,7 @@ class ProgressLine:
         self._shell: Any = find_shell() if "JPY_SESSION_NAME" in os.environ else None
         self._fd, self._width = -1, 0
         with contextlib.suppress(AttributeError, OSError, ValueError):
-            self._fd = sys.stderr.fileno()  # of a kernel: as it was inherited
+            self._fd = sys.stderr.fileno()  # a kernel's inherited stream
             if os.isatty(self._fd) and not self._prefix:
                 self._width = os.get_terminal_size(self._fd).columns or 80
         is_live = bool(self._shell or self._width)
@@ -106,7 +106,7 @@ class ProgressLine:
         elif self._is_shown and self._width:
             self._emit(f"\r{' ' * (self._width - 1)}\r")
         self._is_shown = False
-        self._due += 1  # what is printed next finds an empty line
+        self._due += 1  # the next print starts on an empty line
 
     def _write(self, text: str) -> None:
         if self._shell:

@@ -48,7 +48,7 @@ class Device:
         notes: why no better device was selected, and which options are not in force.
         workers, rank: how many processes train together, and the position of this one.
         loss_scale: False for plain optimizers, as the published ports train.
-        fallback: why an installed ``npu_device`` is not used; None otherwise.
+        fallback: the reason why an installed ``npu_device`` is not used, or None.
     """
 
     kind: str

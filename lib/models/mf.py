@@ -14,7 +14,7 @@ from lib.evaluation import metrics
 from lib.hardware.device import host
 from lib.hardware.tensorflow import tf
 
-STDDEV = 0.01  # of the factors; with the published 0.05 the RMSE ends higher
+STDDEV = 0.01  # of the initial factors; the published 0.05 gives a higher RMSE
 PARTS = {  # parts of the model and the names of their weights
     "users": ("p", "user_bias"),
     "items": ("q", "item_bias"),
@@ -146,7 +146,7 @@ def predict(
         model: a trained ``MF``.
         user_idx, item_idx: int32 ``(n,)``.
         batch_size: of every batch; the last one repeats its last pair, and the
-            repetitions are cut off the result.
+            repetitions are removed from the result.
     """
     pairs = np.stack([user_idx, item_idx], axis=1).astype(np.int32)
     n = len(pairs)

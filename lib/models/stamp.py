@@ -566,7 +566,7 @@ def _map_examples(
 ) -> np.ndarray:
     """``function(windows, targets)`` of all examples, in batches of one shape.
 
-    The last batch repeats its last example; the repetitions are cut off the result.
+    The last batch repeats its last example; the result leaves the repetitions out.
     """
     read, n = model.example_reader(examples), len(examples)
     results = []

@@ -33,7 +33,7 @@ Record = dict[str, Any]
 
 
 def audit_steps(model: str) -> list[str]:
-    """The labels of an audit's runs, in the order of notebook 06.
+    """Returns the labels of an audit's runs, in the order of notebook 06.
 
     Args:
         model: ``"stamp"`` or ``"mf"``; the file is ``ci/params/<model>_audit.yaml``.
@@ -55,8 +55,9 @@ def by_question(records: Iterable[Record], model: str) -> dict[str, list[Record]
     """Groups the records of one model by the question that they answer.
 
     Returns:
-        ``{title: records}``: one data set, split (STAMP: protocol) and order of clicks
-        in each. A title can name a file.
+        ``{question: records}``, with one data set, split (STAMP: protocol) and order of
+        clicks in each. A question can be used in a file name; notebook 05 shows it in
+        words.
     """
     groups: dict[str, list[Record]] = {}
     for record in records:
@@ -71,7 +72,7 @@ def by_question(records: Iterable[Record], model: str) -> dict[str, list[Record]
 
 
 def _rules(parameters: Mapping[str, Any]) -> Any:
-    """The split of the data: for STAMP a protocol, the default if not stated."""
+    """Returns the split of the data; of STAMP, the protocol or its default."""
     return parameters.get("split") or parameters.get("protocol", "srgnn")
 
 
@@ -104,7 +105,7 @@ def settings(group: Iterable[Record]) -> dict[str, list[Record]]:
 
 
 def _trained_with(record: Record) -> Record:
-    """The parameters that make a record's setting.
+    """Returns the parameters that define a record's setting.
 
     Older records hold the launch options one by one, newer ones under ``ascend``.
     """
@@ -123,10 +124,11 @@ def _name(record: Record) -> str:
 
 
 def _describe(records: Sequence[Record]) -> list[str]:
-    """A label of each setting: its name, and the parameters that tell it from others.
+    """Returns a label for each setting: its name, and the parameters that differ.
 
-    These are the ones that differ among settings of its variant; of the precision mode,
-    among settings of its name, which has the precision already.
+    A parameter is part of the label if it differs among the settings of its variant;
+    the precision mode only if it differs among settings of one name, because the name
+    contains the precision.
     """
     names = pd.Series([_name(record) for record in records], dtype="object")
     variants = [str(record["variant"]) for record in records]
@@ -154,7 +156,7 @@ def _escape(text: object) -> str:
 def compare(
     group: Sequence[Record], metric: str, published: pd.DataFrame
 ) -> tuple[dict[str, list[float]], list[str]]:
-    """The results of a group of ``by_question``, baselines and published figures.
+    """Collects the results of a group, its baselines and published figures.
 
     Args:
         group: records that answer one question.
@@ -163,7 +165,7 @@ def compare(
 
     Returns:
         ``(values, ours)``: name -> list of numbers, one a seed; and the names of this
-        repository's models. Published figures stand beside runs on the test part alone.
+        repository's models. Published figures are added for the test part only.
     """
     values = {
         label: [record["metrics"][metric] for record in same]
@@ -189,7 +191,7 @@ def compare(
 
 
 def costs(records: Iterable[Record], steps: Sequence[str], metric: str) -> pd.DataFrame:
-    """The result of each step of an audit: a row a step, as far as it was recorded.
+    """Makes a table of an audit: one row for each step that was recorded.
 
     Args:
         records: runs of one model; runs that differ in the seed alone are one step.
@@ -226,7 +228,7 @@ def costs(records: Iterable[Record], steps: Sequence[str], metric: str) -> pd.Da
 
 
 def _check_labels(records: Iterable[Record]) -> None:
-    """Raises InputError unless the runs of a label are one setting on any machine."""
+    """Raises InputError if runs of one label have different settings."""
     rows = []
     for record in records:
         setting = {k: v for k, v in _trained_with(record).items() if v != ""}
@@ -247,7 +249,7 @@ def _check_labels(records: Iterable[Record]) -> None:
 
 
 def peers(benches: Mapping[str, Any]) -> pd.DataFrame:
-    """The results of other programs on our splits, in the form of ``published.csv``."""
+    """Returns results of other programs on our splits, in the form of published.csv."""
     if "peers" not in benches:
         return pd.DataFrame()
     rows = benches["peers"]["rows"].rename(columns={"label": "model"})
@@ -275,6 +277,6 @@ def benches(text: str) -> dict[str, Any]:
             read[bench["bench"]] = {**bench, "rows": pd.DataFrame(bench["rows"])}
         except (OSError, ValueError, TypeError, LookupError) as error:
             raise InputError(
-                f"{path} was not written by ci/bench.sh: remove it, or run that again."
+                f"{path} was not written by ci/bench.sh: remove it, or measure again."
             ) from error
     return read

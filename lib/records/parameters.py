@@ -110,7 +110,7 @@ def check(namespace: Mapping[str, Any], **allowed: Sequence[Any]) -> Parameters:
 
 
 def groups(defaults: Mapping[str, Any]) -> dict[str, str]:
-    """``{entry: group}`` of the parameters that stand inside a dict.
+    """Returns ``{entry: group}`` of the parameters that are entries of a dict.
 
     Args:
         defaults: ``{name: default}`` of a parameters cell.
@@ -171,7 +171,7 @@ def _assignments(body: Iterable[ast.stmt]) -> Iterator[tuple[str, tuple[type, An
 
 
 def _convert(name: str, value: Any, kind: Any) -> Any:
-    """A value of the type that a parameter has; InputError where there is none."""
+    """Converts a value to the type of its parameter; InputError if it cannot."""
     is_number = type(value) in (int, float) and abs(value) < 10**300
     if kind in (float, str) and is_number:
         value = kind(value)  # papermill reads -p data_dump_step 10 as a number
@@ -187,7 +187,7 @@ def _convert(name: str, value: Any, kind: Any) -> Any:
             f"{name}={value!r}: expected {kind.__name__}, found "
             f"{type(value).__name__}; see the comment beside it in the parameters cell."
         )
-    if kind is float and not math.isfinite(value):  # JSON has no word for it
+    if kind is float and not math.isfinite(value):  # JSON cannot hold it
         raise InputError(f"{name}={value!r}: expected a finite number.")
     return value
 
@@ -195,7 +195,7 @@ def _convert(name: str, value: Any, kind: Any) -> Any:
 def _convert_entries(
     name: str, entries: Mapping[Any, Any], defaults: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The entries of a dict parameter, each of the type of its default, if any."""
+    """Converts the entries of a dict parameter to the types of their defaults."""
     converted = {}
     for key, value in entries.items():
         if defaults and key not in defaults:

@@ -111,8 +111,8 @@ class Run:
         """Adds the time of an interrupted attempt that this one resumes.
 
         Args:
-            started_at: when the first attempt began. Nothing is added where that is
-                this attempt, which resumes its own checkpoint.
+            started_at: when the first attempt began. Nothing is added if that is this
+                attempt, which resumes its own checkpoint.
             wall_s: seconds over all attempts so far.
         """
         if started_at != self.started_at:
@@ -123,7 +123,7 @@ class Run:
         return round(time.time() - self._began_s, 3)
 
     def recorded_at(self) -> str | None:
-        """When the run began whose record the folder has; None if it has no record.
+        """Returns the start of the run that the folder's record describes, or None.
 
         Raises:
             InputError: the record is of another run: it would be overwritten.
@@ -269,7 +269,7 @@ def _is_numbers(row: Any) -> bool:
 
 
 def folders(text: str) -> list[Path]:
-    """The folders that ``records`` names: one, or several separated by commas.
+    """Returns the folders that ``records`` names: one, or several joined by commas.
 
     Raises:
         InputError: a name is empty, which would be the whole repository.
@@ -328,7 +328,7 @@ def versions() -> dict[str, str]:
 
 
 def git_commit() -> str | None:
-    """The commit that runs, with ``-dirty`` where files differ; None outside git.
+    """Returns the commit, with ``-dirty`` if files differ from it; None outside git.
 
     Files in ``results/`` affect no run, so changes there make no commit dirty.
     """

@@ -54,7 +54,7 @@ from lib.hardware.tensorflow import tf, without_notes
 from lib.serving.scorers import SessionScorer, UserScorer, scorer_for
 from lib.serving.trained import Trained, match_ids
 
-OPSET = 13  # of ONNX: not the newest, because device compilers lag behind
+OPSET = 13  # of ONNX: an older one, because device compilers lag behind
 
 
 @progress.timed("export as SavedModel")
@@ -78,7 +78,7 @@ def save(trained: Trained, folder: str | Path, seen: Any = None) -> Path:
     folder = files.resolve(folder)
     if folder.exists() and not (folder / "saved_model.pb").is_file():
         raise InputError(
-            f"{folder} exists and is no SavedModel: choose a folder that is not there."
+            f"{folder} exists and is not a SavedModel: choose a new folder."
         )
     module = make_module(trained, seen)
     signatures = {"serving_default": module.recommend}

@@ -30,7 +30,7 @@ UNREADABLE = AssertionError, LookupError, TypeError, ValueError, tf.errors.OpErr
 
 @dataclass(frozen=True)
 class Trained:
-    """A model and the raw ids of its rows.
+    """A model with the raw ids of its rows.
 
     Attributes:
         model: ``stamp.STAMP`` or ``mf.MF``, with its trained weights.
@@ -72,8 +72,8 @@ def keep(
 ) -> None:
     """Writes ``model.json`` into a run's folder, where its checkpoints are.
 
-    Models of ``lib.models.published`` are for study, not for use: they are not kept. Of
-    several workers the first writes it.
+    Models of ``lib.models.published`` are only for study and are not kept. With several
+    workers the first one writes the file.
 
     Args:
         run: the ``lib.records.run.Run`` that trains the model.
