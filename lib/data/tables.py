@@ -70,7 +70,7 @@ def ending(path: PathLike) -> str:
 
 
 def is_table(path: PathLike) -> bool:
-    """Returns whether a path is a table: a file by its ending, a folder by its files."""
+    """Returns whether a path is a table, by its ending or by the files inside it."""
     if ending(path) in ENDINGS:
         return True
     folder = files.resolve(path)
