@@ -7,6 +7,7 @@ to the run's own log after a single run. Neither overwrites the other.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -23,6 +24,7 @@ from lib.files import ROOT
 Worker = tuple[str, Path, list[str], dict[str, str]]  # name, log, command, variables
 LINES_SHOWN = 30  # of the log of a worker that failed
 PATIENCE_S = 3  # wait after a failure: other workers often fail because of it
+GRACE_S = 2  # from the request to end until a process is killed
 
 
 def run(workers: Iterable[Worker]) -> bool:
@@ -60,9 +62,10 @@ def run(workers: Iterable[Worker]) -> bool:
         print("\ninterrupted; the same command resumes from the last checkpoint")
         return False
     finally:
-        for _, _, process in started:
-            if process.poll() is None:
-                end(process)
+        running = [process for _, _, process in started if process.poll() is None]
+        end([process.pid for process in running])
+        for process in running:
+            process.wait()
     for name, log, process in started:
         if process.returncode and process.returncode != -signal.SIGTERM:
             print("\n".join(read_log(log)[-LINES_SHOWN:]))
@@ -75,26 +78,30 @@ def run(workers: Iterable[Worker]) -> bool:
 
 
 def make_environment(env: Mapping[str, str]) -> dict[str, str]:
-    """Copies os.environ without another distributed job's variables; adds ``env``."""
-    of_jobs = ("TF_CONFIG", "CHIEF_DEVICE_ID", "RANK_", "CM_")
+    """Copies os.environ without another job's or kernel's variables; adds ``env``."""
+    of_jobs = ("TF_CONFIG", "CHIEF_DEVICE_ID", "RANK_", "CM_", "JPY_SESSION_NAME")
     others = {k: v for k, v in os.environ.items() if not k.startswith(of_jobs)}
     return {**others, **env}
 
 
-def end(process: subprocess.Popen) -> None:
-    """Ends a worker and its kernel, which is not in the worker's session."""
-    try:
-        family = psutil.Process(process.pid).children(recursive=True)
-    except psutil.NoSuchProcess:
-        family = []
-    process.terminate()
-    for child in family:
-        child.terminate()
-    _, alive = psutil.wait_procs(family, timeout=5)
-    for child in alive:
-        child.kill()
-    process.kill()
-    process.wait()
+def end(pids: Iterable[int]) -> None:
+    """Ends processes with all that they have started, such as kernels.
+
+    A kernel is in a session of its own, so neither Ctrl-C nor the end of the process
+    that started it reaches it.
+    """
+    family = []
+    for pid in pids:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process = psutil.Process(pid)
+            family += [process, *process.children(recursive=True)]
+    for process in family:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.terminate()
+    _, alive = psutil.wait_procs(family, timeout=GRACE_S)
+    for process in alive:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
 
 
 def read_log(log: Path) -> list[str]:

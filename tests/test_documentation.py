@@ -112,7 +112,7 @@ def parameters(notebook):
 
     Launch options are entries of ``ascend``, which ``-p`` cannot set.
     """
-    defaults = plan.defaults_of(ROOT / notebook)
+    defaults = plan.read_defaults(ROOT / notebook)
     entries = groups(defaults).items()
     return {*defaults, *(name for name, group in entries if group != "ascend")}
 

@@ -404,7 +404,7 @@ def parameter_cells():
     for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
         for cell in nbformat.read(path, as_version=4).cells:
             if "parameters" in cell.metadata.get("tags", ()):
-                yield path.stem, cell.source, plan.defaults_of(path)
+                yield path.stem, cell.source, plan.read_defaults(path)
 
 
 CELLS = list(parameter_cells())

@@ -163,7 +163,7 @@ def test_a_params_file_fits_its_notebook(path):
         for chosen in itertools.product(*choices):
             one_run = dict(zip(varied, chosen))
             injected = "\n".join(["# Parameters", *(f"{name} = 0" for name in one_run)])
-            space = {**plan.defaults_of(notebook), **one_run, "In": [cell, injected]}
+            space = {**plan.read_defaults(notebook), **one_run, "In": [cell, injected]}
             checked = dict(parameters.check(space))
             assert one_run.items() <= checked.items()
 

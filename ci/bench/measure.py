@@ -24,7 +24,7 @@ import cases
 from lib import files
 from lib.errors import InputError
 from lib.hardware.device import DEVICES, select_device
-from lib.records import run as provenance
+from lib.records.run import describe_origin
 
 HERE = Path(__file__).resolve().parent
 METRICS = {"rmse": "RMSE", "hr_at_20": "HR@20", "mrr_at_20": "MRR@20"}
@@ -169,11 +169,23 @@ def _record(wish: str) -> dict:
     return select_device(wish).record()
 
 
+def read_peers(python: str) -> dict[str, str]:
+    """Returns the versions of the peers that are installed for a Python."""
+    names = re.findall(r"(?m)^([\w.-]+)==", (HERE / "requirements.txt").read_text())
+    code = (
+        "import json; from importlib.metadata import distributions as all\n"
+        "print(json.dumps({d.metadata['Name']: d.version for d in all()}))"
+    )
+    done = subprocess.run([python, "-c", code], capture_output=True, text=True)
+    installed = json.loads(done.stdout or "{}")
+    return {name: installed[name] for name in names if name in installed}
+
+
 def format_heading(bench: dict) -> str:
     """Returns device, versions and method of a measurement as a few lines."""
     opened, versions = bench["device"], bench["versions"]
     return (
-        f"{opened['kind']}: {opened['name']}, {bench['cores']} cores, "
+        f"{opened['kind']}: {opened['name']}, {bench['machine']['cores']} cores, "
         f"TensorFlow {versions['tensorflow']}, medians of {bench['rounds']} rounds\n"
         f"{bench['turns']}\n"
     )
@@ -272,9 +284,8 @@ def main() -> None:
     about = {
         "bench": "-".join(parts),
         "device": opened,
-        "cores": os.cpu_count(),
-        "versions": provenance.versions(),
-        "git_commit": provenance.git_commit(),
+        **describe_origin(),
+        "peer_versions": {} if options.peers == "none" else read_peers(options.peers),
         "rounds": options.rounds,
         "turns": TURNS[one_at_a_time],
     }

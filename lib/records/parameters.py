@@ -12,9 +12,11 @@ import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 from lib.errors import InputError, check_choice
+from lib.files import ROOT
 from lib.hardware.launch_options import LaunchOptions
 from lib.records import cells
 
@@ -76,10 +78,12 @@ def check(namespace: Mapping[str, Any], **allowed: Sequence[Any]) -> Parameters:
         The parameters in the order of the cell.
 
     Raises:
-        InputError: no parameters cell was run, papermill passed an unknown name, or a
-            value has the wrong type or is not allowed.
+        InputError: no parameters cell was run, papermill passed an unknown name, a
+            value has the wrong type or is not allowed, or the notebook belongs to
+            another clone of the repository than ``lib``.
     """
     cells.watch()
+    _check_clone()
     declared, injected = _read_cells(namespace)
     group_names = groups({name: default for name, (_, default) in declared.items()})
     for name in injected:
@@ -120,6 +124,19 @@ def groups(defaults: Mapping[str, Any]) -> dict[str, str]:
         if isinstance(default, dict) and name != "ascend":
             entries.update(dict.fromkeys(default, name))
     return entries
+
+
+def _check_clone() -> None:
+    """Raises InputError where the notebook's clone is not the one that lib is from."""
+    folder = Path.cwd()
+    for parent in (folder, *folder.parents):
+        if (parent / "lib" / "records" / "parameters.py").is_file():
+            if not parent.samefile(ROOT):
+                raise InputError(
+                    f"this notebook is in {parent}, but its kernel imports lib from "
+                    f"{ROOT}: start it with {parent}/.venv, which ci/run.sh makes."
+                )
+            return
 
 
 def _read_cells(

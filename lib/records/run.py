@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -17,7 +18,7 @@ from typing import Any
 from lib import files
 from lib.errors import InputError
 from lib.files import link, now, read_json, relative
-from lib.hardware.device import Device, logical_id
+from lib.hardware.device import Device, logical_id, read_cpu
 from lib.progress import find_shell
 from lib.records import cells
 
@@ -33,15 +34,23 @@ KEYS: dict[str, Any] = {
     "data": dict,  # name, sha256 and counts of the data set
     "device": (dict, type(None)),  # lib.hardware.device.Device
     "versions": dict,  # of Python and the packages that can change a result
-    "git_commit": (str, type(None)),
+    "machine": dict,  # cores, memory, operating system, CPU flags
+    "git_commit": (str, type(None)),  # "-dirty" where files differ from it
+    "changed_files": list,  # these files
     "seed": (int, type(None)),
     "history": list,  # one dict an epoch: epoch, loss and metrics
     "metrics": dict,  # of the whole run: name -> number
     "baselines": dict,  # baseline's name -> metrics
     "timing": dict,  # seconds, examples/s, MB, dates: these differ from run to run
 }
+_ADDED: dict[str, Any] = {
+    "machine": {},
+    "changed_files": [],
+}  # to the keys of earlier records
 _WITHOUT_EFFECT = ("output_dir", "label")  # parameters that change no computation
 _PACKAGES = ("tensorflow", "tensorflow-cpu", "keras", "npu_device", "numpy", "pandas")
+_FLAGS = {"avx2", "fma", "avx512f", "avx512_bf16", "avx512_fp16", "avx512_vnni"}
+_FLAGS |= {"amx_bf16", "amx_fp16", "amx_int8", "asimd", "asimdhp", "bf16", "sve"}
 
 
 class Run:
@@ -92,7 +101,13 @@ class Run:
         self.folder = output / str(self.device_id) / self.name
         chief_id = os.environ.get("CHIEF_DEVICE_ID", "0") if rank else self.device_id
         self.chief_folder = output / str(chief_id) / self.name
-        files.make_folder("output_dir", self.folder)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(
+                f"output_dir: {self.folder} cannot be made ({error.strerror}): choose "
+                "a folder that you may write to."
+            ) from error
         self.recorded_at()
         link(self.folder.with_name("latest"), self.name)
         if n_workers == 1:
@@ -111,8 +126,8 @@ class Run:
         """Adds the time of an interrupted attempt that this one resumes.
 
         Args:
-            started_at: when the first attempt began. Nothing is added if that is this
-                attempt, which resumes its own checkpoint.
+            started_at: when the first attempt began. Nothing is added where that is
+                this attempt, which resumes its own checkpoint.
             wall_s: seconds over all attempts so far.
         """
         if started_at != self.started_at:
@@ -123,7 +138,7 @@ class Run:
         return round(time.time() - self._began_s, 3)
 
     def recorded_at(self) -> str | None:
-        """Returns the start of the run that the folder's record describes, or None.
+        """When the run began whose record the folder has; None if it has no record.
 
         Raises:
             InputError: the record is of another run: it would be overwritten.
@@ -177,8 +192,7 @@ class Run:
             "parameters": self.parameters,
             "data": self.data,
             "device": self.device.record() if self.device else None,
-            "versions": versions(),
-            "git_commit": git_commit(),
+            **describe_origin(),
             "seed": self.parameters.get("seed"),
             "history": list(history),
             "metrics": metrics,
@@ -269,7 +283,7 @@ def _is_numbers(row: Any) -> bool:
 
 
 def folders(text: str) -> list[Path]:
-    """Returns the folders that ``records`` names: one, or several joined by commas.
+    """The folders that ``records`` names: one, or several separated by commas.
 
     Raises:
         InputError: a name is empty, which would be the whole repository.
@@ -290,12 +304,14 @@ def load(text: str) -> list[dict[str, Any]]:
             repository's root.
 
     Returns:
-        The records, ordered by run name.
+        The records, ordered by run name. The added key ``label`` names the setting:
+        the parameter ``label`` or else the folder, ``<experiment> <setting>`` below
+        ``results`` and the run's name elsewhere.
 
     Raises:
         InputError: a folder has no record, or a file is not a record.
     """
-    paths = set()
+    paths: set[Path] = set()
     for folder in folders(text):
         below = set(folder.rglob("result.json"))
         if not below:
@@ -304,7 +320,14 @@ def load(text: str) -> list[dict[str, Any]]:
                 '03 and 04, or "bash ci/run.sh", first.'
             )
         paths |= below
-    return sorted(map(_read, sorted(paths)), key=lambda record: record["run"])
+    records = []
+    for path in sorted(paths):
+        record = _read(path)
+        label = record["parameters"].get("label") or record["run"]
+        if label == record["run"] and path.parent.name.startswith("seed-"):
+            label = " ".join(path.parts[-4:-2]).replace(" default", "")
+        records.append({**record, "label": label})
+    return sorted(records, key=lambda record: record["run"])
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -312,40 +335,52 @@ def _read(path: Path) -> dict[str, Any]:
         record = read_json(path)
     except (OSError, ValueError):
         record = None
+    if isinstance(record, dict):
+        record = {**_ADDED, **record}
     check(record, path)
     return record
 
 
-def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that can change a result."""
+def describe_origin() -> dict[str, Any]:
+    """Versions, machine, commit and changed files, for a record.
+
+    The commit has the suffix ``-dirty`` where files differ from it, and is None outside
+    git. Files in ``results/`` affect no run, so changes there count for nothing.
+    """
+    commit, changed = None, []
+    with contextlib.suppress(OSError, subprocess.CalledProcessError):
+        commit = _git("rev-parse", "HEAD").strip()
+        status = _git("status", "--porcelain", "-z", "--no-renames", "--", ":!results")
+        changed = sorted(entry[3:] for entry in status.split("\0") if entry)
+        commit += "-dirty" if changed else ""
     installed = {"python": platform.python_version()}
     for package in _PACKAGES:
-        try:
+        with contextlib.suppress(metadata.PackageNotFoundError):
             installed[package.replace("-cpu", "")] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return installed
+    return {
+        "versions": installed,
+        "machine": describe_machine(),
+        "git_commit": commit,
+        "changed_files": changed,
+    }
 
 
-def git_commit() -> str | None:
-    """Returns the commit, with ``-dirty`` if files differ from it; None outside git.
-
-    Files in ``results/`` affect no run, so changes there make no commit dirty.
-    """
-    try:
-        head = _git("rev-parse", "HEAD")
-        differs = _git("diff", "--quiet", "HEAD", "--", ":!results").returncode == 1
-    except OSError:
-        return None
-    if head.returncode:
-        return None
-    commit = head.stdout.strip()
-    return f"{commit}-dirty" if differs else commit
+def _git(*words: str) -> str:
+    command = ["git", "--no-optional-locks", *words]
+    return subprocess.run(
+        command, cwd=files.ROOT, capture_output=True, text=True, check=True
+    ).stdout
 
 
-def _git(*words: str) -> subprocess.CompletedProcess[str]:
-    command = ["git", *words]
-    return subprocess.run(command, cwd=files.ROOT, capture_output=True, text=True)
+def describe_machine() -> dict[str, Any]:
+    """Cores that this process may use, memory, operating system and CPU flags."""
+    name, flags = read_cpu()
+    usable = getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count() or 1))
+    machine = {"cpu": name, "cores": len(usable(0)), "system": platform.platform()}
+    with contextlib.suppress(AttributeError, OSError, ValueError):  # Windows
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        machine["memory_gb"] = round(memory / 1e9, 1)
+    return {**machine, "cpu_flags": sorted(flags & _FLAGS)}
 
 
 def peak_memory_mb() -> int:
@@ -353,9 +388,6 @@ def peak_memory_mb() -> int:
     try:
         import resource
     except ImportError:  # Windows
-        import psutil
-
-        return round(psutil.Process().memory_info().peak_wset / 1e6)
+        return 0
     unit = 1 if sys.platform == "darwin" else 1024
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return round(peak * unit / 1e6)
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6)
