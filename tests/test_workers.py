@@ -24,7 +24,7 @@ from lib.training.schedule import Schedule
 ROOT = Path(__file__).resolve().parents[1]
 
 TRAIN = """
-import json, sys
+import json, os, sys
 
 from lib.data import ratings, sessions
 from lib.hardware.device import select_device
@@ -50,7 +50,8 @@ for model, data, evaluate in (
     histories[name] = history
     again[name] = evaluate() if device.is_chief else None  # waits for nobody
 found = {"rank": device.rank, "workers": device.workers, "engine": device.engine}
-print(json.dumps({"histories": histories, "again": again, **found}))
+print(json.dumps({"histories": histories, "again": again, **found}), flush=True)
+os._exit(0)  # TensorFlow 2.6 now and then aborts in its threads while Python closes
 """
 
 
