@@ -102,6 +102,8 @@ def test_titles_stand_where_they_are_known(ours):
     found = recommend.recommend(ours, RAW[:2], 2, titles={best[0]: "a red shoe"})
     assert found.titles == ["a red shoe", str(best[1])]
     assert str(found).splitlines()[0].endswith("  a red shoe")
+    odd = recommend.recommend(ours, RAW[:2], 2, titles={best[1]: "a\nred\u3000shoe"})
+    assert str(odd).splitlines()[1].endswith(r"  'a\nred\u3000shoe'")
 
 
 @pytest.mark.parametrize("use_bias", [True, False])

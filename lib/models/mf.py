@@ -150,6 +150,8 @@ def predict(
     """
     pairs = np.stack([user_idx, item_idx], axis=1).astype(np.int32)
     n = len(pairs)
+    if not n:
+        return np.zeros(0, np.float32)
     batch_size = min(batch_size, n)
     shape = tf.TensorSpec((batch_size, 2), tf.int32)
     stars, rows = model.stars.get_concrete_function(shape), []

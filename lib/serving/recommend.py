@@ -48,7 +48,8 @@ class Recommendations:
     ignored: list
 
     def __str__(self) -> str:
-        rows = zip(self.scores, self.titles)
+        titles = (t if t.isprintable() else repr(t) for t in self.titles)
+        rows = zip(self.scores, titles)
         return "\n".join(f"{score:6.2f}  {title}" for score, title in rows)
 
 
