@@ -3,7 +3,6 @@
 # or the accuracy of the rating peers on every split: bash ci/bench.sh peers
 # The peers live in an environment of their own, .venv-bench, made when they take part.
 # "--stack ascend" as the first words measures what needs no peer on TensorFlow 2.6.5.
-# --device auto | npu | gpu | cpu, as in the notebooks; --help shows the other options.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 peers=none

@@ -3,8 +3,7 @@
 # Playwright lives in an environment of its own, .venv-browser; it drives the Chromium of
 # the system ($CHROMIUM, or one it finds), or fetches one.
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
-source ci/setup.sh
+source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 browser=$PWD/.venv-browser
 stamp="$want $PWD $(cksum <ci/browser/requirements.txt)"
 if [ "$(cat "$browser/made-from" 2>/dev/null || true)" != "$stamp" ]; then
