@@ -4,7 +4,6 @@
 # bash ci/bench.sh sessions --data data/diginetica (GRU4Rec, hours)
 # The peers live in an environment of their own, .venv-bench, made when they take part.
 # "--stack ascend" as the first words measures what needs no peer on TensorFlow 2.6.5.
-# --device auto | npu | gpu | cpu, as in the notebooks; --help shows the other options.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 peers=none

@@ -4,6 +4,7 @@
 # Sourced by the commands of ci/: without arguments it reads, and shifts, theirs. They then
 # use "$venv" and "$called_from", and are in the repository's root.
 set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/help.sh"
 called_from=$PWD
 stack=
 if [ "${1:-}" = --stack ]; then
@@ -114,3 +115,6 @@ if [ "$(cat "$venv/made-from" 2>/dev/null || true)" != "$stamp" ]; then
   "$venv/bin/pip" install --quiet --disable-pip-version-check --no-deps -e .
   echo "$stamp" >"$venv/made-from"
 fi
+# A kernel's note that it talks over TCP, within this machine, is no alarm.
+mkdir -p "$venv/etc/ipython"
+echo "c.IPKernelApp.log_level = 40" >"$venv/etc/ipython/ipython_kernel_config.py"

@@ -4,6 +4,7 @@
 # 03, 04 and 06 run on the Ascend stack at the same time, under python -O: without asserts,
 # except those of the tests, which pytest rewrites. Arguments go to pytest.
 set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/help.sh"
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 logs=$(mktemp -d)
 trap 'rm -rf "$logs"; kill $(jobs -p) 2>/dev/null || true' EXIT

@@ -3,8 +3,7 @@
 # Playwright has a separate environment, .venv-browser; it drives the Chromium of the
 # system ($CHROMIUM, or one it finds), or downloads one.
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
-source ci/setup.sh
+source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 browser=$PWD/.venv-browser
 stamp="$want $PWD $(cksum <ci/browser/requirements.txt)"
 if [ "$(cat "$browser/made-from" 2>/dev/null || true)" != "$stamp" ]; then
