@@ -6,7 +6,7 @@ windows are.
 
 import numpy as np
 
-from lib.data.sessions import Examples
+from lib.data.examples import Examples
 
 N_ITEMS, TRAIN_SESSIONS, TEST_SESSIONS = 43_097, 186_670, 15_963
 MEAN_LENGTH = 4.85  # clicks a session; the shortest has 2

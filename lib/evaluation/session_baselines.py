@@ -16,7 +16,7 @@ from typing import Protocol
 import numpy as np
 from scipy import sparse
 
-from lib.data.sessions import Examples
+from lib.data.examples import Examples
 from lib.evaluation import metrics
 
 Prefixes = Sequence[np.ndarray]

@@ -20,8 +20,8 @@ from typing import Any
 
 import numpy as np
 
+from lib.data.examples import Examples
 from lib.data.ratings import Part, Ratings, means
-from lib.data.sessions import Examples
 from lib.errors import InputError
 from lib.hardware.device import host
 from lib.hardware.tensorflow import tf

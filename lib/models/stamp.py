@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from lib.data.sessions import Examples
+from lib.data.examples import Examples
 from lib.errors import LARGEST, check_choice, check_number, check_whole
 from lib.evaluation import metrics
 from lib.hardware.device import host
