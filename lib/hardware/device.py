@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -212,19 +211,6 @@ def select_device(
     notes += [f"{name}: not applicable without an NPU" for name in options.asked_for()]
     processor = _open_processor(device, precision_mode, threads, notes)
     return _add_precision_notes(replace(processor, fallback=fallback), loss_scale)
-
-
-@contextmanager
-def host() -> Iterator[None]:
-    """Places tensors on the host: ``with host(): ...``, or ``@host()``.
-
-    On an NPU ``tf.device`` has no effect, so the tables that only the input pipeline
-    reads would be placed on the card.
-    """
-    from tensorflow.python.eager import context
-
-    with context.device("CPU:0"):
-        yield
 
 
 def logical_id() -> int:

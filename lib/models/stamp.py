@@ -10,7 +10,6 @@ import numpy as np
 from lib.data.examples import Examples
 from lib.errors import LARGEST, check_choice, check_number, check_whole
 from lib.evaluation import metrics
-from lib.hardware.device import host
 from lib.hardware.tensorflow import tf
 from lib.models import softmax
 
@@ -23,7 +22,7 @@ VARIANTS = ("paper", "stmp", "normalized")
 STDDEV = 0.05  # of the initial weights
 
 Weights = Mapping[str, tf.Variable]  # by the names in PARTS
-Reader = Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
+Reader = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
 class STAMP(tf.keras.Model):
@@ -182,15 +181,10 @@ class STAMP(tf.keras.Model):
             numbers: int32 ``(batch, maxlen)``, as the model takes them, and the columns
             of the next items, int32 ``(batch,)``.
         """
-        with host():
-            items = tf.constant(examples.items)
-            start, target = tf.constant(examples.start), tf.constant(examples.target)
 
-        @host()
-        def read(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            stop = tf.gather(target, index)
-            windows = cut_windows(items, tf.gather(start, index), stop, self.maxlen)
-            return windows, tf.gather(items, stop) - 1
+        def read(index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            windows, targets = examples.windows(index, self.maxlen)
+            return windows, targets - 1
 
         return read
 
@@ -308,24 +302,6 @@ def query(
     return scale * tf.math.l2_normalize(h, axis=1) if scale else h
 
 
-def cut_windows(
-    items: tf.Tensor, start: tf.Tensor, stop: tf.Tensor, maxlen: int
-) -> tf.Tensor:
-    """Cuts the last ``maxlen`` clicks of each prefix ``items[start:stop]``.
-
-    Args:
-        items: int32 ``(n_clicks,)``, flat sessions.
-        start, stop: int32 ``(batch,)``.
-        maxlen: width of the window.
-
-    Returns:
-        int32 ``(batch, maxlen)``, padded with 0 on the left.
-    """
-    position = tf.expand_dims(stop, 1) - maxlen + tf.range(maxlen)  # (batch, maxlen)
-    clicks = tf.gather(items, tf.maximum(position, 0))
-    return tf.where(position >= tf.expand_dims(start, 1), clicks, 0)
-
-
 def evaluate(
     model: STAMP, examples: Examples, k: int = 20, batch_size: int = 256
 ) -> dict[str, float]:
@@ -376,6 +352,6 @@ def _map_examples(
     read, n = model.example_reader(examples), len(examples)
     results = []
     for first in range(0, n, batch_size):
-        index = np.minimum(np.arange(first, first + batch_size, dtype=np.int32), n - 1)
+        index = np.minimum(np.arange(first, first + batch_size), n - 1)
         results.append(function(*read(index)).numpy()[: n - first])
     return np.concatenate(results)

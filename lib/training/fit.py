@@ -132,8 +132,8 @@ def make_variables(model: tf.keras.Model, read: Callable[[Any], Any]) -> None:
         model: a compiled model; one example is passed through it.
         read: ``read(index) -> (inputs, targets)``, see ``pipeline.batches``.
     """
-    inputs, _ = read(tf.constant([0]))
-    model(inputs)
+    inputs, _ = read(np.zeros(1, np.int64))
+    model(tf.constant(inputs))
     optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
     if hasattr(optimizer, "build"):  # Keras 3; Keras 2.6 creates its slots later
         model.optimizer.build(model.trainable_variables)

@@ -1,4 +1,4 @@
-"""The input pipeline: slices batches from arrays and reshuffles them every epoch."""
+"""The input pipeline: reads batches from arrays and reshuffles them every epoch."""
 
 from __future__ import annotations
 
@@ -12,14 +12,22 @@ from lib.hardware.tensorflow import tf
 from lib.hardware.workers import share_batch
 from lib.training.schedule import Plan
 
+CHUNK = 2**14  # examples read at once, so that Python runs rarely
+BLOCK = 2**12  # consecutive examples that stay together: 16 kB of an array
+BUFFER = 2**20  # examples shuffled together: 8 MB of numbers
+
 
 def batches(
-    read: Callable[[Any], Any],
+    read: Callable[[np.ndarray], Any],
     plan: Plan,
     epochs: Iterable[int],
     device: Device | None = None,
+    first: int = 0,
 ) -> tf.data.Dataset:
     """Returns a dataset of batches; examples are never handled one by one.
+
+    NumPy reads ``CHUNK`` examples at once, whether the arrays are in memory or memory
+    maps, and TensorFlow cuts them into batches; both run on the host.
 
     Each epoch has its own order, which depends on the seed and the epoch's number only,
     so a run that resumes at epoch ``k`` sees the same batches as an unbroken one.
@@ -27,32 +35,78 @@ def batches(
     modulo their number, so together they see the batches of a single worker.
 
     Args:
-        read: ``read(index) -> (inputs, targets)`` in TensorFlow operations, with
-            ``index`` int32 ``(batch,)``; a model's ``example_reader`` makes it.
-        plan: batch size, steps, seed and number of examples.
+        read: ``read(index) -> (inputs, targets)``, arrays, with ``index`` int64
+            ``(n,)``; a model's ``example_reader`` makes it.
+        plan: batch size, steps, order, seed and number of examples.
         epochs: the numbers of the epochs, from 0.
         device: its workers share each batch; None for one worker.
+        first: steps at the start of each epoch that are left out.
     """
-    schedule = plan.schedule
     workers, rank = (device.workers, device.rank) if device else (1, 0)
-    share = share_batch(schedule.batch_size, workers)
-    n_own = -(-(plan.n_examples - rank) // workers)  # rounded up
+    share = share_batch(plan.schedule.batch_size, workers)
 
-    def draw_orders() -> Iterator[np.ndarray]:
+    def read_batches(index: np.ndarray) -> Any:
+        size = min(share, len(index))
+
+        def split(array: np.ndarray) -> np.ndarray:
+            return array.reshape(-1, size, *array.shape[1:])
+
+        return tf.nest.map_structure(split, read(index.astype(np.int64)))
+
+    def read_chunks() -> Iterator[Any]:
         for epoch in epochs:
-            order = np.arange(plan.n_examples, dtype=np.int32)  # int32 halves memory
-            drawn = epoch if schedule.reshuffle else 0
-            np.random.default_rng([schedule.seed, drawn]).shuffle(order)
-            yield order[rank::workers]
+            left = share * (plan.steps - first)
+            for part in draw_order(plan, epoch, first):
+                own = part[rank::workers][:left]
+                left -= len(own)
+                whole = len(own) // share * share  # a partial batch is read alone
+                ends = [*range(0, whole, share * max(CHUNK // share, 1)), whole, None]
+                for start, end in zip(ends, ends[1:]):
+                    if len(own[start:end]):
+                        yield read_batches(own[start:end])
+                if not left:
+                    break
 
-    def slice_epoch(order: tf.Tensor) -> tf.data.Dataset:
-        def slice_batch(step: tf.Tensor) -> Any:
-            first = tf.cast(step, tf.int32) * share
-            if schedule.static:
-                return read(tf.slice(order, [first], [share]))
-            return read(order[first : first + share])
+    def specify(array: np.ndarray) -> tf.TensorSpec:
+        size = share if plan.schedule.static else None
+        return tf.TensorSpec([None, size, *array.shape[1:]], array.dtype)
 
-        return tf.data.Dataset.range(plan.steps).map(slice_batch)
+    signature = tf.nest.map_structure(specify, read(np.zeros(1, np.int64)))
+    chunks = tf.data.Dataset.from_generator(read_chunks, output_signature=signature)
+    return chunks.prefetch(1).unbatch().prefetch(4)
 
-    orders = tf.data.Dataset.from_generator(draw_orders, tf.int32, [n_own])
-    return orders.flat_map(slice_epoch).prefetch(4)
+
+def draw_order(plan: Plan, epoch: int, first: int = 0) -> Iterator[np.ndarray]:
+    """Yields the numbers of an epoch's examples, in parts of whole batches.
+
+    With ``shuffle="all"``, every order is equally likely; the part is the epoch, and 4
+    bytes an example are held.
+
+    With ``shuffle="blocks"``, the data are cut into blocks of ``BLOCK`` consecutive
+    examples from a random place on, the blocks are put in random order, and ``BUFFER``
+    examples at a time, rounded to whole batches, are shuffled: a batch mixes some 256
+    places of the data. Some 30 MB are held, and 8 bytes a block.
+
+    Args:
+        plan: order, seed, batch size and number of examples.
+        epoch: its number, from 0.
+        first: steps at its start that are left out.
+    """
+    schedule, n = plan.schedule, plan.n_examples
+    seed = [schedule.seed, epoch if schedule.reshuffle else 0]
+    rng, skipped = np.random.default_rng(seed), first * schedule.batch_size
+    if schedule.shuffle == "all":
+        order = np.arange(n, dtype=np.int32 if n < 2**31 else np.int64)
+        rng.shuffle(order)
+        yield order[skipped:]
+        return
+    starts = np.append(rng.permutation(n // BLOCK), n // BLOCK) * BLOCK
+    shift, size = (
+        rng.integers(n),
+        schedule.batch_size * max(BUFFER // schedule.batch_size, 1),
+    )
+    for start in range(skipped // size * size, n, size):
+        place = np.arange(start, min(start + size, n))
+        part = (starts[place // BLOCK] + place % BLOCK + shift) % n
+        np.random.default_rng([*seed, start]).shuffle(part)
+        yield part[max(skipped - start, 0) :]

@@ -19,6 +19,8 @@ from lib.hardware.device import Device
 from lib.hardware.workers import RATE_SCALINGS
 from lib.models.optimizers import SCHEDULES
 
+SHUFFLES = ("all", "blocks")
+
 
 @dataclass(frozen=True)
 class Schedule:
@@ -36,6 +38,10 @@ class Schedule:
         reshuffle: False repeats the batches of the first epoch in every epoch.
         evaluate_every: epochs from one evaluation to the next; the last epoch has one.
         seed: of the order of the examples.
+        shuffle: ``"all"`` draws the order of an epoch from all orders; ``"blocks"``
+            needs no memory for it, see ``pipeline.draw_order``.
+        checkpoint_every: steps from one checkpoint inside an epoch to the next; 0 for
+            none. Every epoch ends with one.
 
     Raises:
         InputError: a value is not allowed.
@@ -52,11 +58,13 @@ class Schedule:
     reshuffle: bool = True
     evaluate_every: int = 1
     seed: int = 0
+    shuffle: str = "all"
+    checkpoint_every: int = 0
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "epochs", "evaluate_every"):
             check_whole(name, getattr(self, name))
-        for name in ("steps_per_epoch", "steps_per_execution"):
+        for name in ("steps_per_epoch", "steps_per_execution", "checkpoint_every"):
             check_whole(name, getattr(self, name), lowest=0)
         check_seed(self.seed)
         rate = self.learning_rate
@@ -65,6 +73,7 @@ class Schedule:
         check_number("learning_rate", rate, is_allowed, allowed)
         check_choice("schedule", self.decay, SCHEDULES)
         check_choice("rate_scaling", self.rate_scaling, RATE_SCALINGS)
+        check_choice("shuffle", self.shuffle, SHUFFLES)
 
     @classmethod
     def from_parameters(cls, parameters: Mapping[str, Any]) -> Schedule:
