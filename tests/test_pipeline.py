@@ -16,8 +16,8 @@ CPU = Device("cpu", "", "must_keep_origin_dtype", "float32", "")
 
 def orders(n=23, epochs=range(2), device=None, static=False, **options):
     plan = Schedule(**{"batch_size": 5, "static": static, **options}).plan(n)
-    dataset = pipeline.batches(lambda index: index, plan, epochs, device)
-    found = [batch.numpy() for batch in dataset]
+    dataset = pipeline.batches(lambda index: (index,), plan, epochs, device)
+    found = [batch.numpy() for (batch,) in dataset]
     return [found[k : k + plan.steps] for k in range(0, len(found), plan.steps)]
 
 
@@ -128,8 +128,8 @@ def test_examples_of_one_block_part_and_those_of_other_epochs_meet(small_blocks)
 def test_an_epoch_can_be_entered_at_any_step(small_blocks, first, options):
     plan = Schedule(5, static=False, **options).plan(43)
     whole = orders(43, epochs=range(2), **options)[1]
-    read = pipeline.batches(lambda index: index, plan, range(1, 2), first=first)
-    entered = [batch.numpy() for batch in read]
+    read = pipeline.batches(lambda index: (index,), plan, range(1, 2), first=first)
+    entered = [batch.numpy() for (batch,) in read]
     assert len(entered) == plan.steps - first
     for batch, expected in zip(entered, whole[first:]):
         np.testing.assert_array_equal(batch, expected)

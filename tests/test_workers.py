@@ -146,7 +146,8 @@ def one_of(size, rank=0, kind="npu"):
 def batches_of(n, schedule, device=None):
     plan = schedule.plan(n, device)
     epochs = range(schedule.epochs)
-    return [own.numpy() for own in pipeline.batches(lambda i: i, plan, epochs, device)]
+    dataset = pipeline.batches(lambda index: (index,), plan, epochs, device)
+    return [own.numpy() for (own,) in dataset]
 
 
 def test_the_shares_of_all_workers_are_the_batches_of_one():

@@ -1,10 +1,11 @@
 """Save training state atomically and validate it on restore.
 
-The folder ``ckpt/`` of a run holds one TensorFlow checkpoint, ``ckpt-<epoch>``, and
-beside it ``ckpt-<epoch>.json`` with the state that the record needs, ``Progress``. A
-save writes in this order: the JSON; the tensors; the file ``checkpoint``, which names
-them and is replaced in one step; then older files are removed. Whenever a process dies,
-``checkpoint`` names complete tensors with their JSON beside them.
+The folder ``ckpt/`` of a run holds one TensorFlow checkpoint, ``ckpt-<n>``, where
+``n`` counts the checkpoints after and inside epochs, and beside it ``ckpt-<n>.json``
+with the state that the record needs, ``Progress``. A save writes in this order: the
+JSON; the tensors; the file ``checkpoint``, which names them and is replaced in one
+step; then older files are removed. Whenever a process dies, ``checkpoint`` names
+complete tensors with their JSON beside them.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from lib.errors import InputError
 from lib.hardware import collectives
 from lib.hardware.device import Device
 from lib.hardware.tensorflow import tf
+from lib.training.schedule import Plan
 
 FAREWELL_S = 3  # before a worker ends, so that the others receive its last message
 
@@ -37,6 +39,9 @@ class Progress:
         started_at: start of its first attempt, ISO 8601.
         wall_s: seconds spent on it, over all attempts.
         history: one dict an epoch: epoch, loss and metrics.
+        partial: of the epoch that has begun: steps, seconds, and the sum and the
+            weight of the losses.
+        inside: checkpoints inside epochs.
         epoch_s: seconds of each epoch, without evaluation.
         first_step_s: seconds of the first call, which compiles.
         steady: examples, steps and seconds of all other calls.
@@ -46,26 +51,34 @@ class Progress:
     started_at: str = ""
     wall_s: float = 0.0
     history: list[dict[str, float]] = field(default_factory=list)
+    partial: list[float] = field(default_factory=lambda: [0, 0.0, 0.0, 0.0])
+    inside: int = 0
     epoch_s: list[float] = field(default_factory=list)
     first_step_s: float = 0.0
     steady: list[float] = field(default_factory=lambda: [0, 0, 0.0])
 
+    @property
+    def number(self) -> int:
+        """The number of the checkpoint with this state."""
+        return len(self.history) + self.inside
+
     @classmethod
-    def parse(cls, content: Any, epochs: int) -> Progress | None:
-        """Makes the progress after ``epochs`` from JSON; None if it is not valid."""
+    def parse(cls, content: Any, number: int) -> Progress | None:
+        """Makes the progress of a checkpoint from JSON; None if it is not valid."""
         try:
             progress = cls(**content)
             numbers = [progress.wall_s, progress.first_step_s]
-            numbers += [*progress.epoch_s, *progress.steady]
+            numbers += [*progress.epoch_s, *progress.steady, *progress.partial]
             numbers += [value for row in progress.history for value in row.values()]
             losses = [row["loss"] for row in progress.history]
-            valid = [row["epoch"] for row in progress.history] == list(
-                range(1, epochs + 1)
-            )
+            epochs = [row["epoch"] for row in progress.history]
+            valid = progress.number == number
         except (TypeError, AttributeError, KeyError):
             return None
-        valid = valid and len(losses) == len(progress.epoch_s) == epochs
-        valid = valid and len(progress.steady) == 3 and type(progress.run) is str
+        valid = valid and epochs == list(range(1, len(progress.epoch_s) + 1))
+        valid = valid and len(losses) == len(epochs)
+        valid = valid and (len(progress.steady), len(progress.partial)) == (3, 4)
+        valid = valid and type(progress.run) is str
         valid = valid and type(progress.started_at) is str
         valid = valid and all(type(number) in (int, float) for number in numbers)
         return progress if valid else None
@@ -94,21 +107,21 @@ class Checkpoints:
             self.checkpoint, str(self.folder), max_to_keep=1
         )
 
-    def resume(self, epochs: int) -> Progress:
+    def resume(self, plan: Plan) -> Progress:
         """Restores the last checkpoint of an interrupted run.
 
         A run whose record is written is finished: it starts from scratch, and its
         checkpoint is removed.
 
         Args:
-            epochs: the epochs of the run.
+            plan: the epochs and steps of the run.
 
         Raises:
             InputError: the checkpoint is damaged, belongs to another run, has more
                 epochs, or the workers would resume after different epochs.
         """
-        path = self._latest
-        progress = self._read_progress(path) if path else None
+        path, epochs = self._latest, plan.schedule.epochs
+        progress = self._read_progress(path, plan) if path else None
         if progress and len(progress.history) > epochs:
             raise InputError(
                 f"{path}: the run already has {len(progress.history)} epochs, and "
@@ -124,7 +137,7 @@ class Checkpoints:
             if progress.started_at == self.run.started_at:
                 self.run.start_clock()
         elif progress and path:
-            self._restore(path)
+            restore(self.checkpoint.restore, path)
             self.run.continue_clock(progress.started_at, progress.wall_s)
         if self.device.is_chief and not is_finished:
             self._tidy()
@@ -136,7 +149,7 @@ class Checkpoints:
         return Progress(run=self.run.name)
 
     def save(self, progress: Progress) -> None:
-        """Saves the state after an epoch; the older one is removed afterwards.
+        """Saves the state; the older one is removed afterwards.
 
         Raises:
             InputError: it cannot be written; the older state is still there.
@@ -144,12 +157,12 @@ class Checkpoints:
         if not self.device.is_chief:
             return
         progress.started_at, progress.wall_s = self.run.started_at, self.run.wall_s()
-        epoch = len(progress.history)
+        number = progress.number
         try:
             self.folder.mkdir(exist_ok=True)
-            state = self.folder / f"ckpt-{epoch}.json"
+            state = self.folder / f"ckpt-{number}.json"
             files.write_text(state, json.dumps(asdict(progress)))
-            self.manager.save(checkpoint_number=epoch)
+            self.manager.save(checkpoint_number=number)
             self._tidy()
         except (OSError, tf.errors.OpError) as error:
             with contextlib.suppress(OSError, InputError):
@@ -172,13 +185,14 @@ class Checkpoints:
                 "output_dir that all of them share."
             )
 
-    def _read_progress(self, path: str) -> Progress:
-        state, epoch = Path(path + ".json"), int(path.rpartition("-")[2])
+    def _read_progress(self, path: str, plan: Plan) -> Progress:
+        state, number = Path(path + ".json"), int(path.rpartition("-")[2])
         try:
-            progress = Progress.parse(files.read_json(state), epoch)
+            progress = Progress.parse(files.read_json(state), number)
         except (OSError, ValueError):
             progress = None
-        if progress is None:
+        inside = range(0, plan.steps, plan.steps_per_call)
+        if progress is None or progress.partial[0] not in inside:
             raise _damaged(self.folder, f"{state.name} does not belong to it")
         if progress.run != self.run.name:
             raise InputError(
@@ -186,9 +200,6 @@ class Checkpoints:
                 "its folder back, or remove it, or choose another output_dir."
             )
         return progress
-
-    def _restore(self, path: str) -> None:
-        restore(self.checkpoint.restore, path)
 
     def _tidy(self) -> None:
         """Removes the files of a process that died or failed while it saved."""

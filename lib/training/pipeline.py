@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
 
 import numpy as np
 
@@ -18,7 +17,7 @@ BUFFER = 2**20  # examples shuffled together: 8 MB of numbers
 
 
 def batches(
-    read: Callable[[np.ndarray], Any],
+    read: Callable[[np.ndarray], tuple[np.ndarray, ...]],
     plan: Plan,
     epochs: Iterable[int],
     device: Device | None = None,
@@ -44,34 +43,28 @@ def batches(
     """
     workers, rank = (device.workers, device.rank) if device else (1, 0)
     share = share_batch(plan.schedule.batch_size, workers)
+    chunk = share * max(CHUNK // share, 1)
 
-    def read_batches(index: np.ndarray) -> Any:
-        size = min(share, len(index))
+    def cut(index: np.ndarray) -> tuple[np.ndarray, ...]:
+        shape = -1, min(share, len(index))
+        return tuple(part.reshape(*shape, *part.shape[1:]) for part in read(index))
 
-        def split(array: np.ndarray) -> np.ndarray:
-            return array.reshape(-1, size, *array.shape[1:])
-
-        return tf.nest.map_structure(split, read(index.astype(np.int64)))
-
-    def read_chunks() -> Iterator[Any]:
+    def read_chunks() -> Iterator[tuple[np.ndarray, ...]]:
         for epoch in epochs:
-            left = share * (plan.steps - first)
-            for part in draw_order(plan, epoch, first):
-                own = part[rank::workers][:left]
-                left -= len(own)
-                whole = len(own) // share * share  # a partial batch is read alone
-                ends = [*range(0, whole, share * max(CHUNK // share, 1)), whole, None]
-                for start, end in zip(ends, ends[1:]):
-                    if len(own[start:end]):
-                        yield read_batches(own[start:end])
-                if not left:
-                    break
+            for order in draw_order(plan, epoch, first):
+                for own in np.split(
+                    order[rank::workers], range(chunk, len(order), chunk)
+                ):
+                    index = own.astype(np.int64)
+                    for piece in np.split(index, [len(index) // share * share]):
+                        if len(piece):  # a partial batch is cut alone
+                            yield cut(piece)
 
-    def specify(array: np.ndarray) -> tf.TensorSpec:
-        size = share if plan.schedule.static else None
-        return tf.TensorSpec([None, size, *array.shape[1:]], array.dtype)
-
-    signature = tf.nest.map_structure(specify, read(np.zeros(1, np.int64)))
+    size = share if plan.schedule.static else None
+    signature = tuple(
+        tf.TensorSpec([None, size, *part.shape[1:]], part.dtype)
+        for part in read(np.zeros(1, np.int64))
+    )
     chunks = tf.data.Dataset.from_generator(read_chunks, output_signature=signature)
     return chunks.prefetch(1).unbatch().prefetch(4)
 
@@ -94,19 +87,17 @@ def draw_order(plan: Plan, epoch: int, first: int = 0) -> Iterator[np.ndarray]:
     """
     schedule, n = plan.schedule, plan.n_examples
     seed = [schedule.seed, epoch if schedule.reshuffle else 0]
-    rng, skipped = np.random.default_rng(seed), first * schedule.batch_size
+    rng, batch = np.random.default_rng(seed), schedule.batch_size
+    begin, end = first * batch, min(plan.steps * batch, n)
     if schedule.shuffle == "all":
         order = np.arange(n, dtype=np.int32 if n < 2**31 else np.int64)
         rng.shuffle(order)
-        yield order[skipped:]
+        yield order[begin:end]
         return
-    starts = np.append(rng.permutation(n // BLOCK), n // BLOCK) * BLOCK
-    shift, size = (
-        rng.integers(n),
-        schedule.batch_size * max(BUFFER // schedule.batch_size, 1),
-    )
-    for start in range(skipped // size * size, n, size):
+    blocks = np.append(rng.permutation(n // BLOCK), n // BLOCK)  # a partial one last
+    shift, size = rng.integers(n), batch * max(BUFFER // batch, 1)
+    for start in range(begin // size * size, end, size):
         place = np.arange(start, min(start + size, n))
-        part = (starts[place // BLOCK] + place % BLOCK + shift) % n
+        part = (blocks[place // BLOCK] * BLOCK + place % BLOCK + shift) % n
         np.random.default_rng([*seed, start]).shuffle(part)
-        yield part[max(skipped - start, 0) :]
+        yield part[max(begin - start, 0) : end - start]
