@@ -421,7 +421,7 @@ def test_workers_that_would_resume_after_different_epochs_end_and_change_nothing
     monkeypatch.setattr(
         collectives, "mean", lambda _, value: (value + next(others)) / 2
     )
-    sentence = "resume after epoch 2, others after another one: .* all of them share"
+    sentence = "resume from checkpoint 2, others from another one: .* all of them share"
     assert re.search(sentence, refusal(train, tmp_path))
     assert content(tmp_path) == before
 

@@ -123,7 +123,7 @@ def test_workers_without_a_shared_folder_do_not_resume_apart(trained, tmp_path):
     for process, done in zip(processes, (20, 0)):
         _, err = process.communicate(timeout=300)
         assert process.returncode
-        assert f"this worker would resume after epoch {done}, others after an" in err
+        assert f"this worker would resume from checkpoint {done}, others from an" in err
         assert "workers on several hosts need an output_dir that all of them" in err
 
 

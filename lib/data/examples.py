@@ -32,8 +32,9 @@ class Examples:
     def from_sessions(
         cls, items: np.ndarray, offsets: np.ndarray, days: np.ndarray
     ) -> Examples:
-        """Makes the examples of flat sessions, whatever the integer types."""
-        return cls(items.astype(np.int32), offsets.astype(np.int64), days)
+        """Makes the examples of flat sessions; copies other integer types only."""
+        numbers = items.astype(np.int32, copy=False)
+        return cls(numbers, offsets.astype(np.int64, copy=False), days)
 
     def __len__(self) -> int:
         return len(self.items) - self.n_sessions

@@ -67,19 +67,17 @@ class Progress:
         """Makes the progress of a checkpoint from JSON; None if it is not valid."""
         try:
             progress = cls(**content)
-            numbers = [progress.wall_s, progress.first_step_s]
-            numbers += [*progress.epoch_s, *progress.steady, *progress.partial]
-            numbers += [value for row in progress.history for value in row.values()]
-            losses = [row["loss"] for row in progress.history]
-            epochs = [row["epoch"] for row in progress.history]
-            valid = progress.number == number
+            history, seconds = progress.history, progress.epoch_s
+            numbers = [progress.wall_s, progress.first_step_s, *seconds]
+            numbers += [*progress.steady, *progress.partial]
+            numbers += [value for row in history for value in row.values()]
+            epochs = [row["epoch"] for row in history if "loss" in row]
+            valid = epochs == list(range(1, len(seconds) + 1))
+            valid = valid and (len(history), number) == (len(seconds), progress.number)
         except (TypeError, AttributeError, KeyError):
             return None
-        valid = valid and epochs == list(range(1, len(progress.epoch_s) + 1))
-        valid = valid and len(losses) == len(epochs)
         valid = valid and (len(progress.steady), len(progress.partial)) == (3, 4)
-        valid = valid and type(progress.run) is str
-        valid = valid and type(progress.started_at) is str
+        valid = valid and type(progress.run) is type(progress.started_at) is str
         valid = valid and all(type(number) in (int, float) for number in numbers)
         return progress if valid else None
 
@@ -100,6 +98,7 @@ class Checkpoints:
         self.run, self.device = run, device
         self.variables = model.trainable_variables
         self.folder = run.chief_folder / "ckpt"
+        self.removed = run.chief_folder / "ckpt.removed"
         self.checkpoint = tf.train.Checkpoint(model=model, optimizer=model.optimizer)
         _ = self.checkpoint.save_counter  # created here, by all workers together
         self._latest = latest(self.folder)  # refused before TensorFlow reads it
@@ -118,7 +117,7 @@ class Checkpoints:
 
         Raises:
             InputError: the checkpoint is damaged, belongs to another run, has more
-                epochs, or the workers would resume after different epochs.
+                epochs, or the workers would resume from different checkpoints.
         """
         path, epochs = self._latest, plan.schedule.epochs
         progress = self._read_progress(path, plan) if path else None
@@ -132,7 +131,7 @@ class Checkpoints:
             and self.run.recorded_at() == progress.started_at
             and len(progress.history) == epochs
         )
-        self._agree_on(len(progress.history) if progress and not is_finished else 0)
+        self._agree_on(progress.number if progress and not is_finished else 0)
         if progress and is_finished:
             if progress.started_at == self.run.started_at:
                 self.run.start_clock()
@@ -144,9 +143,7 @@ class Checkpoints:
         collectives.synchronize(self.device, self.variables)
         if self.device.is_chief and is_finished:
             self._remove()
-        if progress and not is_finished:
-            return progress
-        return Progress(run=self.run.name)
+        return progress if progress and not is_finished else Progress(self.run.name)
 
     def save(self, progress: Progress) -> None:
         """Saves the state; the older one is removed afterwards.
@@ -170,18 +167,18 @@ class Checkpoints:
             reason = getattr(error, "strerror", None) or str(error)
             raise files.not_written(self.folder, reason.partition("\n")[0]) from error
 
-    def _agree_on(self, epoch: int) -> None:
-        """Ends every worker unless all of them resume after the same epoch.
+    def _agree_on(self, number: int) -> None:
+        """Ends every worker unless all of them resume from the same checkpoint.
 
         Restoring the variables of several workers is a collective operation, so they
         must agree before.
         """
-        mean = collectives.mean(self.device, float(epoch))
-        if collectives.mean(self.device, abs(epoch - mean)) > 1e-3:
+        mean = collectives.mean(self.device, float(number))
+        if collectives.mean(self.device, abs(number - mean)) > 1e-3:
             time.sleep(FAREWELL_S)
             raise InputError(
-                f"{self.run.chief_folder}: this worker would resume after epoch "
-                f"{epoch}, others after another one: workers on several hosts need an "
+                f"{self.run.chief_folder}: this worker would resume from checkpoint "
+                f"{number}, others from another one: workers on several hosts need an "
                 "output_dir that all of them share."
             )
 
@@ -203,23 +200,20 @@ class Checkpoints:
 
     def _tidy(self) -> None:
         """Removes the files of a process that died or failed while it saved."""
-        shutil.rmtree(_removed(self.folder), ignore_errors=True)
+        shutil.rmtree(self.removed, ignore_errors=True)
         path = latest(self.folder)
         valid = path and Path(path).name + "."
         leftovers = ("ckpt-*", "checkpoint.tmp*", "*.unfinished")
         for file in [file for each in leftovers for file in self.folder.glob(each)]:
-            if valid and file.name.startswith(valid):
-                continue
-            if file.is_dir():
-                shutil.rmtree(file)
-            else:
-                file.unlink()
+            if not (valid and file.name.startswith(valid)):
+                remove = shutil.rmtree if file.is_dir() else Path.unlink
+                remove(file)
 
     def _remove(self) -> None:
         """Removes the folder; a process that dies meanwhile leaves no half of it."""
-        shutil.rmtree(_removed(self.folder), ignore_errors=True)
-        self.folder.rename(_removed(self.folder))
-        shutil.rmtree(_removed(self.folder))
+        shutil.rmtree(self.removed, ignore_errors=True)
+        self.folder.rename(self.removed)
+        shutil.rmtree(self.removed)
 
 
 def latest(folder: Path) -> str | None:
@@ -264,7 +258,3 @@ def _damaged(folder: Path, reason: str) -> InputError:
         f"{folder} is damaged ({reason}): copy it again, or remove it to train from "
         "scratch."
     )
-
-
-def _removed(folder: Path) -> Path:
-    return folder.with_name(f"{folder.name}.removed")

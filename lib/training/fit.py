@@ -66,8 +66,8 @@ def fit(
     """Compiles and trains a model; resumes an interrupted run.
 
     With a run, every epoch ends with a checkpoint in ``ckpt/`` and a line in the log
-    (see ``Monitor``), and an interrupted run resumes after its last complete epoch and
-    ends like an unbroken one. Without a run nothing is written.
+    (see ``Monitor``), and an interrupted run resumes after its last checkpoint and ends
+    like an unbroken one. Without a run nothing is written.
 
     Args:
         model: a model of ``lib.models``, with ``example_reader`` and ``training_loss``.
@@ -89,8 +89,8 @@ def fit(
     Raises:
         InputError: too few examples for a batch; the loss is not finite or stuck; the
             run's folder cannot be written, is in use by another process or holds
-            another run; workers would resume after different epochs. The last
-            checkpoint stays.
+            another run; workers would resume from different checkpoints. The
+            last checkpoint stays.
     """
     read, plan = model.example_reader(examples), schedule.plan(len(examples), device)
     model.rank = device.rank
@@ -113,8 +113,9 @@ def fit(
 
         store = Checkpoints(run, model, device) if run else None
         progress = store.resume(plan) if store else Progress()
-        done, step = len(progress.history), int(progress.partial[0])
+        done = len(progress.history)
         if progress.number:
+            step = int(progress.partial[0])
             where = f"step {step} of epoch {done + 1}" if step else f"epoch {done}"
             report(f"resumed after {where} of {schedule.epochs}")
         elif log:
@@ -123,10 +124,7 @@ def fit(
             metrics = _schedule_metrics(schedule, evaluate, validate)
             save = store.save if store else None
             monitor = Monitor(plan, device, progress, metrics, report, save)
-            if step:
-                _run_epochs(model, read, plan, range(done, done + 1), monitor, step)
-            epochs = range(done + bool(step), schedule.epochs)
-            _run_epochs(model, read, plan, epochs, monitor)
+            _run_epochs(model, read, plan, range(done, schedule.epochs), monitor)
     return progress.history, _summarise_timing(progress, plan, device.workers)
 
 
@@ -150,11 +148,13 @@ def _run_epochs(
     plan: Plan,
     epochs: range,
     monitor: Monitor,
-    first: int = 0,
 ) -> None:
-    """Trains epochs from a step on, by Keras or by the loop for TensorFlow workers."""
-    device = monitor.device
-    dataset = pipeline.batches(read, plan, epochs, device, first)
+    """Trains the given epochs, by Keras or by the loop for TensorFlow workers."""
+    device, begun = monitor.device, int(monitor.progress.partial[0])
+    if begun and epochs[1:]:  # an epoch that is resumed has fewer steps than the others
+        _run_epochs(model, read, plan, epochs[:1], monitor)
+        begun, epochs = 0, epochs[1:]
+    dataset = pipeline.batches(read, plan, epochs, device, begun)
     if device.engine == "tensorflow":
         collectives.fit(model, dataset, epochs, plan.steps, monitor)
         return
@@ -163,7 +163,7 @@ def _run_epochs(
         dataset,
         initial_epoch=epochs.start,
         epochs=epochs.stop,
-        steps_per_epoch=plan.steps - first,
+        steps_per_epoch=plan.steps - begun,
         callbacks=[monitor],
         shuffle=False,  # the dataset is shuffled
         verbose=0,
@@ -208,7 +208,8 @@ class Monitor(tf.keras.callbacks.Callback):
     """Measures, logs, checks, evaluates and saves, in this order, as one callback.
 
     Timed is training alone, with the input pipeline: from the start of an epoch to the
-    end of its last step, without evaluation and checkpoint. The first call of a process
+    end of its last step, without evaluation and checkpoint; checkpoints inside the
+    epoch count. The first call of a process
     (one step, or ``steps_per_call`` of them) compiles; it is timed apart, as
     ``first_step_s``, and neither its examples nor its seconds count in a rate. The
     examples of all workers count together.
@@ -268,18 +269,18 @@ class Monitor(tf.keras.callbacks.Callback):
                 variable.assign(value)
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        done = self.plan.steps_per_call
-        self.step += done
-        fault = self.check.find_fault(float(logs["loss"]), done)
+        self.step += self.plan.steps_per_call
+        fault = self.check.find_fault(float(logs["loss"]), self.plan.steps_per_call)
         if fault:
             self._stop(f"the loss {fault} at step {self.step}")
         if not self.is_compiled:
             self.is_compiled = True
-            started, self.counted_from = self.counted_from, time.time()
-            self.logged_at = self.counted_from
+            self.counted_from = self.logged_at = time.time()
             self.first_counted = self.logged_step = self.step
-            self.first_step_s = round(self.counted_from - started, 3)
+            seconds = self.counted_from - self.epoch_started - self.progress.partial[1]
+            self.first_step_s = round(seconds, 3)
             self.progress.first_step_s = self.first_step_s
+            return
         is_due = self.step // LOG_EVERY > self.logged_step // LOG_EVERY
         if is_due and self.step < self.plan.steps:
             now = time.time()
@@ -289,12 +290,12 @@ class Monitor(tf.keras.callbacks.Callback):
             head = f"step {self.step} of {self._epoch_label()}"
             self.report(_join_fields(head, fields), on_screen=False)
         every = self.plan.schedule.checkpoint_every or self.plan.steps
-        is_passed = self.step // every > (self.step - done) // every
+        is_passed = self.step % every < self.plan.steps_per_call
         if is_passed and self.save and self.step < self.plan.steps:
             self._save_inside(self.save, float(logs["loss"]))
 
     def _save_inside(self, save: Callable[[Progress], None], loss: float) -> None:
-        """Saves the state inside an epoch, while the clock of training stands still."""
+        """Saves the state inside an epoch."""
         now = time.time()
         self._check_weights(f"at step {self.step}")
         sums = [loss * self.step, float(self.step)]
@@ -305,10 +306,6 @@ class Monitor(tf.keras.callbacks.Callback):
         partial = [self.step, now - self.epoch_started, *sums]
         steady = self._count(now - self.counted_from)
         save(replace(self.progress, partial=partial, steady=steady))
-        pause = time.time() - now
-        self.epoch_started += pause
-        self.counted_from += pause
-        self.logged_at += pause
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         now = time.time()

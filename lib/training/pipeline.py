@@ -34,8 +34,8 @@ def batches(
     modulo their number, so together they see the batches of a single worker.
 
     Args:
-        read: ``read(index) -> (inputs, targets)``, arrays, with ``index`` int64
-            ``(n,)``; a model's ``example_reader`` makes it.
+        read: ``read(index) -> (inputs, targets)``, arrays, with ``index`` int32 or
+            int64 ``(n,)``; a model's ``example_reader`` makes it.
         plan: batch size, steps, order, seed and number of examples.
         epochs: the numbers of the epochs, from 0.
         device: its workers share each batch; None for one worker.
@@ -45,25 +45,21 @@ def batches(
     share = share_batch(plan.schedule.batch_size, workers)
     chunk = share * max(CHUNK // share, 1)
 
-    def cut(index: np.ndarray) -> tuple[np.ndarray, ...]:
-        shape = -1, min(share, len(index))
-        return tuple(part.reshape(*shape, *part.shape[1:]) for part in read(index))
-
     def read_chunks() -> Iterator[tuple[np.ndarray, ...]]:
         for epoch in epochs:
             for order in draw_order(plan, epoch, first):
-                for own in np.split(
-                    order[rank::workers], range(chunk, len(order), chunk)
-                ):
-                    index = own.astype(np.int64)
-                    for piece in np.split(index, [len(index) // share * share]):
-                        if len(piece):  # a partial batch is cut alone
-                            yield cut(piece)
+                own = order[rank::workers]
+                whole = len(own) // share * share  # the rest is a partial batch
+                for index in np.split(own, [*range(chunk, whole, chunk), whole]):
+                    shape = -1, min(share, len(index))
+                    if len(index):
+                        parts = read(index)
+                        yield tuple(p.reshape(*shape, *p.shape[1:]) for p in parts)
 
     size = share if plan.schedule.static else None
     signature = tuple(
-        tf.TensorSpec([None, size, *part.shape[1:]], part.dtype)
-        for part in read(np.zeros(1, np.int64))
+        tf.TensorSpec([None, size, *p.shape[1:]], p.dtype)
+        for p in read(np.zeros(1, np.int64))
     )
     chunks = tf.data.Dataset.from_generator(read_chunks, output_signature=signature)
     return chunks.prefetch(1).unbatch().prefetch(4)
