@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lib.data import sessions
-from lib.data.sessions import Examples
+from lib.data.examples import Examples
 from lib.evaluation import session_baselines
 
 

@@ -149,13 +149,6 @@ def test_options_of_an_npu_are_checked_and_reported_elsewhere(tmp_path):
     assert json.loads(json.dumps(opened.record())) == opened.record()
 
 
-def test_tensors_made_on_the_host_are_on_the_cpu():
-    from lib.hardware.tensorflow import tf
-
-    with device.host():
-        assert tf.constant(1).device.endswith("CPU:0")
-
-
 def test_a_gpu_that_is_not_there_is_an_error():
     from lib.hardware.tensorflow import tf
 

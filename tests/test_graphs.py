@@ -6,6 +6,7 @@ function that it calls, so loops, branches and gradients are seen too.
 
 import itertools
 
+import numpy as np
 import pytest
 
 from lib.data import ratings, sessions
@@ -124,7 +125,7 @@ def compiled(name, steps_per_execution=4):
         loss=model.training_loss,
         steps_per_execution=steps_per_execution,
     )
-    batch = read(tf.range(BATCH))
+    batch = tuple(map(tf.constant, read(np.arange(BATCH))))
     model(batch[0])
     return model, batch, pipeline.batches(read, plan, range(1))
 

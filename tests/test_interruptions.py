@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 
 from lib import files
-from lib.data import ratings
+from lib.data import ratings, sessions
 from lib.errors import InputError
 from lib.hardware import collectives
 from lib.hardware.device import select_device
 from lib.hardware.tensorflow import tf
-from lib.models import mf
+from lib.models import mf, stamp
 from lib.records.run import KEYS, Run, describe
 from lib.records.run import load as load_records
 from lib.training import checkpoints
@@ -310,6 +310,94 @@ def test_a_finished_cell_run_again_trains_from_scratch_and_restarts_its_clock(tm
     assert "resumed" not in (run.folder / "train_0.log").read_text()
 
 
+# --- inside an epoch -----------------------------------------------------------------
+
+LONG_EPOCHS = {  # model, examples and steps a call
+    "MF": (lambda data: mf.MF(data.n_users, data.n_items, 3.5, 4), ratings.load, 1),
+    "MF, calls of 4": (
+        lambda data: mf.MF(data.n_users, data.n_items, 3.5, 4),
+        ratings.load,
+        4,
+    ),
+    "STAMP": (lambda d: stamp.STAMP(d.n_items, 8, 5, dropout=0.2), sessions.load, 2),
+}
+
+
+def train_long_epochs(folder, name, shuffle="blocks", cut_at=None, device=CPU):
+    """Two epochs of 24 steps with a checkpoint every 6; cut after one of them."""
+    make, load, call = LONG_EPOCHS[name]
+    data = load("sample")
+    set_seed(0)
+    model = make(data)
+    parameters = {"output_dir": str(folder), "shuffle": shuffle}
+    run = Run("long", parameters, describe(data), device)
+    options = {"checkpoint_every": 6, "shuffle": shuffle, "static": True}
+    schedule = Schedule(64, 2, 0.01, "cosine", "none", 24, call, **options)
+    with pytest.MonkeyPatch.context() as patch:
+        if cut_at:
+            save, saved = Checkpoints.save, []
+
+            def save_and_cut(store, progress):
+                save(store, progress)
+                saved.append(1)
+                if len(saved) == cut_at:
+                    raise Cut
+
+            patch.setattr(Checkpoints, "save", save_and_cut)
+        history, timing = fit(model, data.train, schedule, device, run, verbose=False)
+    return history, [np.asarray(weight) for weight in model.trainable_variables], run
+
+
+@pytest.mark.parametrize(
+    ("name", "shuffle", "cuts"),
+    [
+        ("MF", "blocks", (2, 1, 3)),  # after steps 12 and 18 of epoch 1, 12 of epoch 2
+        ("MF, calls of 4", "all", (3,)),
+        ("STAMP", "blocks", (1, 5)),
+    ],
+)
+def test_a_run_cut_inside_an_epoch_ends_as_an_unbroken_one(
+    tmp_path, name, shuffle, cuts
+):
+    history, weights, _ = train_long_epochs(tmp_path / "unbroken", name, shuffle)
+    for cut_at in cuts:
+        with pytest.raises(Cut):
+            train_long_epochs(tmp_path / "cut", name, shuffle, cut_at)
+    found, resumed, run = train_long_epochs(tmp_path / "cut", name, shuffle)
+    assert found == history
+    for weight, expected in zip(resumed, weights):
+        np.testing.assert_array_equal(weight, expected)
+    log = (run.folder / "train_0.log").read_text()
+    assert len(re.findall(r"resumed after step \d+ of epoch", log)) == len(cuts)
+    left = {path.name.partition(".")[0] for path in (run.folder / "ckpt").iterdir()}
+    assert len(left) == 2  # "checkpoint", and one of them
+
+
+def test_the_first_of_two_workers_resumes_inside_an_epoch_too(tmp_path):
+    """By the loop for several TensorFlow workers, without the others."""
+    device = replace(CPU, workers=2)
+    history, weights, _ = train_long_epochs(tmp_path / "a", "MF", device=device)
+    with pytest.raises(Cut):
+        train_long_epochs(tmp_path / "b", "MF", cut_at=2, device=device)
+    found, resumed, _ = train_long_epochs(tmp_path / "b", "MF", device=device)
+    for row, expected in zip(found, history):
+        assert row == pytest.approx(expected, rel=1e-6)
+    for weight, expected in zip(resumed, weights):
+        np.testing.assert_array_equal(weight, expected)
+
+
+@pytest.mark.parametrize(
+    "partial", [[7, 1.0, 9.0, 6], [24, 1.0, 9.0, 6], [1], [-4] * 4]
+)
+def test_a_state_inside_an_epoch_that_the_run_cannot_have_is_refused(tmp_path, partial):
+    with pytest.raises(Cut):
+        train_long_epochs(tmp_path, "MF, calls of 4", cut_at=1)
+    (path,) = tmp_path.rglob("ckpt/ckpt-1.json")
+    path.write_text(json.dumps({**json.loads(path.read_text()), "partial": partial}))
+    message = refusal(train_long_epochs, tmp_path, "MF, calls of 4")
+    assert "ckpt-1.json does not belong to it" in message
+
+
 # --- whose folder it is --------------------------------------------------------------
 
 
@@ -333,7 +421,7 @@ def test_workers_that_would_resume_after_different_epochs_end_and_change_nothing
     monkeypatch.setattr(
         collectives, "mean", lambda _, value: (value + next(others)) / 2
     )
-    sentence = "resume after epoch 2, others after another one: .* all of them share"
+    sentence = "resume from checkpoint 2, others from another one: .* all of them share"
     assert re.search(sentence, refusal(train, tmp_path))
     assert content(tmp_path) == before
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lib.data.sessions import Examples
+from lib.data.examples import Examples
 from lib.evaluation import metrics
 from lib.hardware.tensorflow import tf
 from lib.models import stamp

@@ -124,7 +124,7 @@ def test_workers_without_a_shared_folder_do_not_resume_apart(trained, tmp_path):
     for process, done in zip(processes, (20, 0)):
         _, err = process.communicate(timeout=300)
         assert process.returncode
-        assert f"this worker would resume after epoch {done}, others after an" in err
+        assert f"this worker would resume from checkpoint {done}, others from an" in err
         assert "workers on several hosts need an output_dir that all of them" in err
 
 
@@ -147,7 +147,8 @@ def one_of(size, rank=0, kind="npu"):
 def batches_of(n, schedule, device=None):
     plan = schedule.plan(n, device)
     epochs = range(schedule.epochs)
-    return [own.numpy() for own in pipeline.batches(lambda i: i, plan, epochs, device)]
+    dataset = pipeline.batches(lambda index: (index,), plan, epochs, device)
+    return [own.numpy() for (own,) in dataset]
 
 
 def test_the_shares_of_all_workers_are_the_batches_of_one():

@@ -7,7 +7,7 @@ windows are.
 import numpy as np
 
 from lib.data import sessions
-from lib.data.sessions import Examples
+from lib.data.examples import Examples
 from lib.evaluation import metrics
 
 N_ITEMS, TRAIN_SESSIONS, TEST_SESSIONS = 43_097, 186_670, 15_963
@@ -15,7 +15,7 @@ MEAN_LENGTH = 4.85  # clicks a session; the shortest has 2
 
 
 def make():
-    """Returns ``(train, test)``, about 719,000 and 61,000 ``sessions.Examples``."""
+    """Returns ``(train, test)``, about 719,000 and 61,000 ``Examples``."""
     rng = np.random.default_rng(0)
     return tuple(_part(rng, n) for n in (TRAIN_SESSIONS, TEST_SESSIONS))
 
@@ -27,12 +27,12 @@ def cut_windows(examples, index, maxlen=19):
         ``(windows, lengths, targets)``, int64 ``(n, maxlen)``, ``(n,)`` and ``(n,)``;
         items and targets are numbered from 1.
     """
-    stop = examples.target[index].astype(np.int64)
-    lengths = np.minimum(stop - examples.start[index], maxlen)
+    start, stop = examples.bounds(index)
+    lengths = np.minimum(stop - start, maxlen)
     place = np.arange(maxlen)
     position = np.where(place < lengths[:, None], (stop - lengths)[:, None] + place, 0)
     windows = np.where(place < lengths[:, None], examples.items[position], 0)
-    return windows.astype(np.int64), lengths, examples.targets[index].astype(np.int64)
+    return windows.astype(np.int64), lengths, examples.items[stop].astype(np.int64)
 
 
 def evaluate(score, examples, batch_size=256):

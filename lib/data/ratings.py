@@ -14,6 +14,7 @@ from lib.errors import InputError, check_choice, check_number, check_seed
 
 SPLITS = ("random", *rating_steps.SPLITS, "modelzoo")
 STARS = (1.0, 5.0)  # the scale of MovieLens-1M
+COUNTED = 2**23  # ratings whose users are counted at once
 
 
 @dataclass(frozen=True)
@@ -290,7 +291,11 @@ def means(rows: Part, n_users: int) -> tuple[float, np.ndarray]:
         overall mean for users without a rating.
     """
     mean = float(rows.rating.mean(dtype=np.float64))
-    count = np.bincount(rows.user_idx, minlength=n_users)
-    total = np.bincount(rows.user_idx, rows.rating, minlength=n_users)
+    count, total = np.zeros(n_users, np.int64), np.zeros(n_users)
+    for first in range(0, len(rows), COUNTED):  # bincount makes 64-bit copies
+        user = rows.user_idx[first : first + COUNTED]
+        count += np.bincount(user, minlength=n_users)
+        weights = rows.rating[first : first + COUNTED]
+        total += np.bincount(user, weights, minlength=n_users)
     user_mean = np.where(count > 0, total / np.maximum(count, 1), mean)
     return mean, user_mean.astype(np.float32)

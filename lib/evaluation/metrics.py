@@ -63,14 +63,14 @@ def ranking_metrics(ranks: np.ndarray, k: int | Sequence[int]) -> dict[str, floa
 
 def rmse(predicted: np.ndarray, rating: np.ndarray) -> float:
     """Computes the root mean squared error of ratings ``(n,)``, in stars."""
-    error = np.asarray(predicted, np.float64) - np.asarray(rating, np.float64)
-    return float(np.sqrt(np.mean(error**2)))
+    error = np.subtract(predicted, rating, dtype=np.float64)
+    return float(np.sqrt(np.mean(np.square(error, out=error))))
 
 
 def mae(predicted: np.ndarray, rating: np.ndarray) -> float:
     """Computes the mean absolute error of ratings ``(n,)``, in stars."""
-    error = np.asarray(predicted, np.float64) - np.asarray(rating, np.float64)
-    return float(np.mean(np.abs(error)))
+    error = np.subtract(predicted, rating, dtype=np.float64)
+    return float(np.mean(np.abs(error, out=error)))
 
 
 def rating_metrics(predicted: np.ndarray, rating: np.ndarray) -> dict[str, float]:

@@ -17,7 +17,7 @@ import numpy as np
 from scipy import sparse
 
 from lib import progress
-from lib.data.sessions import Examples
+from lib.data.examples import Examples
 from lib.evaluation import metrics
 
 Prefixes = Sequence[np.ndarray]
@@ -49,8 +49,9 @@ def evaluate(
     title = f"evaluation of {type(model).__name__}"
     for first in progress.track(range(0, len(examples), batch_size), title):
         index = range(first, min(first + batch_size, len(examples)))
-        scores = model.scores([examples.prefix(i) for i in index])
-        ranks.append(metrics.ranks(scores, examples.targets[index] - 1))
+        scores = model.scores(examples.prefixes(index))
+        _, targets = examples.windows(index, 1)
+        ranks.append(metrics.ranks(scores, targets - 1))
     return metrics.ranking_metrics(np.concatenate(ranks), k)
 
 
@@ -81,7 +82,7 @@ def measure(
     fitted = time.perf_counter()
     values = evaluate(model, test, k)
     evaluated = time.perf_counter()
-    batch = [test.prefix(i) for i in range(min(256, len(test)))]
+    batch = test.prefixes(range(min(256, len(test))))
     tracemalloc.start()  # slows the code that it traces, so this is a second run
     with progress.timed(f"measuring the memory of {name}"):
         baseline().fit(train, n_items).scores(batch)
@@ -160,7 +161,7 @@ class Markov:
     """Markov scores an item by how often it followed the last click in training."""
 
     def fit(self, examples: Examples, n_items: int) -> Markov:
-        before = examples.items[examples.target - 1] - 1
+        before = examples.last_clicks - 1
         shape = (n_items, n_items)
         ones = np.ones(len(before), np.float32)
         pairs = (before, examples.targets - 1)

@@ -3,8 +3,7 @@
 The package requires an order: environment, import, options, ``open().as_default()``,
 and only then tensors and models. ``open_npu`` keeps that order. Afterwards:
 
-- ``with tf.device(...)`` does nothing; only ``lib.hardware.device.host`` reaches the
-  host;
+- ``with tf.device(...)`` does nothing, and every new tensor is on the card;
 - the options stay as they are until the kernel restarts;
 - a compiled loop takes the number of steps that ``NPU_LOOP_SIZE`` held at the import,
   or that the last ``set_loop_size`` has set.

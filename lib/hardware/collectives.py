@@ -49,7 +49,8 @@ def fit(
         dataset: the batches of this worker, ``len(epochs) * steps`` of them.
         epochs: the epochs to run, numbered from 0.
         steps: steps an epoch.
-        callback: its ``logs`` hold the mean loss of the epoch so far, over all workers.
+        callback: its ``logs`` hold the mean loss of the epoch so far, over all workers;
+            its ``step`` and ``loss_sum`` say where an epoch begins.
     """
     strategy = tf.distribute.get_strategy()
     size, weights = strategy.num_replicas_in_sync, model.trainable_variables
@@ -74,8 +75,8 @@ def fit(
     batches = iter(dataset)
     for epoch in epochs:
         callback.on_epoch_begin(epoch)
-        total = 0.0
-        for step in range(steps):
+        total = callback.loss_sum  # of an epoch that is resumed
+        for step in range(callback.step, steps):
             total += float(train_step(next(batches)))
             logs = {"loss": total / (step + 1)}
             callback.on_train_batch_end(step, logs)

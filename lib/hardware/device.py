@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -217,19 +216,6 @@ def select_device(
         kind, name, precision_mode, dtype, note, (*notes, *warnings), size, rank,
         loss_scale, fallback,
     )  # fmt: skip
-
-
-@contextmanager
-def host() -> Iterator[None]:
-    """Places tensors on the host: ``with host(): ...``, or ``@host()``.
-
-    On an NPU ``tf.device`` has no effect, so the tables that only the input pipeline
-    reads would be placed on the card.
-    """
-    from tensorflow.python.eager import context
-
-    with context.device("CPU:0"):
-        yield
 
 
 def logical_id() -> int:

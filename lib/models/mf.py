@@ -11,7 +11,6 @@ from lib import progress
 from lib.data.ratings import Part
 from lib.errors import LARGEST, check_choice, check_number, check_whole
 from lib.evaluation import metrics
-from lib.hardware.device import host
 from lib.hardware.tensorflow import tf
 
 STDDEV = 0.01  # of the initial factors; the published 0.05 gives a higher RMSE
@@ -20,7 +19,7 @@ PARTS = {  # parts of the model and the names of their weights
     "items": ("q", "item_bias"),
 }
 
-Reader = Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
+Reader = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
 class MF(tf.keras.Model):
@@ -126,13 +125,10 @@ class MF(tf.keras.Model):
             ``(batch, 2)``, as the model takes them, and float32 ``(batch, 1)``, in
             stars.
         """
-        with host():
-            pairs = tf.constant(np.stack([part.user_idx, part.item_idx], axis=1))
-            rating = tf.constant(part.rating[:, None])
 
-        @host()
-        def read(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            return tf.gather(pairs, index), tf.gather(rating, index)
+        def read(index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            pairs = np.stack([part.user_idx[index], part.item_idx[index]], axis=1)
+            return pairs, part.rating[index][:, None]
 
         return read
 
@@ -148,8 +144,7 @@ def predict(
         batch_size: of every batch; the last one repeats its last pair, and the
             repetitions are removed from the result.
     """
-    pairs = np.stack([user_idx, item_idx], axis=1).astype(np.int32)
-    n = len(pairs)
+    n = len(user_idx)
     if not n:
         return np.zeros(0, np.float32)
     batch_size = min(batch_size, n)
@@ -157,7 +152,8 @@ def predict(
     stars, rows = model.stars.get_concrete_function(shape), []
     for first in progress.track(range(0, n, batch_size), "evaluation"):
         index = np.minimum(np.arange(first, first + batch_size), n - 1)
-        rows.append(stars(tf.constant(pairs[index])).numpy()[: n - first])
+        pairs = np.stack([user_idx[index], item_idx[index]], axis=1)
+        rows.append(stars(tf.constant(pairs, tf.int32)).numpy()[: n - first])
     return np.concatenate(rows)
 
 

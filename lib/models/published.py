@@ -19,10 +19,9 @@ from typing import Any
 
 import numpy as np
 
+from lib.data.examples import Examples
 from lib.data.ratings import Part, Ratings, means
-from lib.data.sessions import Examples
 from lib.errors import InputError
-from lib.hardware.device import host
 from lib.hardware.tensorflow import tf
 from lib.models import mf, softmax, stamp
 
@@ -136,10 +135,9 @@ class STAMP(stamp.STAMP):
         if "mask" in self.fixes:
             return read
 
-        @host()
-        def read_from_0(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        def read_from_0(index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             windows, targets = read(index)
-            return tf.maximum(windows - 1, 0), targets  # padding becomes item 0
+            return np.maximum(windows - 1, 0), targets  # padding becomes item 0
 
         return read_from_0
 

@@ -9,11 +9,11 @@ import numpy as np
 from scipy import sparse
 
 from lib import progress
-from lib.data.sessions import Examples
+from lib.data.examples import Examples
 from lib.errors import LARGEST, InputError, check_choice, check_number, check_whole
 from lib.evaluation import metrics
 from lib.evaluation.session_baselines import Baseline
-from lib.hardware.device import has_sparse_products, host
+from lib.hardware.device import has_sparse_products
 from lib.hardware.tensorflow import tf
 from lib.models import softmax
 
@@ -27,7 +27,7 @@ STDDEV = 0.05  # of the initial weights
 FARTHEST = 3  # clicks between two co-clicked items, at most
 
 Weights = Mapping[str, tf.Variable]  # by the names in PARTS
-Reader = Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
+Reader = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
 class STAMP(tf.keras.Model):
@@ -257,15 +257,10 @@ class STAMP(tf.keras.Model):
             of the next items, int32 ``(batch,)``.
         """
         self._check_adapted()
-        with host():
-            items = tf.constant(examples.items)
-            start, target = tf.constant(examples.start), tf.constant(examples.target)
 
-        @host()
-        def read(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            stop = tf.gather(target, index)
-            windows = cut_windows(items, tf.gather(start, index), stop, self.maxlen)
-            return windows, tf.gather(items, stop) - 1
+        def read(index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            windows, targets = examples.windows(index, self.maxlen)
+            return windows, targets - 1
 
         return read
 
@@ -462,24 +457,6 @@ def query(
     return scale * tf.math.l2_normalize(h, axis=1) if scale else h
 
 
-def cut_windows(
-    items: tf.Tensor, start: tf.Tensor, stop: tf.Tensor, maxlen: int
-) -> tf.Tensor:
-    """Cuts the last ``maxlen`` clicks of each prefix ``items[start:stop]``.
-
-    Args:
-        items: int32 ``(n_clicks,)``, flat sessions.
-        start, stop: int32 ``(batch,)``.
-        maxlen: width of the window.
-
-    Returns:
-        int32 ``(batch, maxlen)``, padded with 0 on the left.
-    """
-    position = tf.expand_dims(stop, 1) - maxlen + tf.range(maxlen)  # (batch, maxlen)
-    clicks = tf.gather(items, tf.maximum(position, 0))
-    return tf.where(position >= tf.expand_dims(start, 1), clicks, 0)
-
-
 def evaluate(
     model: STAMP,
     examples: Examples,
@@ -571,6 +548,6 @@ def _map_examples(
     read, n = model.example_reader(examples), len(examples)
     results = []
     for first in progress.track(range(0, n, batch_size), "evaluation"):
-        index = np.minimum(np.arange(first, first + batch_size, dtype=np.int32), n - 1)
+        index = np.minimum(np.arange(first, first + batch_size), n - 1)
         results.append(function(*read(index)).numpy()[: n - first])
     return np.concatenate(results)

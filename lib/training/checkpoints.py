@@ -1,10 +1,11 @@
 """Save training state atomically and validate it on restore.
 
-The folder ``ckpt/`` of a run holds one TensorFlow checkpoint, ``ckpt-<epoch>``, and
-beside it ``ckpt-<epoch>.json`` with the state that the record needs, ``Progress``. A
-save writes in this order: the JSON; the tensors; the file ``checkpoint``, which names
-them and is replaced in one step; then older files are removed. Whenever a process dies,
-``checkpoint`` names complete tensors with their JSON beside them.
+The folder ``ckpt/`` of a run holds one TensorFlow checkpoint, ``ckpt-<n>``, where
+``n`` counts the checkpoints after and inside epochs, and beside it ``ckpt-<n>.json``
+with the state that the record needs, ``Progress``. A save writes in this order: the
+JSON; the tensors; the file ``checkpoint``, which names them and is replaced in one
+step; then older files are removed. Whenever a process dies, ``checkpoint`` names
+complete tensors with their JSON beside them.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from lib.errors import InputError
 from lib.hardware import collectives
 from lib.hardware.device import Device
 from lib.hardware.tensorflow import tf
+from lib.training.schedule import Plan
 
 FAREWELL_S = 3  # wait before exiting, so that the others receive the last message
 
@@ -37,6 +39,9 @@ class Progress:
         started_at: start of its first attempt, ISO 8601.
         wall_s: seconds spent on the run, over all attempts.
         history: one dict an epoch: epoch, loss and metrics.
+        partial: of the epoch that has begun: steps, seconds, and the sum and the
+            weight of the losses.
+        inside: checkpoints inside epochs.
         epoch_s: seconds of each epoch, without evaluation.
         first_step_s: seconds of the first call, which compiles.
         steady: examples, steps and seconds of all other calls.
@@ -46,27 +51,33 @@ class Progress:
     started_at: str = ""
     wall_s: float = 0.0
     history: list[dict[str, float]] = field(default_factory=list)
+    partial: list[float] = field(default_factory=lambda: [0, 0.0, 0.0, 0.0])
+    inside: int = 0
     epoch_s: list[float] = field(default_factory=list)
     first_step_s: float = 0.0
     steady: list[float] = field(default_factory=lambda: [0, 0, 0.0])
 
+    @property
+    def number(self) -> int:
+        """The number of the checkpoint with this state."""
+        return len(self.history) + self.inside
+
     @classmethod
-    def parse(cls, content: Any, epochs: int) -> Progress | None:
-        """Makes the progress after ``epochs`` from JSON; None if it is not valid."""
+    def parse(cls, content: Any, number: int) -> Progress | None:
+        """Makes the progress of a checkpoint from JSON; None if it is not valid."""
         try:
             progress = cls(**content)
-            numbers = [progress.wall_s, progress.first_step_s]
-            numbers += [*progress.epoch_s, *progress.steady]
-            numbers += [value for row in progress.history for value in row.values()]
-            losses = [row["loss"] for row in progress.history]
-            valid = [row["epoch"] for row in progress.history] == list(
-                range(1, epochs + 1)
-            )
+            history, seconds = progress.history, progress.epoch_s
+            numbers = [progress.wall_s, progress.first_step_s, *seconds]
+            numbers += [*progress.steady, *progress.partial]
+            numbers += [value for row in history for value in row.values()]
+            epochs = [row["epoch"] for row in history if "loss" in row]
+            valid = epochs == list(range(1, len(seconds) + 1))
+            valid = valid and (len(history), number) == (len(seconds), progress.number)
         except (TypeError, AttributeError, KeyError):
             return None
-        valid = valid and len(losses) == len(progress.epoch_s) == epochs
-        valid = valid and len(progress.steady) == 3 and type(progress.run) is str
-        valid = valid and type(progress.started_at) is str
+        valid = valid and (len(progress.steady), len(progress.partial)) == (3, 4)
+        valid = valid and type(progress.run) is type(progress.started_at) is str
         valid = valid and all(type(number) in (int, float) for number in numbers)
         return progress if valid else None
 
@@ -87,6 +98,7 @@ class Checkpoints:
         self.run, self.device = run, device
         self.variables = model.trainable_variables
         self.folder = run.chief_folder / "ckpt"
+        self.removed = run.chief_folder / "ckpt.removed"
         self.checkpoint = tf.train.Checkpoint(model=model, optimizer=model.optimizer)
         _ = self.checkpoint.save_counter  # created here, by all workers together
         self._latest = latest(self.folder)  # refused before TensorFlow reads it
@@ -94,21 +106,21 @@ class Checkpoints:
             self.checkpoint, str(self.folder), max_to_keep=1
         )
 
-    def resume(self, epochs: int) -> Progress:
+    def resume(self, plan: Plan) -> Progress:
         """Restores the last checkpoint of an interrupted run.
 
         A run whose record is written is finished: it starts from scratch, and its
         checkpoint is removed.
 
         Args:
-            epochs: the epochs of the run.
+            plan: the epochs and steps of the run.
 
         Raises:
             InputError: the checkpoint is damaged, belongs to another run, has more
-                epochs, or the workers would resume after different epochs.
+                epochs, or the workers would resume from different checkpoints.
         """
-        path = self._latest
-        progress = self._read_progress(path) if path else None
+        path, epochs = self._latest, plan.schedule.epochs
+        progress = self._read_progress(path, plan) if path else None
         if progress and len(progress.history) > epochs:
             raise InputError(
                 f"{path}: the run already has {len(progress.history)} epochs, and "
@@ -119,24 +131,22 @@ class Checkpoints:
             and self.run.recorded_at() == progress.started_at
             and len(progress.history) == epochs
         )
-        self._agree_on(len(progress.history) if progress and not is_finished else 0)
+        self._agree_on(progress.number if progress and not is_finished else 0)
         if progress and is_finished:
             if progress.started_at == self.run.started_at:
                 self.run.start_clock()
         elif progress and path:
-            self._restore(path)
+            restore(self.checkpoint.restore, path)
             self.run.continue_clock(progress.started_at, progress.wall_s)
         if self.device.is_chief and not is_finished:
             self._tidy()
         collectives.synchronize(self.device, self.variables)
         if self.device.is_chief and is_finished:
             self._remove()
-        if progress and not is_finished:
-            return progress
-        return Progress(run=self.run.name)
+        return progress if progress and not is_finished else Progress(self.run.name)
 
     def save(self, progress: Progress) -> None:
-        """Saves the state after an epoch; the older one is removed afterwards.
+        """Saves the state; the older one is removed afterwards.
 
         Raises:
             InputError: it cannot be written; the older state is still there.
@@ -144,12 +154,12 @@ class Checkpoints:
         if not self.device.is_chief:
             return
         progress.started_at, progress.wall_s = self.run.started_at, self.run.wall_s()
-        epoch = len(progress.history)
+        number = progress.number
         try:
             self.folder.mkdir(exist_ok=True)
-            state = self.folder / f"ckpt-{epoch}.json"
+            state = self.folder / f"ckpt-{number}.json"
             files.write_text(state, json.dumps(asdict(progress)))
-            self.manager.save(checkpoint_number=epoch)
+            self.manager.save(checkpoint_number=number)
             self._tidy()
         except (OSError, tf.errors.OpError) as error:
             with contextlib.suppress(OSError, InputError):
@@ -157,28 +167,29 @@ class Checkpoints:
             reason = getattr(error, "strerror", None) or str(error)
             raise files.not_written(self.folder, reason.partition("\n")[0]) from error
 
-    def _agree_on(self, epoch: int) -> None:
-        """Ends every worker unless all of them resume after the same epoch.
+    def _agree_on(self, number: int) -> None:
+        """Ends every worker unless all of them resume from the same checkpoint.
 
         Restoring the variables of several workers is a collective operation, so they
         must agree before.
         """
-        mean = collectives.mean(self.device, float(epoch))
-        if collectives.mean(self.device, abs(epoch - mean)) > 1e-3:
+        mean = collectives.mean(self.device, float(number))
+        if collectives.mean(self.device, abs(number - mean)) > 1e-3:
             time.sleep(FAREWELL_S)
             raise InputError(
-                f"{self.run.chief_folder}: this worker would resume after epoch "
-                f"{epoch}, others after another one: workers on several hosts need an "
+                f"{self.run.chief_folder}: this worker would resume from checkpoint "
+                f"{number}, others from another one: workers on several hosts need an "
                 "output_dir that all of them share."
             )
 
-    def _read_progress(self, path: str) -> Progress:
-        state, epoch = Path(path + ".json"), int(path.rpartition("-")[2])
+    def _read_progress(self, path: str, plan: Plan) -> Progress:
+        state, number = Path(path + ".json"), int(path.rpartition("-")[2])
         try:
-            progress = Progress.parse(files.read_json(state), epoch)
+            progress = Progress.parse(files.read_json(state), number)
         except (OSError, ValueError):
             progress = None
-        if progress is None:
+        inside = range(0, plan.steps, plan.steps_per_call)
+        if progress is None or progress.partial[0] not in inside:
             raise _damaged(self.folder, f"{state.name} does not belong to it")
         if progress.run != self.run.name:
             raise InputError(
@@ -187,28 +198,22 @@ class Checkpoints:
             )
         return progress
 
-    def _restore(self, path: str) -> None:
-        restore(self.checkpoint.restore, path)
-
     def _tidy(self) -> None:
         """Removes the files of a process that died or failed while it saved."""
-        shutil.rmtree(_removed(self.folder), ignore_errors=True)
+        shutil.rmtree(self.removed, ignore_errors=True)
         path = latest(self.folder)
         valid = path and Path(path).name + "."
         leftovers = ("ckpt-*", "checkpoint.tmp*", "*.unfinished")
         for file in [file for each in leftovers for file in self.folder.glob(each)]:
-            if valid and file.name.startswith(valid):
-                continue
-            if file.is_dir():
-                shutil.rmtree(file)
-            else:
-                file.unlink()
+            if not (valid and file.name.startswith(valid)):
+                remove = shutil.rmtree if file.is_dir() else Path.unlink
+                remove(file)
 
     def _remove(self) -> None:
         """Removes the folder; a process that dies meanwhile leaves no part of it."""
-        shutil.rmtree(_removed(self.folder), ignore_errors=True)
-        self.folder.rename(_removed(self.folder))
-        shutil.rmtree(_removed(self.folder))
+        shutil.rmtree(self.removed, ignore_errors=True)
+        self.folder.rename(self.removed)
+        shutil.rmtree(self.removed)
 
 
 def latest(folder: Path) -> str | None:
@@ -253,7 +258,3 @@ def _damaged(folder: Path, reason: str) -> InputError:
         f"{folder} is damaged ({reason}): copy it again, or remove it to train from "
         "scratch."
     )
-
-
-def _removed(folder: Path) -> Path:
-    return folder.with_name(f"{folder.name}.removed")

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Callable, Sized
+from collections.abc import Callable, Sequence, Sized
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -66,10 +67,10 @@ def fit(
     """Compiles and trains a model; resumes an interrupted run.
 
     With a run, every epoch ends with a checkpoint in ``ckpt/`` and a line in the log
-    (see ``Monitor``), and an interrupted run resumes after its last complete epoch and
-    ends like an unbroken one. Without a run nothing is written. A model that was
-    trained before starts from the weights that it had before its first training, so
-    the call can be repeated.
+    (see ``Monitor``), and an interrupted run resumes after its last checkpoint and ends
+    like an unbroken one. Without a run nothing is written. A model that was trained
+    before starts from the weights that it had before its first training, so the call
+    can be repeated.
 
     Args:
         model: a model of ``lib.models``, with ``example_reader`` and ``training_loss``.
@@ -91,7 +92,7 @@ def fit(
     Raises:
         InputError: too few examples for a batch; the loss is not finite or stuck; the
             run's folder cannot be written, is in use by another process or holds
-            another run; workers would resume after different epochs; the cell uses
+            another run; workers would resume from different checkpoints; the cell uses
             results of other parameters. The last checkpoint stays.
     """
     if run:
@@ -117,10 +118,12 @@ def fit(
                 log.write(line)
 
         store = Checkpoints(run, model, device) if run else None
-        progress = store.resume(schedule.epochs) if store else Progress()
+        progress = store.resume(plan) if store else Progress()
         done = len(progress.history)
-        if done:
-            report(f"resumed after epoch {done} of {schedule.epochs}")
+        if progress.number:
+            step = int(progress.partial[0])
+            where = f"step {step} of epoch {done + 1}" if step else f"epoch {done}"
+            report(f"resumed after {where} of {schedule.epochs}")
         elif log:
             log.clear()
         if done < schedule.epochs:
@@ -139,8 +142,8 @@ def make_variables(model: tf.keras.Model, read: Callable[[Any], Any]) -> None:
         model: a compiled model; one example is passed through it.
         read: ``read(index) -> (inputs, targets)``, see ``pipeline.batches``.
     """
-    inputs, _ = read(tf.constant([0]))
-    model(inputs)
+    inputs, _ = read(np.zeros(1, np.int64))
+    model(tf.constant(inputs))
     optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
     if hasattr(optimizer, "build"):  # Keras 3; Keras 2.6 creates its slots later
         model.optimizer.build(model.trainable_variables)
@@ -170,8 +173,11 @@ def _run_epochs(
     monitor: Monitor,
 ) -> None:
     """Trains the given epochs, by Keras or by the loop for TensorFlow workers."""
-    device = monitor.device
-    dataset = pipeline.batches(read, plan, epochs, device)
+    device, begun = monitor.device, int(monitor.progress.partial[0])
+    if begun and epochs[1:]:  # an epoch that is resumed has fewer steps than the others
+        _run_epochs(model, read, plan, epochs[:1], monitor)
+        begun, epochs = 0, epochs[1:]
+    dataset = pipeline.batches(read, plan, epochs, device, begun)
     if device.engine == "tensorflow":
         collectives.fit(model, dataset, epochs, plan.steps, monitor)
         return
@@ -180,7 +186,7 @@ def _run_epochs(
         dataset,
         initial_epoch=epochs.start,
         epochs=epochs.stop,
-        steps_per_epoch=plan.steps,
+        steps_per_epoch=plan.steps - begun,
         callbacks=[monitor],
         shuffle=False,  # the dataset is shuffled
         verbose=0,
@@ -225,9 +231,10 @@ class Monitor(tf.keras.callbacks.Callback):
     """Measures, logs, checks, evaluates and saves, in this order, as one callback.
 
     The clock covers training and the input pipeline, from the start of an epoch to the
-    end of its last step; it excludes evaluation and checkpoints. The first call of a
-    process (``steps_per_call`` steps) compiles; its time is ``first_step_s``, and rates
-    exclude its examples and its seconds. Rates count the examples of all workers.
+    end of its last step; it excludes evaluation and the checkpoint after an epoch, and
+    includes those inside one. The first call of a process (``steps_per_call`` steps)
+    compiles; its time is ``first_step_s``, and rates exclude its examples and its
+    seconds. Rates count the examples of all workers.
 
     The log and the screen show one line an epoch. Two blanks separate its fields; a
     field is a name, a blank and a value, for example::
@@ -264,7 +271,7 @@ class Monitor(tf.keras.callbacks.Callback):
         self.check = LossCheck(history[0]["loss"] if history else None)
         self.is_compiled = False  # True after the first call
         self.step = self.first_counted = self.logged_step = 0
-        self.epoch_started = self.counted_from = self.logged_at = 0.0
+        self.epoch_started = self.counted_from = self.logged_at = self.loss_sum = 0.0
         self.first_step_s: float | None = None
         self.first_epoch = self.epoch
         left = (plan.schedule.epochs - len(history)) * plan.steps
@@ -276,10 +283,15 @@ class Monitor(tf.keras.callbacks.Callback):
         return len(self.progress.history) + 1
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        self.epoch_started = self.counted_from = self.logged_at = time.time()
-        self.step = self.first_counted = self.logged_step = 0
-        self.first_step_s = None
-        self.check.start_epoch()
+        step, seconds, *sums = self.progress.partial  # zeros unless it is resumed
+        self.counted_from = self.logged_at = time.time()
+        self.epoch_started = self.counted_from - seconds
+        self.step = self.first_counted = self.logged_step = int(step)
+        self.first_step_s, self.loss_sum = None, sums[0]
+        self.check.start_epoch(self.step // self.plan.steps_per_call, sums)
+        if step and self.device.engine != "tensorflow":
+            for variable, value in zip(_loss_sums(self.model), sums):
+                variable.assign(value)
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         self.step += self.plan.steps_per_call
@@ -290,7 +302,8 @@ class Monitor(tf.keras.callbacks.Callback):
             self.is_compiled = True
             self.counted_from = self.logged_at = time.time()
             self.first_counted = self.logged_step = self.step
-            self.first_step_s = round(self.counted_from - self.epoch_started, 3)
+            seconds = self.counted_from - self.epoch_started - self.progress.partial[1]
+            self.first_step_s = round(seconds, 3)
             self.progress.first_step_s = self.first_step_s
             return
         done = (self.epoch - self.first_epoch) * self.plan.steps + self.step
@@ -306,6 +319,23 @@ class Monitor(tf.keras.callbacks.Callback):
             self.logged_at, self.logged_step = now, self.step
             head = f"step {self.step} of {self._epoch_label()}"
             self.report(_join_fields(head, fields), on_screen=False)
+        every = self.plan.schedule.checkpoint_every or self.plan.steps
+        is_passed = self.step % every < self.plan.steps_per_call
+        if is_passed and self.save and self.step < self.plan.steps:
+            self._save_inside(self.save, float(logs["loss"]))
+
+    def _save_inside(self, save: Callable[[Progress], None], loss: float) -> None:
+        """Saves the state inside an epoch."""
+        now = time.time()
+        self._check_weights(f"at step {self.step}")
+        sums = [loss * self.step, float(self.step)]
+        if self.device.engine != "tensorflow":
+            sums = [float(each.numpy()) for each in _loss_sums(self.model)]
+            sums = [collectives.mean(self.device, each) for each in sums]
+        self.progress.inside += 1
+        partial = [self.step, now - self.epoch_started, *sums]
+        steady = self._count(now - self.counted_from)
+        save(replace(self.progress, partial=partial, steady=steady))
 
     def _describe(self, loss: float) -> str:
         speed = self._speed(self.first_counted, time.time() - self.counted_from)
@@ -315,9 +345,7 @@ class Monitor(tf.keras.callbacks.Callback):
         now = time.time()
         self.line.clear()
         seconds, counted = now - self.epoch_started, now - self.counted_from
-        for weight in self.model.trainable_variables:
-            if not np.isfinite(tf.convert_to_tensor(weight).numpy()).all():
-                self._stop("weights are not finite at the end")
+        self._check_weights("at the end")
         loss = collectives.mean(self.device, float(logs["loss"]))
         row: Metrics = {"epoch": self.epoch, "loss": loss, **self.metrics(self.epoch)}
         fields = {key: f"{value:.4f}" for key, value in row.items() if key != "epoch"}
@@ -326,20 +354,23 @@ class Monitor(tf.keras.callbacks.Callback):
             fields["first_step_s"] = f"{self.first_step_s:.3f}"
         fields["epoch_s"] = f"{seconds:.3f}"
         self.report(_join_fields(self._epoch_label(), fields))
-        self._update_progress(row, seconds, counted)
-
-    def _update_progress(self, row: Metrics, seconds: float, counted: float) -> None:
-        steps = self.step - self.first_counted
-        if steps:
-            examples = self.plan.count_examples(self.first_counted, self.step)
-            added = (examples, steps, counted)
-            self.progress.steady = [
-                before + new for before, new in zip(self.progress.steady, added)
-            ]
+        self.progress.steady, self.progress.partial = self._count(counted), [0] * 4
         self.progress.history.append(row)
         self.progress.epoch_s.append(round(seconds, 3))
         if self.save:
             self.save(self.progress)
+
+    def _count(self, seconds: float) -> list[float]:
+        """``steady`` of the progress with the calls of this epoch."""
+        steps = self.step - self.first_counted
+        examples = self.plan.count_examples(self.first_counted, self.step)
+        added = (examples, steps, seconds if steps else 0.0)
+        return [before + new for before, new in zip(self.progress.steady, added)]
+
+    def _check_weights(self, where: str) -> None:
+        for weight in self.model.trainable_variables:
+            if not np.isfinite(tf.convert_to_tensor(weight).numpy()).all():
+                self._stop(f"weights are not finite {where}")
 
     def _speed(self, first: int, seconds: float) -> dict[str, str]:
         """The fields for the speed from step ``first`` of the epoch until now."""
@@ -368,6 +399,12 @@ class Monitor(tf.keras.callbacks.Callback):
         raise InputError(sentence)
 
 
+def _loss_sums(model: tf.keras.Model) -> list[tf.Variable]:
+    """The sum and the weight of the losses of the epoch so far, as Keras holds them."""
+    metrics = model.metrics or [model.compiled_loss._loss_metric]  # late in Keras 2.6
+    return metrics[0].variables
+
+
 def _join_fields(head: str, fields: dict[str, str]) -> str:
     return "  ".join([head, *(f"{name} {value}" for name, value in fields.items())])
 
@@ -394,9 +431,9 @@ class LossCheck:
         self._level, self._level_error = math.inf, 0.0  # the loss to compare with
         self.start_epoch()
 
-    def start_epoch(self) -> None:
-        """Begins a new mean."""
-        self._calls, self._mean = 0, 0.0
+    def start_epoch(self, calls: int = 0, sums: Sequence[float] = (0, 0)) -> None:
+        """Begins a mean, or resumes it: ``sums`` of the losses and of their weights."""
+        self._calls, self._mean = calls, sums[0] / (sums[1] or 1)
 
     def find_fault(self, mean: float, steps: int = 1) -> str | None:
         """Describes a fault of the loss in a few words; None if there is none.

@@ -7,17 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from lib.errors import (
-    LARGEST,
-    InputError,
-    check_choice,
-    check_number,
-    check_seed,
-    check_whole,
-)
+from lib import errors
 from lib.hardware.device import Device
 from lib.hardware.workers import RATE_SCALINGS
 from lib.models.optimizers import SCHEDULES
+
+SHUFFLES = ("all", "blocks")
 
 
 @dataclass(frozen=True)
@@ -36,6 +31,10 @@ class Schedule:
         reshuffle: False repeats the batches of the first epoch in every epoch.
         evaluate_every: epochs between evaluations; the last epoch is always evaluated.
         seed: of the order of the examples.
+        shuffle: ``"all"`` draws the order of an epoch from all orders; ``"blocks"``
+            needs no memory for it, see ``pipeline.draw_order``.
+        checkpoint_every: steps from one checkpoint inside an epoch to the next; 0 for
+            none. Every epoch ends with one.
 
     Raises:
         InputError: a value is not allowed.
@@ -52,19 +51,24 @@ class Schedule:
     reshuffle: bool = True
     evaluate_every: int = 1
     seed: int = 0
+    shuffle: str = "all"
+    checkpoint_every: int = 0
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "epochs", "evaluate_every"):
-            check_whole(name, getattr(self, name))
-        for name in ("steps_per_epoch", "steps_per_execution"):
-            check_whole(name, getattr(self, name), lowest=0)
-        check_seed(self.seed)
+            errors.check_whole(name, getattr(self, name))
+        for name in ("steps_per_epoch", "steps_per_execution", "checkpoint_every"):
+            errors.check_whole(name, getattr(self, name), lowest=0)
+        errors.check_seed(self.seed)
         rate = self.learning_rate
-        is_allowed = 1 / LARGEST <= rate <= LARGEST
-        allowed = f"above 0 that float32 holds ({1 / LARGEST:g} to {LARGEST:g})"
-        check_number("learning_rate", rate, is_allowed, allowed)
-        check_choice("schedule", self.decay, SCHEDULES)
-        check_choice("rate_scaling", self.rate_scaling, RATE_SCALINGS)
+        is_allowed = 1 / errors.LARGEST <= rate <= errors.LARGEST
+        allowed = (
+            f"above 0 that float32 holds ({1 / errors.LARGEST:g} to {errors.LARGEST:g})"
+        )
+        errors.check_number("learning_rate", rate, is_allowed, allowed)
+        errors.check_choice("schedule", self.decay, SCHEDULES)
+        errors.check_choice("rate_scaling", self.rate_scaling, RATE_SCALINGS)
+        errors.check_choice("shuffle", self.shuffle, SHUFFLES)
 
     @classmethod
     def from_parameters(cls, parameters: Mapping[str, Any]) -> Schedule:
@@ -86,7 +90,7 @@ class Schedule:
                 several workers would share a partial batch.
         """
         if device and device.workers > 1 and not self.static:
-            raise InputError(
+            raise errors.InputError(
                 f"static=False: {device.workers} workers cannot share the last partial "
                 "batch; set static=True."
             )
@@ -97,7 +101,7 @@ class Schedule:
         if device and device.engine == "tensorflow":
             call = 1
         if steps < call:
-            raise InputError(
+            raise errors.InputError(
                 f"steps_per_execution={call}: an epoch has {steps} steps; choose "
                 f"{steps} or fewer."
             )
@@ -143,7 +147,7 @@ def count_steps(
     """
     whole = n_examples // batch_size if static else math.ceil(n_examples / batch_size)
     if whole < max(steps_per_epoch, 1):
-        raise InputError(
+        raise errors.InputError(
             f"batch_size={batch_size}, steps_per_epoch={steps_per_epoch}: {n_examples} "
             f"examples make {whole} batches an epoch; choose a smaller batch_size or "
             "steps_per_epoch."
