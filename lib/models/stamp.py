@@ -502,10 +502,10 @@ def blend_ranks(
     ranks: dict[float, list[np.ndarray]] = {weight: [] for weight in weights}
     for first in range(0, len(examples), batch_size):
         stop = min(first + batch_size, len(examples))
-        index = np.arange(first, stop, dtype=np.int32)
-        windows, targets = (tensor.numpy() for tensor in read(index))
+        index = np.arange(first, stop)
+        windows, targets = read(index)
         network = tf.nn.softmax(model(windows)).numpy()
-        votes = baseline.scores([examples.prefix(i) for i in index.tolist()])
+        votes = baseline.scores(examples.prefixes(index))
         total = votes.sum(axis=1, keepdims=True)
         share = votes / np.where(total > 0, total, 1)
         for weight in weights:
