@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Speed against the peers, alternating in one run: bash ci/bench.sh stamp | mf,
-# or the accuracy of the rating peers on every split: bash ci/bench.sh peers
+# or the accuracy of peers: bash ci/bench.sh peers (ratings, on every split), and
+# bash ci/bench.sh sessions --data data/diginetica (GRU4Rec, hours)
 # The peers live in an environment of their own, .venv-bench, made when they take part.
 # "--stack ascend" as the first words measures what needs no peer on TensorFlow 2.6.5.
 # --device auto | npu | gpu | cpu, as in the notebooks; --help shows the other options.

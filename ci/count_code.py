@@ -10,7 +10,7 @@ DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef)
 
 
 def code_lines(text: str) -> int:
-    """The number of lines of a module that hold code."""
+    """Returns the number of lines of a module that hold code."""
     docstrings = set()
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, DOCUMENTED) and ast.get_docstring(node) is not None:

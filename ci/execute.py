@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 import logging
 import os
 import re
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from datetime import timedelta
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -20,8 +22,39 @@ import modelzoo_summary
 import nbformat
 import papermill
 import plan
+import processes
+import psutil  # comes with ipykernel
 from papermill.exceptions import PapermillExecutionError
 from plan import NOTEBOOKS, ROOT
+
+from lib import progress
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run of a notebook.
+
+    Attributes:
+        name: of the run.
+        notebook: its path.
+        parameters: that papermill sets.
+        copy: path of the executed copy.
+        listed: it is one of several of a params file. Such a run is left out if it has
+            a record already,
+        again: unless this is True.
+        title: what is printed when it starts.
+        prefix: of its lines, where several run at once.
+    """
+
+    name: str
+    notebook: Path
+    parameters: dict
+    copy: Path
+    listed: bool
+    again: bool
+    title: str
+    prefix: str
+
 
 SEED = re.compile(r"-seed=\d+(?=-|$)")  # in the name of a run
 
@@ -31,35 +64,73 @@ def main() -> int:
     options = parse_options(sys.argv[1:])
     runs = plan.list_runs(options)
     os.chdir(ROOT)  # papermill writes the paths it is given into the executed copies
+    os.environ.pop("JPY_SESSION_NAME", None)  # of a kernel that called this command
     executed = Path(options.executed)
     executed.mkdir(parents=True, exist_ok=True)
     jobs = [
-        (name, notebook, parameters, executed / f"{name}.ipynb", listed, options.again)
-        for name, notebook, parameters, listed in runs
+        Job(
+            name,
+            notebook,
+            parameters,
+            executed / f"{name}.ipynb",
+            listed,
+            options.again,
+            f"[{number} of {len(runs)}] {name}",
+            f"[{name}] " if options.jobs > 1 else "",
+        )
+        for number, (name, notebook, parameters, listed) in enumerate(runs, 1)
     ]
-    rows = []
+    rows = {}
     for row in execute_all(jobs, options.jobs):
-        rows.append(row)
+        rows[row["name"]] = row
         if options.record and row["record"]:
             keep_record(row)
         if row["seconds"]:
             modelzoo_summary.write(row["name"], row["record"], row["seconds"])
-    print_table(rows)
-    failures = [row for row in rows if row["failure"]]
+    ordered = [rows[job.name] for job in jobs]
+    print_table(ordered)
+    failures = [row for row in ordered if row["failure"]]
     for row in failures:
         print(f"\nFAILED {row['name']}: {row['failure']}\n  see {row['copy']}")
     return 1 if failures else 0
 
 
-def execute_all(jobs: list[tuple], at_once: int) -> Iterator[dict]:
-    """Yields the result of ``execute_notebook`` for each job, in their order."""
-    if at_once == 1:
-        yield from itertools.starmap(execute_notebook, jobs)
-    else:
+def execute_all(jobs: list[Job], at_once: int) -> Iterator[dict]:
+    """Yields the result of ``execute_notebook`` for each job as soon as it ends.
+
+    Each run is in a worker process, out of Ctrl-C's reach: this process ends them all,
+    with their kernels, and starts nothing more.
+    """
+    if at_once > 1:
         share = str(max((os.cpu_count() or 1) // at_once, 1))
         os.environ["TF_NUM_INTRAOP_THREADS"] = share
-        with ProcessPoolExecutor(at_once, get_context("spawn")) as pool:
-            yield from pool.map(execute_notebook, *zip(*jobs))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    pool = ProcessPoolExecutor(at_once, get_context("spawn"), ignore_interrupts)
+    try:
+        waiting = [pool.submit(execute_notebook, job) for job in jobs]
+        seconds = []
+        for number, done in enumerate(as_completed(waiting), 1):
+            row = done.result()
+            yield row
+            seconds += [row["seconds"]] if row["seconds"] else []
+            left = len(jobs) - number
+            if seconds and left:
+                mean = sum(seconds) / len(seconds)
+                time_left = timedelta(seconds=round(mean * left / at_once))
+                print(
+                    f"{number} of {len(jobs)} done, about {time_left} left", flush=True
+                )
+    except BaseException:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C
+        pool.shutdown(wait=False, cancel_futures=True)
+        processes.end(child.pid for child in psutil.Process().children())
+        raise
+    pool.shutdown()
+
+
+def ignore_interrupts() -> None:
+    """Leaves Ctrl-C, which reaches every process of a terminal, to ``execute_all``."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def parse_options(arguments: list[str]) -> argparse.Namespace:
@@ -109,24 +180,8 @@ def parse_options(arguments: list[str]) -> argparse.Namespace:
     return options
 
 
-def execute_notebook(
-    name: str,
-    notebook: Path,
-    parameters: dict,
-    copy: Path,
-    listed: bool = False,
-    again: bool = True,
-) -> dict:
+def execute_notebook(job: Job) -> dict:
     """Executes one notebook; its executed copy stays even after a failure.
-
-    Args:
-        name: of the run.
-        notebook: its path.
-        parameters: that papermill sets.
-        copy: path of the executed copy.
-        listed: the run is one of several of a params file. Such a run is left out if it
-            has a record already.
-        again: repeat it nevertheless.
 
     Returns:
         A row of the final table: ``name``, ``copy``, ``failure`` (a sentence or None),
@@ -134,22 +189,27 @@ def execute_notebook(
         after a failure) and ``seconds``, 0 for a run that was left out.
     """
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    os.environ[progress.PREFIX] = job.prefix
     started = time.time()
-    row: dict = {"name": name, "copy": copy, "failure": None, "record": None}
-    if listed and not again and (record := find_finished(copy, notebook, parameters)):
-        print(f"\n{name}: has a record already", flush=True)
+    row: dict = {"name": job.name, "copy": job.copy, "failure": None, "record": None}
+    inputs = plan.hash_inputs(job.parameters) if job.listed else ""
+    record = find_finished(job, inputs) if job.listed and not job.again else None
+    if record:
+        print(f"\n{job.title}: has a record already", flush=True)
         return {**row, "record": record, "seconds": 0}
-    print(f"\n{name}", flush=True)
+    print(f"\n{job.title}", flush=True)
     try:
         done = papermill.execute_notebook(
-            str(notebook.relative_to(ROOT)),
-            str(copy),
-            parameters=parameters,
+            str(job.notebook.relative_to(ROOT)),
+            str(job.copy),
+            parameters=job.parameters,
             kernel_name="python3",
             cwd=str(NOTEBOOKS),
-            progress_bar=not listed,
+            progress_bar=not job.listed and not job.prefix,
             extra_arguments=["--log-level=ERROR"],  # no notes on the transport
-            stdout_file=sys.stdout if parameters.get("data_path") else None,
+            stdout_file=Prefixed(job.prefix)
+            if job.parameters.get("data_path")
+            else None,
         )
         row["record"] = find_record(done)
     except PapermillExecutionError as error:
@@ -158,21 +218,39 @@ def execute_notebook(
         row["failure"] = f"{type(error).__name__}: {error}"
     row["seconds"] = time.time() - started
     if row["record"]:
-        shutil.copy2(copy, row["record"].parent / "notebook.ipynb")
+        shutil.copy2(job.copy, row["record"].parent / "notebook.ipynb")
+        if job.listed:
+            (row["record"].parent / "inputs.sha256").write_text(inputs)
     return row
 
 
-def find_finished(copy: Path, notebook: Path, parameters: dict) -> Path | None:
-    """Returns the record of an earlier run with the same parameters, or None."""
-    if not copy.is_file():
+class Prefixed:
+    """Standard output, with a prefix before each line of one of several runs."""
+
+    def __init__(self, prefix: str) -> None:
+        self.prefix = prefix
+
+    def write(self, text: str) -> None:
+        lines = text.splitlines(keepends=True)
+        sys.stdout.write("".join(self.prefix + line for line in lines))
+
+    def flush(self) -> None:
+        sys.stdout.flush()
+
+
+def find_finished(job: Job, inputs: str) -> Path | None:
+    """Returns the record of an earlier run with the same parameters and input files."""
+    if not job.copy.is_file():
         return None
-    record = find_record(nbformat.read(copy, as_version=4))
+    record = find_record(nbformat.read(job.copy, as_version=4))
     if not record or not record.is_file():
         return None
+    hashed = record.with_name("inputs.sha256")
     recorded = json.loads(record.read_text(encoding="utf-8"))["parameters"]
-    asked = plan.ungrouped(notebook, parameters)
+    asked = plan.flatten_groups(job.notebook, job.parameters)
     recorded = {**recorded, **recorded.get("ascend", {})}
     same = all(recorded.get(key) == value for key, value in asked.items())
+    same = same and hashed.is_file() and hashed.read_text() == inputs
     return record if same else None
 
 
@@ -246,4 +324,7 @@ if __name__ == "__main__":
     try:
         sys.exit(main())
     except KeyboardInterrupt:
-        sys.exit("\ninterrupted; the same command resumes from the last checkpoint")
+        sys.exit(
+            "\ninterrupted: the same command leaves out the runs that have a record, "
+            "and the training that was at work resumes from its last checkpoint"
+        )

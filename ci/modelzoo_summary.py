@@ -7,9 +7,10 @@ A run of one of the params files in ``CASES`` leaves, beside the folders of the 
 
 ``CaseName`` is ``<Network>_bs<BatchSize>_<RankSize>p_acc`` for a full run and
 ``..._perf`` for a performance run. As the scripts' own, the two files are those of the
-newest run: of several seeds the last one, and MF's static and dynamic runs, which share
-a name, take turns. A run that is left out because it has a record changes neither file.
-Of several workers the first one writes them. A value that we do not measure is ``NA``.
+newest run: with several seeds the last one. MF's static and dynamic runs share a name
+and replace each other's files. A run that is skipped because it has a record changes
+neither file. With several workers the first one writes them. A value that is not
+measured is ``NA``.
 
 ================  =============================  =======================================
 key               published                      here
@@ -34,7 +35,7 @@ TrainAccuracy     STAMP: ActualLoss. MF: RMSE    STAMP: ActualLoss. MF: ``rmse``
 ActualLoss        last line of the loss file     the same
 E2ETrainingTime   whole seconds of the training  whole seconds of the notebook, from the
                   process                        start of its kernel to its end; ``NA``
-                                                 where it went on from a checkpoint
+                                                 if it resumed from a checkpoint
 loss file         the loss that Keras prints:    the loss of each epoch, its mean over
                   STAMP's after each epoch, MF's the steps, penalty included
                   after each step, where it is
@@ -70,12 +71,12 @@ def write(name: str, path: Path | None, seconds: float) -> Path | None:
     """Writes the summary of a run that has just ended, and prints its rate.
 
     Args:
-        name: of the run: the params file's, and after it ``-`` and what a list varies.
-        path: of its ``result.json``; None where it has none.
-        seconds: that its notebook took.
+        name: of the run: its params file, then ``-`` and the values of lists.
+        path: of its ``result.json``; None without one.
+        seconds: duration of its notebook.
 
     Returns:
-        The path of ``<CaseName>.log``; None where the run is not of a published file.
+        The path of ``<CaseName>.log``; None if the params file is not a published one.
     """
     ending = CASES.get(name.partition("-")[0])
     if not ending or not path:

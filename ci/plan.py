@@ -4,6 +4,7 @@ The rows that the bench measures are planned in ``bench/cases.py``.
 """
 
 import ast
+import hashlib
 import itertools
 import math
 import re
@@ -13,6 +14,8 @@ from pathlib import Path
 import papermill
 import yaml
 
+from lib import files
+from lib.errors import InputError
 from lib.records.parameters import groups
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -34,7 +37,7 @@ def list_runs(options):
         wanted = find_notebooks(options.only.split(",") if options.only else MAIN_JOB)
     known = set()
     for _, notebook, _ in wanted:
-        known |= {*defaults_of(notebook), *groups(defaults_of(notebook))}
+        known |= {*read_defaults(notebook), *groups(read_defaults(notebook))}
     for key in overrides:
         if key not in known:
             stems = ", ".join(notebook.stem for _, notebook, _ in wanted)
@@ -44,7 +47,7 @@ def list_runs(options):
             )
     checked = [check(*run, overrides) for run in wanted]
     expanded = [
-        (name, notebook, grouped(notebook, parameters), listed)
+        (name, notebook, gather_groups(notebook, parameters), listed)
         for run in checked
         for name, notebook, parameters, listed in expand(*run)
     ]
@@ -138,19 +141,44 @@ def expand(name, notebook, parameters):
         yield label, notebook, {**parameters, **chosen}, bool(lists)
 
 
+def hash_inputs(parameters):
+    """Hashes the content of every file and folder that the parameters name.
+
+    ``output_dir`` is no input. A run whose files were replaced is another run.
+    """
+    digest = hashlib.sha256()
+    for name, value in sorted(parameters.items()):
+        if name == "output_dir" or not isinstance(value, str) or not value.strip():
+            continue
+        try:
+            path = files.resolve(value)
+        except InputError:
+            continue  # no path
+        if "*" in path.name:
+            paths = path.parent.glob(path.name)
+        else:
+            paths = path.rglob("*") if path.is_dir() else [path]
+        for file in sorted(filter(Path.is_file, paths)):
+            digest.update(f"{name} {file.name} {file.stat().st_size} ".encode())
+            with open(file, "rb") as content:
+                for block in iter(lambda: content.read(2**20), b""):
+                    digest.update(block)
+    return digest.hexdigest()
+
+
 def list_names(paths):
     return ", ".join(sorted(path.name for path in paths))
 
 
-def defaults_of(notebook):
-    """``{name: default}`` of the parameters cell of a notebook."""
+def read_defaults(notebook):
+    """Reads ``{name: default}`` from the parameters cell of a notebook."""
     known = papermill.inspect_notebook(str(notebook))
     return {name: ast.literal_eval(about["default"]) for name, about in known.items()}
 
 
-def ungrouped(notebook, parameters):
-    """The parameters with the entries of a group, such as ``ascend``, on their own."""
-    inside = groups(defaults_of(notebook))
+def flatten_groups(notebook, parameters):
+    """Replaces each group, such as ``ascend``, by its entries."""
+    inside = groups(read_defaults(notebook))
     flat = {}
     for name, value in parameters.items():
         if name not in inside.values():
@@ -166,9 +194,9 @@ def ungrouped(notebook, parameters):
     return flat
 
 
-def grouped(notebook, parameters):
-    """The reverse of ``ungrouped``: the parameters as the notebook's cell has them."""
-    inside = groups(defaults_of(notebook))
+def gather_groups(notebook, parameters):
+    """Puts the entries of a group into it, as the parameters cell has them."""
+    inside = groups(read_defaults(notebook))
     cell = {}
     for name, value in parameters.items():
         if name in inside:
@@ -180,10 +208,11 @@ def grouped(notebook, parameters):
 
 def check(name, notebook, parameters, overrides):
     """Adds the overrides that the notebook knows; refuses a params file that errs."""
-    defaults = defaults_of(notebook)
+    defaults = read_defaults(notebook)
     known = {*defaults, *groups(defaults)}
     overrides = {key: value for key, value in overrides.items() if key in known}
-    parameters = ungrouped(notebook, parameters) | ungrouped(notebook, overrides)
+    parameters = flatten_groups(notebook, parameters)
+    parameters |= flatten_groups(notebook, overrides)
     for key, value in parameters.items():
         if key not in known:
             sys.exit(

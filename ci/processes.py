@@ -1,12 +1,13 @@
 """Worker processes of one job: all are started, watched, and ended together.
 
-What a worker prints is in ``output/<device id>/worker_<device id>.log``. The link
-``train_<device id>.log`` beside it, which led to the log of the newest single run,
-leads there from then on; a single run turns it back, so neither overwrites the other.
+The output of a worker is in ``output/<device id>/worker_<device id>.log``. The link
+``train_<device id>.log`` beside it points to the newest log: to this file after a job,
+to the run's own log after a single run. Neither overwrites the other.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -22,14 +23,15 @@ from lib.files import ROOT
 
 Worker = tuple[str, Path, list[str], dict[str, str]]  # name, log, command, variables
 LINES_SHOWN = 30  # of the log of a worker that failed
-PATIENCE_S = 3  # for others that fail with it
+PATIENCE_S = 3  # wait after a failure: other workers often fail because of it
+GRACE_S = 2  # from the request to end until a process is killed
 
 
 def run(workers: Iterable[Worker]) -> bool:
-    """Starts all; when one fails, ends the others and shows logs.
+    """Starts all workers; if one fails, ends the others and shows the logs.
 
     Returns:
-        Whether all succeeded.
+        True if all succeeded.
     """
     started = []
     for number in (signal.SIGTERM, signal.SIGHUP):
@@ -45,7 +47,7 @@ def run(workers: Iterable[Worker]) -> bool:
                     stderr=subprocess.STDOUT,
                 )
             train_log = log.with_name(log.name.replace("worker", "train"))
-            if train_log.is_file() and not train_log.is_symlink():  # an old release's
+            if train_log.is_file() and not train_log.is_symlink():  # an older release's
                 train_log.unlink()
             files.link(train_log, log.name)
             started.append((name, log, process))
@@ -55,14 +57,15 @@ def run(workers: Iterable[Worker]) -> bool:
                 print("\n".join(read_log(started[0][1])))
                 return True
             time.sleep(0.2)
-        time.sleep(PATIENCE_S)  # one that dies takes others with it: show them all
+        time.sleep(PATIENCE_S)  # to show the logs of all workers that fail
     except KeyboardInterrupt:
         print("\ninterrupted; the same command resumes from the last checkpoint")
         return False
     finally:
-        for _, _, process in started:
-            if process.poll() is None:
-                end(process)
+        running = [process for _, _, process in started if process.poll() is None]
+        end([process.pid for process in running])
+        for process in running:
+            process.wait()
     for name, log, process in started:
         if process.returncode and process.returncode != -signal.SIGTERM:
             print("\n".join(read_log(log)[-LINES_SHOWN:]))
@@ -75,26 +78,30 @@ def run(workers: Iterable[Worker]) -> bool:
 
 
 def make_environment(env: Mapping[str, str]) -> dict[str, str]:
-    """Copies os.environ without another distributed job's variables; adds ``env``."""
-    of_jobs = ("TF_CONFIG", "CHIEF_DEVICE_ID", "RANK_", "CM_")
+    """Copies os.environ without another job's or kernel's variables; adds ``env``."""
+    of_jobs = ("TF_CONFIG", "CHIEF_DEVICE_ID", "RANK_", "CM_", "JPY_SESSION_NAME")
     others = {k: v for k, v in os.environ.items() if not k.startswith(of_jobs)}
     return {**others, **env}
 
 
-def end(process: subprocess.Popen) -> None:
-    """Ends a worker and its kernel, which is not in the worker's session."""
-    try:
-        family = psutil.Process(process.pid).children(recursive=True)
-    except psutil.NoSuchProcess:
-        family = []
-    process.terminate()
-    for child in family:
-        child.terminate()
-    _, alive = psutil.wait_procs(family, timeout=5)
-    for child in alive:
-        child.kill()
-    process.kill()
-    process.wait()
+def end(pids: Iterable[int]) -> None:
+    """Ends processes with all that they have started, such as kernels.
+
+    A kernel is in a session of its own, so neither Ctrl-C nor the end of the process
+    that started it reaches it.
+    """
+    family = []
+    for pid in pids:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process = psutil.Process(pid)
+            family += [process, *process.children(recursive=True)]
+    for process in family:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.terminate()
+    _, alive = psutil.wait_procs(family, timeout=GRACE_S)
+    for process in alive:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
 
 
 def read_log(log: Path) -> list[str]:

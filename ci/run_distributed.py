@@ -27,7 +27,7 @@ from lib.files import ROOT
 def main() -> int:
     """Starts the job of the command line; returns the exit status."""
     options = parse_options(sys.argv[1:])
-    jobs = plan_jobs(options)  # one after the other: a list in a params file makes many
+    jobs = plan_jobs(options)  # in turn: a list in a params file makes several
     os.chdir(ROOT)
     try:
         for name, params, output in jobs:
@@ -48,7 +48,7 @@ def plan_jobs(options: Namespace) -> list[tuple[str, dict, Path]]:
     options.only, options.again = None, True
     for name, notebook, parameters, _ in plan.list_runs(options):
         if options.engine == "npu":
-            parameters["device"] = "npu"  # or an error: never eight runs on CPUs
+            parameters["device"] = "npu"  # never eight runs on CPUs
         output = files.resolve(parameters.get("output_dir", "output"))
         jobs.append((name, {"notebook": notebook.stem, **parameters}, output))
     return jobs

@@ -12,7 +12,7 @@ if [ "${1:-}" = --stack ]; then
 fi
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-# The first Python 3.9: $PYTHON39, python3.9, python3, pyenv's, one that uv has or fetches.
+# The first Python 3.9: $PYTHON39, python3.9, python3, pyenv's, one that uv has or downloads.
 find_python39() {
   local candidate
   for candidate in "${PYTHON39:-}" python3.9 python3 \
@@ -27,7 +27,7 @@ find_python39() {
     { uv python install --quiet 3.9 && uv python find 3.9; } 2>/dev/null
 }
 
-# Says when a Python lacks the shared library that CANN's operator compiler loads.
+# Reports if a Python lacks the shared library that CANN's operator compiler loads.
 check_libpython() {
   "$1" - <<'END' && return
 import glob, os, sys, sysconfig
@@ -41,7 +41,7 @@ END
     "set PYTHON39 to a Python 3.9 built with --enable-shared; a CPU does not need it."
 }
 
-# Installs into an environment with uv, in a quarter of pip's time; where uv cannot, pip.
+# Installs into an environment with uv, in a quarter of pip's time; if uv fails, with pip.
 install() {
   local venv=$1
   shift
@@ -84,7 +84,7 @@ case $stack$want in
     exit 1
     ;;
 esac
-# What the environment was made from; written last, so a broken set-up is made again.
+# What the environment was made from; written last, so an unfinished set-up is repeated.
 stamp="$want $PWD $(cat "$requirements" "$constraints" | cksum)"
 if [ "$(cat "$venv/made-from" 2>/dev/null || true)" != "$stamp" ]; then
   echo "Setting up ${venv##*/} (Python $want): a few minutes the first time."
@@ -105,7 +105,7 @@ if [ "$(cat "$venv/made-from" 2>/dev/null || true)" != "$stamp" ]; then
     grep -v '^tensorflow' "$requirements" >"$wanted"
     site=--system-site-packages
   fi
-  # shellcheck disable=SC2086  # no word where it is empty
+  # shellcheck disable=SC2086  # no argument if it is empty
   "$python" -m venv $site "$venv" || {
     echo "python -m venv failed: on Debian and Ubuntu, install python3-venv." >&2
     exit 1

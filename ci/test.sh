@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # The test command: sets up, then lint, format, types, unit tests, and every notebook run
 # again with its outputs compared. If there is a Python 3.9, the unit tests and notebooks
-# 03, 04 and 06 run on the Ascend stack at the same time, under python -O: with every assert
-# left out but those of the tests, which pytest rewrites. Arguments go to pytest.
+# 03, 04 and 06 run on the Ascend stack at the same time, under python -O: without asserts,
+# except those of the tests, which pytest rewrites. Arguments go to pytest.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 logs=$(mktemp -d)
@@ -16,10 +16,10 @@ on_the_ascend_stack() (
     -k "not test_notebooks or 03_stamp or 04_mf or 06_audit" "$@"
 )
 
-source ci/setup.sh ""  # what follows is pytest's
+source ci/setup.sh ""  # the arguments belong to pytest
 ascend=
 if find_python39 >/dev/null; then
-  echo "=== The Ascend stack runs beside; its output follows at the end ==="
+  echo "=== The Ascend stack runs at the same time; its output is at the end ==="
   on_the_ascend_stack "$@" >"$logs/ascend" 2>&1 &
   ascend=$!
 fi

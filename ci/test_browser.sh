@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Notebook 08 in a real JupyterLab and a headless Chromium: bash ci/test_browser.sh
-# Playwright lives in an environment of its own, .venv-browser; it drives the Chromium of
-# the system ($CHROMIUM, or one it finds), or fetches one.
+# Playwright has a separate environment, .venv-browser; it drives the Chromium of the
+# system ($CHROMIUM, or one it finds), or downloads one.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source ci/setup.sh
@@ -15,7 +15,7 @@ if [ "$(cat "$browser/made-from" 2>/dev/null || true)" != "$stamp" ]; then
   echo "$stamp" >"$browser/made-from"
 fi
 
-# A Chromium of the system, or the one that Playwright has fetched.
+# A Chromium of the system, or the one that Playwright has downloaded.
 find_chromium() {
   local name
   for name in "${CHROMIUM:-}" chromium chromium-browser google-chrome; do
@@ -35,7 +35,7 @@ chromium=$(find_chromium) || {
   "$browser/bin/playwright" install chromium ||
     { [ "$(id -u)" = 0 ] && apt-get update -q && apt-get install -qy chromium; } || true
   chromium=$(find_chromium) || {
-    echo "No Chromium found and none could be fetched: install chromium, or set" \
+    echo "No Chromium found and none could be downloaded: install chromium, or set" \
       "CHROMIUM to the path of one." >&2
     exit 1
   }

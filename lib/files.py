@@ -24,7 +24,7 @@ except ImportError:  # Windows
 
 ROOT = Path(__file__).resolve().parents[1]
 UNFINISHED = ".unfinished"  # ends the names of temporary folders and links
-_LOCKED = (errno.EACCES, errno.EAGAIN)  # by another process
+_LOCKED = (errno.EACCES, errno.EAGAIN)  # errors if another process has the lock
 
 
 def read_json(path: Path) -> Any:

@@ -61,14 +61,14 @@ def start(*command, **environment):
 
 
 def outputs(process):
-    """Returns what a command printed on both streams; the command must succeed."""
+    """Returns the output of a command on both streams; the command must succeed."""
     said, complained = process.communicate()
     assert process.returncode == 0, said + complained
     return said, complained
 
 
 def run(code, **environment):
-    """Runs a case beside the stand-in and returns what it answers."""
+    """Runs a case beside the stand-in and returns its answer."""
     said, complained = outputs(start("-c", START + code, **environment))
     return {**json.loads(said.splitlines()[-1]), "stderr": complained}
 

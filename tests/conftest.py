@@ -1,4 +1,4 @@
-"""What more than one test module needs."""
+"""Fixtures and settings that several test modules share."""
 
 import os
 from pathlib import Path

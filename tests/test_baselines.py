@@ -32,7 +32,7 @@ def test_spop_puts_the_sessions_own_items_first_and_popularity_next():
     assert np.argsort(-found, kind="stable").tolist() == [2, 3, 1, 0, 4, 5]
 
 
-def test_markov_counts_what_followed_the_last_click():
+def test_markov_counts_the_items_that_followed_the_last_click():
     np.testing.assert_array_equal(scores("Markov", [5, 2])[0], [1, 1, 1, 1, 0, 0])
 
 
@@ -70,8 +70,46 @@ def test_v_sknn_weighs_a_click_by_how_late_it_is(prefix, k, sample):
     np.testing.assert_allclose(found, literal_session_knn(late, k, sample), rtol=1e-6)
 
 
+def literal_decayed_knn(prefix, k, sample, days, prefix_decay, click_decay, repeats):
+    """The definition, session by session and click by click."""
+    past = [s.tolist() for s in np.split(TRAIN.items, TRAIN.offsets[1:-1])]
+    holders = {i: [n for n in range(len(past)) if i in past[n]] for i in range(1, 7)}
+    similarity = np.zeros(len(past))
+    for item in set(prefix):
+        distance = prefix[::-1].index(item)
+        for n in holders[item][::-1][:sample]:  # the most recent ones
+            idf = np.log(len(past) / len(holders[item]))
+            similarity[n] += idf * np.exp(-distance / prefix_decay)
+    near = similarity > 0
+    similarity *= np.exp(-(len(past) - 1 - np.arange(len(past))) / days)
+    scores = np.zeros(6)
+    recent_first = [n for n in range(len(past))[::-1] if near[n]]
+    for n in sorted(recent_first, key=lambda n: -similarity[n])[:k]:
+        shared = next(item for item in prefix[::-1] if item in past[n])
+        place = max(p for p, item in enumerate(past[n]) if item == shared)
+        best = {}
+        for p, item in enumerate(past[n]):
+            vote = similarity[n] * np.exp(-abs(p - place) / click_decay)
+            best[item] = max(vote, best.get(item, 0))
+        for item, vote in best.items():
+            scores[item - 1] += vote * (repeats if item in prefix else 1)
+    return scores
+
+
+@pytest.mark.parametrize(
+    "prefix", [[1], [1, 2], [4, 5], [6], [2, 2, 3], [3, 2, 3], [6, 1, 6]]
+)
+@pytest.mark.parametrize(("k", "sample"), [(100, 1000), (2, 3), (3, 1)])
+def test_vstan_weighs_age_distance_and_rarity(prefix, k, sample):
+    options = {"k": k, "sample": sample, "days": 3.0, "prefix_decay": 1.5}
+    options.update(click_decay=2.0, repeats=3.0)
+    found = scores("VSTAN", [5, 2], prefix, **options)[1]
+    expected = literal_decayed_knn(prefix, **options)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-7)
+
+
 @pytest.mark.parametrize("n_sessions", [1, 100])
-def test_measuring_a_baseline_changes_nothing_and_tells_what_it_costs(n_sessions):
+def test_measuring_a_baseline_returns_its_metrics_and_its_cost(n_sessions):
     test = examples(*([1, 2, 3, 1] for _ in range(n_sessions)))
     found, cost = session_baselines.measure(
         session_baselines.SessionKnn, TRAIN, test, 6, k=2
@@ -95,6 +133,7 @@ KNOWN = {
     "S-POP": (21.08, 13.69, 0.1),
     "SKNN": (49.7, 17.4, 0.3),
     "V-SKNN": (51.6, 18.2, 0.4),
+    "VSTAN": (53.2, 18.9, 0.4),
 }
 
 
@@ -104,7 +143,7 @@ def diginetica(real_data):
 
 
 @pytest.mark.parametrize("name", KNOWN)
-def test_session_baselines_meet_the_known_rows_on_diginetica(diginetica, name):
+def test_session_baselines_reach_the_known_rows_on_diginetica(diginetica, name):
     fitted = session_baselines.SESSION_BASELINES[name]().fit(
         diginetica.train, diginetica.n_items
     )

@@ -1,4 +1,4 @@
-"""Every worker of the bench does a round, on a catalogue of its own and the sample."""
+"""Every worker of the bench does a round, on a small catalogue and on the sample."""
 
 import importlib
 import json
@@ -12,6 +12,7 @@ from lib.hardware.tensorflow import tf
 
 BENCH = files.ROOT / "ci" / "bench"
 STAND_IN = Path(__file__).parent / "stand_in"
+NO_STEPS = ("floor", "evaluate", "recommend", "product")
 FEW = {"N_ITEMS": 60, "TRAIN_SESSIONS": 30, "TEST_SESSIONS": 9}
 
 
@@ -22,12 +23,14 @@ def worker(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "kind", ["fit", "published", "raw", "floor", "evaluate", "recommend", "product"]
+    "kind",
+    ["fit", "cosine", "neighbours", "published", "raw", "floor"]
+    + ["evaluate", "recommend", "product"],
 )
 def test_every_worker_of_stamp_measures_what_it_is_asked(kind, worker, monkeypatch):
     for name, few in FEW.items():
         monkeypatch.setattr(worker("clicks"), name, few)
-    steps = {"steps": 2} if kind in ("fit", "published", "raw") else {}
+    steps = {"steps": 2} if kind not in NO_STEPS else {}
     one_round = worker("stamp_ours").prepare(kind, 16, device="cpu", **steps)
     done, seconds = one_round()
     assert done > 0
@@ -74,7 +77,35 @@ def test_both_ways_of_the_naive_group_train_on_windows_of_8(worker):
     assert windows_of["maxlen"].default == 8
 
 
-@pytest.mark.parametrize("bench", ["stamp", "mf", "peers"])
+def test_peers_get_the_windows_that_ours_gets_padded_on_the_other_side(worker):
+    clicks = worker("clicks")
+    data = worker("lib.data.sessions").load("sample")
+    index = np.arange(200)
+    windows, lengths, targets = clicks.cut_windows(data.train, index, 5)
+    model = worker("lib.models.stamp").STAMP(data.n_items, 4, maxlen=5)
+    ours, columns = model.example_reader(data.train)(index.astype(np.int32))
+    np.testing.assert_array_equal(targets - 1, columns)
+    for window, length, own in zip(windows, lengths, ours.numpy()):
+        assert window[length:].tolist() == [0] * (5 - length)
+        np.testing.assert_array_equal(window[:length], own[5 - length :])
+
+
+def test_peers_are_judged_by_our_metrics(worker):
+    clicks = worker("clicks")
+    data = worker("lib.data.sessions").load("sample")
+    markov = worker("lib.evaluation.session_baselines").Markov()
+    markov.fit(data.train, data.n_items)
+
+    def score(windows, lengths):
+        last = windows[np.arange(len(lengths)), lengths - 1]
+        return markov.scores(last[:, None])
+
+    evaluate = worker("lib.evaluation.session_baselines").evaluate
+    found = clicks.evaluate(score, data.test, batch_size=100)
+    assert found == pytest.approx(evaluate(markov, data.test, (5, 10, 20)))
+
+
+@pytest.mark.parametrize("bench", ["stamp", "mf", "peers", "sessions"])
 @pytest.mark.parametrize("kind", ["cpu", "gpu", "npu"])
 def test_a_plan_names_workers_that_there_are_and_the_rows_it_compares_with(
     bench, kind, worker
@@ -174,7 +205,7 @@ def test_the_published_way_and_ours_run_on_a_card_in_turn(
     assert [call[0] for call in calls].count("NpuLossScaleOptimizer") == 4
 
 
-def test_a_bench_with_nothing_to_measure_says_what_there_is(worker, capsys):
+def test_a_bench_with_nothing_to_measure_lists_its_groups(worker, capsys):
     measure = worker("measure")
     for arguments, part in (
         (["none", "stamp", "--only", "naif", "--device", "cpu"], "--only naif: the gr"),

@@ -41,7 +41,7 @@ def test_the_cpu_can_be_selected_again_and_again():
     ],
 )
 def test_precision_in_force_follows_the_table(monkeypatch, mode, flags, dtype):
-    monkeypatch.setattr(device, "_read_cpu", lambda: ("some processor", flags))
+    monkeypatch.setattr(device, "read_cpu", lambda: ("some processor", flags))
     opened = select_device("cpu", mode)
     if TENSORFLOW_26 and dtype == "bfloat16" and mode != "mixed_bfloat16":
         dtype = "float32"  # there it would be slower, so only its own name gives it
@@ -149,7 +149,7 @@ def test_options_of_an_npu_are_checked_and_reported_elsewhere(tmp_path):
     assert json.loads(json.dumps(opened.record())) == opened.record()
 
 
-def test_what_is_made_on_the_host_is_on_the_cpu():
+def test_tensors_made_on_the_host_are_on_the_cpu():
     from lib.hardware.tensorflow import tf
 
     with device.host():

@@ -112,13 +112,13 @@ def parameters(notebook):
 
     Launch options are entries of ``ascend``, which ``-p`` cannot set.
     """
-    defaults = plan.defaults_of(ROOT / notebook)
+    defaults = plan.read_defaults(ROOT / notebook)
     entries = groups(defaults).items()
     return {*defaults, *(name for name, group in entries if group != "ascend")}
 
 
 def missing(text):
-    """Words of the commands of a text that name what the repository does not have."""
+    """Words of the commands of a text that name something that does not exist here."""
     scripts = "".join(path.read_text("utf-8") for path in (ROOT / "ci").rglob("*.*"))
     found = []
     for program, *words in commands(text):

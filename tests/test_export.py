@@ -1,4 +1,4 @@
-"""What is exported answers as the model does, with TensorFlow alone."""
+"""An exported model answers as the model does, with TensorFlow alone."""
 
 import json
 import subprocess
@@ -227,7 +227,7 @@ def test_an_export_replaces_an_export_and_nothing_else(of_users, tmp_path):
     folder = tmp_path / "mf"
     folder.mkdir()
     (folder / "notes").write_text("mine")
-    with pytest.raises(InputError, match="exists and is no SavedModel"):
+    with pytest.raises(InputError, match="exists and is not a SavedModel"):
         export.save(of_users, folder)
     assert (folder / "notes").read_text() == "mine"
     for _ in range(2):

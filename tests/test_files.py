@@ -124,7 +124,7 @@ def test_a_file_takes_no_folders_place_and_a_folder_no_files(tmp_path):
         assert tree(tmp_path) == before
 
 
-def test_of_two_that_write_at_once_one_wins_whole(tmp_path):
+def test_of_two_concurrent_writers_one_wins_completely(tmp_path):
     def write(letter):
         files.write_text(tmp_path / "x", letter * 100_000)
 
@@ -134,7 +134,7 @@ def test_of_two_that_write_at_once_one_wins_whole(tmp_path):
     assert text == text[0] * 100_000
 
 
-def test_a_choice_that_is_not_allowed_is_told_what_is():
+def test_a_choice_that_is_not_allowed_is_refused_with_those_allowed():
     check_choice("order", "file", ("timeframe", "file"))
     for value in ("File", None, [], 1):
         with pytest.raises(InputError) as caught:

@@ -1,4 +1,4 @@
-"""What the models compile to is what an Ascend 910 runs: operations, types, shapes.
+"""The models compile to graphs that an Ascend 910 runs: operations, types, shapes.
 
 The lists are those of the contract of ``npu_device``. A graph is walked with every
 function that it calls, so loops, branches and gradients are seen too.
@@ -27,7 +27,7 @@ UNSUPPORTED = (
     "EnsureShape",
     "PyFunc",
     "Sparse",
-    "Unique",  # supported, but its shape is unknown: every step would be compiled anew
+    "Unique",  # supported, but its shape is unknown: every step would be compiled again
     "Xla",
 )
 SUPPORTED = ("SparseSoftmaxCrossEntropyWithLogits",)  # no sparse tensor in it
@@ -74,6 +74,7 @@ def complaints(function, iterates=False):
 
 def stamp_case(data, **options):
     model = stamp.STAMP(data.n_items, 16, maxlen=10, **options)
+    model.adapt(data.train)
     return model, data.train
 
 
@@ -96,11 +97,20 @@ CASES = {
     "STAMP, cosine, dropout": lambda: stamp_case(
         sessions.load("sample"), scale=16.0, dropout=0.1
     ),
+    "STAMP, neighbours, positions": lambda: stamp_case(
+        sessions.load("sample"), scale=16.0, neighbours=5, positions=True
+    ),
     "MF": lambda: mf_case(ratings.load("sample")),
     "MF without bias": lambda: mf_case(ratings.load("sample"), use_bias=False),
     "STAMP as published": lambda: published_stamp(sessions.load("sample")),
     "MF as published": lambda: published_mf(ratings.load("sample")),
 }
+
+
+@pytest.fixture(autouse=True)
+def no_sparse_products(monkeypatch):
+    """As on a card."""
+    monkeypatch.setattr(stamp, "has_sparse_products", lambda: False)
 
 
 def compiled(name, steps_per_execution=4):

@@ -1,4 +1,4 @@
-"""What comes from outside runs no code, leaves no folder and ends in no traceback."""
+"""Input from outside runs no code, leaves no folder and ends in no traceback."""
 
 import ast
 import gzip
@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from lib import files
 from lib.data import ratings, readers, sources
+from lib.data.engines import DuckDB
 from lib.errors import InputError
 from lib.files import ROOT
 from lib.hardware import launch_options
@@ -52,7 +53,7 @@ def code_cells():
 
 
 def dangers(text):
-    """What a piece of Python does that could run what it reads."""
+    """Calls in a piece of Python that could execute its input."""
     found = []
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Import):
@@ -303,7 +304,7 @@ def test_a_changed_state_of_a_training_is_used_or_refused(run, data):
         path.write_text(whole)
 
 
-# --- what the command line and the launch scripts read -------------------------------
+# --- input of the command line and of the launch scripts -----------------------------
 
 ADDRESSES = {number: f"192.0.2.1{number}" for number in range(8)}
 
@@ -383,7 +384,7 @@ def test_an_override_of_anything_ends_in_one_line(value):
     assert "seed" in str(caught.value)
 
 
-def test_a_notebook_named_twice_is_said_to_be():
+def test_a_notebook_named_twice_is_refused():
     with pytest.raises(SystemExit, match="--only: the same run twice"):
         plan.list_runs(execute.parse_options(["--only", "02,02"]))
 
@@ -403,7 +404,7 @@ def parameter_cells():
     for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
         for cell in nbformat.read(path, as_version=4).cells:
             if "parameters" in cell.metadata.get("tags", ()):
-                yield path.stem, cell.source, plan.defaults_of(path)
+                yield path.stem, cell.source, plan.read_defaults(path)
 
 
 CELLS = list(parameter_cells())
@@ -471,8 +472,8 @@ def test_a_data_file_of_anything_is_read_or_refused(tmp_path_factory, name, gz, 
     path.write_bytes(gzip.compress(spoilt) if gz and len(spoilt) % 2 else spoilt)
     source = sources.Source("toy", folder)
     if name == sources.DIGINETICA:
-        ends_well(readers.read_views, source)
+        ends_well(readers.read_views, source, DuckDB())
         ends_well(readers.read_side_file, source, name)
     else:
-        ends_well(readers.read_ratings, source)
+        ends_well(readers.read_movielens, source, DuckDB())
         ends_well(readers.read_side_file, source, name, ["a", "b", "c", "d"])

@@ -115,7 +115,7 @@ def train(output, early=None, late=None):
 
 
 def moments():
-    # Of twenty attempts: what is called at their start, and after their first epoch.
+    # Of twenty attempts: the calls at their start, and after their first epoch.
     saving = [(os, "replace", call) for call in (1, 2)]
     saving += [(MANAGER, name, 1) for name in ("save", "_record_state", "_sweep")]
     saving += [(MANAGER, "_record_state", 2)]
@@ -133,7 +133,7 @@ def moments():
 
 
 def attempt(output, *moments):
-    # Trains in a process of its own; True where it was killed.
+    # Trains in a separate process; True if it was killed.
     child = os.fork()
     if not child:
         status = 1
@@ -284,7 +284,7 @@ def test_the_wall_time_is_the_sum_over_all_attempts(tmp_path):
     assert timing["started_at"] == state["started_at"] < timing["finished_at"]
 
 
-def test_the_cell_of_a_cut_training_run_again_counts_no_second_twice(tmp_path):
+def test_the_cell_of_an_interrupted_training_run_again_counts_no_second_twice(tmp_path):
     run = run_in(tmp_path)
     run.continue_clock("2020-01-01", 1000.0)
     for _ in range(3):
@@ -292,7 +292,7 @@ def test_the_cell_of_a_cut_training_run_again_counts_no_second_twice(tmp_path):
     assert run.wall_s() < 2000
 
 
-def test_what_died_between_its_last_epoch_and_its_record_trains_no_more(tmp_path):
+def test_a_run_that_died_before_its_record_is_not_trained_again(tmp_path):
     train(tmp_path)
     repeated = run_in(tmp_path)  # over an older record
     repeated.write = lambda *args, **options: None
@@ -302,7 +302,7 @@ def test_what_died_between_its_last_epoch_and_its_record_trains_no_more(tmp_path
     assert said.recorded_at() == repeated.started_at
 
 
-def test_a_finished_cell_run_again_trains_anew_and_its_clock_starts_anew(tmp_path):
+def test_a_finished_cell_run_again_trains_from_scratch_and_restarts_its_clock(tmp_path):
     run = train(tmp_path)
     first = run.started_at
     train(tmp_path, run=run)
@@ -491,7 +491,7 @@ def test_a_full_disk_ends_the_training_in_one_sentence_and_keeps_its_checkpoint(
     assert "resumed after epoch 2 of 3" in (run.folder / "train_0.log").read_text()
 
 
-def test_a_disk_that_is_read_only_is_said_in_one_sentence(small_disk):
+def test_a_read_only_disk_is_reported_in_one_sentence(small_disk):
     folder, mount = small_disk
     cut(folder)
     assert mount("remount,ro,size=200k")

@@ -96,7 +96,7 @@ def test_steps_to_dump(text):
     ["", "a", "-1", "1.5", "5-5", "7-5", "1-2-3", "1||2", "1|", "1,2", " 1", "²"]
     + ["|".join(["1"] * 101), "9" * 5000],
 )
-def test_no_steps_to_dump(tmp_path, text):
+def test_invalid_steps_to_dump(tmp_path, text):
     assert not launch_options.is_dump_step(text)
     sentence = refused(
         data_dump_flag=True, data_dump_step=text, data_dump_path=str(tmp_path)
@@ -222,7 +222,7 @@ def test_fusion_switches(tmp_path, switches):
         ("APass:on:off", '"APass:on:off" is no such line'),
     ],
 )
-def test_no_fusion_switches(tmp_path, switches, reason):
+def test_invalid_fusion_switches(tmp_path, switches, reason):
     options = fusion(tmp_path, switches)
     sentence = refused(**options)
     start = f"fusion_off_file: {options['fusion_off_file']} cannot be read ("

@@ -1,4 +1,4 @@
-"""Ranks are honest, whatever the scores; errors are the textbook's."""
+"""Ranks are correct for any scores; RMSE and MAE follow their definitions."""
 
 import numpy as np
 import pytest
@@ -24,6 +24,9 @@ def test_the_cut_off_includes_k_and_excludes_k_plus_one(rank, hit, reciprocal):
     scores = np.arange(50, 0, -1)
     found = metrics.ranks(scores[None, :].astype(np.float32), np.array([rank - 1]))
     assert found[0] == rank
+    assert metrics.ranking_metrics(found, (1, 20)).keys() == {
+        f"{name}_at_{k}" for name in ("hr", "mrr") for k in (1, 20)
+    }
     assert metrics.ranking_metrics(found, 20) == {
         "hr_at_20": hit,
         "mrr_at_20": reciprocal,

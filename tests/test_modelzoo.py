@@ -1,4 +1,4 @@
-"""The modelzoo variants do what the ports do: same losses, same predictions.
+"""The modelzoo variants behave as the ports do: same losses, same predictions.
 
 The references below are slow and literal: numpy in float64, forward, backward and Adam
 written from the description of the ports, with the (batch, items, dim) product.
@@ -10,6 +10,7 @@ import yaml
 
 from lib import files
 from lib.data import ratings, readers, sessions, sources
+from lib.data.engines import DuckDB
 from lib.errors import InputError
 from lib.evaluation import metrics
 from lib.hardware.device import select_device
@@ -551,11 +552,12 @@ def test_the_published_epochs_are_a_quarter_of_one():
 
 
 def test_the_order_of_the_file_is_not_that_of_the_clicks():
-    views, _ = readers.read_views(sources.find(sources.DIGINETICA, "sample"))
-    back = []
-    for order in ("file", "timeframe"):
-        of_session = sessions.sort_clicks(views, order).groupby("session")
-        back.append((of_session["timeframe"].diff() < 0).mean())
+    with DuckDB() as engine:
+        readers.read_views(sources.find(sources.DIGINETICA, "sample"), engine)
+        back = []
+        for order in ("place", "timeframe"):
+            views = engine.sql(f"SELECT * FROM clicks ORDER BY session, {order}")
+            back.append((views.groupby("session")["timeframe"].diff() < 0).mean())
     assert back[0] > 0.3
     assert back[1] == 0
 
@@ -584,7 +586,7 @@ def test_before_training_an_item_moves_by_the_penalty_alone(clicks):
     assert 0.7 * 0.005 < 0.05 - float(row[0]) < 1.1 * 0.005
 
 
-def test_keras_3_refuses_what_the_summary_of_the_port_does():
+def test_keras_3_refuses_the_calls_of_the_port_s_summary():
     inputs = tf.keras.Input((8,))
     if tf.keras.__version__.startswith("3"):
         with pytest.raises(ValueError, match="KerasTensor"):
@@ -604,7 +606,7 @@ def test_biases_start_at_the_mean_of_the_user_and_are_trained():
         assert len(model.trainable_variables) == tables
 
 
-def test_the_means_of_the_port_tell_the_way_to_the_test():
+def test_the_means_of_the_port_reveal_the_direction_of_the_test_ratings():
     raw = ratings.load("sample", split="modelzoo")
     of_train, of_test = (
         ratings.means(part, raw.n_users)[1] for part in (raw.train, raw.test)

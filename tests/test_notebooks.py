@@ -1,5 +1,6 @@
 """Notebooks keep the house rules, run headless, and refuse what they do not know."""
 
+import ast
 import itertools
 import json
 import re
@@ -42,6 +43,13 @@ def texts(cell):
         yield from (str(value) for value in output.get("data", {}).values())
 
 
+@pytest.fixture
+def pending(path, request):
+    """Notebooks that are being rewritten may break the newest rules until then."""
+    if path.stem in {"03_stamp", "04_mf"}:
+        request.applymarker(pytest.mark.xfail(reason="being rewritten"))
+
+
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=names(NOTEBOOKS))
 class TestHouseRules:
     def test_it_was_executed_from_top_to_bottom(self, path):
@@ -55,11 +63,26 @@ class TestHouseRules:
         assert len(tagged) == 1
         assert len(tagged[0].source.splitlines()) <= 22
         known = papermill.inspect_notebook(str(path))
-        assert known, "papermill finds no parameter"
+        assigned = [line.target.id for line in ast.parse(tagged[0].source).body]
+        assert list(known) == assigned, "papermill cannot read a line"
         for name, about in known.items():
             kinds = ("str", "int", "float", "bool", "dict")
             assert about["inferred_type_name"] in kinds, name
             assert about["help"], f"{name} has no comment"
+
+    def test_its_imports_are_one_short_cell(self, path, pending):
+        lines = code_cells(path)[0].source.splitlines()
+        assert all(re.match("import |from |plots.use_style|$", line) for line in lines)
+        assert len(lines) <= 12
+
+    def test_it_prints_numbers_rather_than_truth_values(self, path, pending):
+        printed = (text for cell in code_cells(path) for text in texts(cell))
+        bare = (re.search(r"(?m)(^|[:=] )(True|False)$", text) for text in printed)
+        assert not any(bare)
+
+    def test_its_figures_have_titles(self, path, pending):
+        drawing = [c.source for c in code_cells(path) if "plt.show()" in c.source]
+        assert all("title" in source for source in drawing)
 
     def test_its_kernel_is_python3(self, path):
         notebook = nbformat.read(path, as_version=4)
@@ -86,6 +109,36 @@ class TestHouseRules:
         assert lengths[-1] <= 45
 
 
+def printed_numbers(number, pattern):
+    """The groups of a pattern in the printed lines of a notebook, as numbers."""
+    (path,) = (path for path in NOTEBOOKS if path.stem.startswith(number))
+    shown = "".join(text for cell in code_cells(path) for text in texts(cell))
+    return [float(text.replace(",", "")) for text in re.search(pattern, shown).groups()]
+
+
+def test_the_readings_of_07_hold_for_its_outputs():
+    untrained, best, late, early = printed_numbers(
+        "07",
+        r"(?s)before any training: HR@20 (\S+)\n.*from scratch: (\S+), after (\S+) .*"
+        r"from the checkpoint: reached after (\S+)\n",
+    )
+    assert untrained > best
+    assert early <= late / 2
+    unknown, five, folded_in, trained = printed_numbers(
+        "07", r"(?s)unknown users +RMSE (\S+)\n" + 3 * r".*?RMSE (\S+)\n"
+    )
+    assert folded_in < five < unknown
+    assert folded_in < trained + 0.02
+
+
+def test_the_readings_of_09_hold_for_its_outputs():
+    pattern = r"workers: 1  loss of epoch 1: (\S+)\nworkers: 2  .*: (\S+)\n"
+    alone, together = printed_numbers("09", pattern)
+    assert together == pytest.approx(alone, abs=0.01)
+    (gap,) = printed_numbers("09", r"between the gradients: (\S+)\n")
+    assert gap < 1e-4
+
+
 @pytest.mark.parametrize(
     "path",
     RECORDED,
@@ -110,13 +163,13 @@ def test_a_params_file_fits_its_notebook(path):
         for chosen in itertools.product(*choices):
             one_run = dict(zip(varied, chosen))
             injected = "\n".join(["# Parameters", *(f"{name} = 0" for name in one_run)])
-            space = {**plan.defaults_of(notebook), **one_run, "In": [cell, injected]}
+            space = {**plan.read_defaults(notebook), **one_run, "In": [cell, injected]}
             checked = dict(parameters.check(space))
             assert one_run.items() <= checked.items()
 
 
 # Every notebook once more, with parameters other than its defaults. Its record must
-# hold them, and these metrics within these bounds. After a comma: what is special.
+# hold them, and these metrics within these bounds. After a comma: a remark.
 RERUNS = {
     "01_explore_data": (
         {"diginetica_path": "other/diginetica", "movielens_path": "other/movielens"},
@@ -188,7 +241,7 @@ def test_a_notebook_runs_headless_with_other_parameters(case, tmp_path):
         assert record["baselines"]
 
 
-def test_a_table_of_one_s_own_goes_through_03_07_and_08(tmp_path):
+def test_a_user_s_table_goes_through_03_07_and_08(tmp_path):
     own = pd.read_csv(sources.next_season())
     own["sku"] = "sku-" + own["sku"].astype(str)
     own.to_parquet(tmp_path / "own.parquet")

@@ -91,7 +91,7 @@ def test_calls_come_in_the_order_of_the_contract(trained):
     calls = [tuple(call) for call in found["calls"]]
     scale = ("NpuLossScaleOptimizer", "Adam")
     profile = calls.pop(7)
-    untold = [("set_npu_loop_size", 3), ("fit", 5)]  # what the case does wrong at last
+    untold = [("set_npu_loop_size", 3), ("fit", 5)]  # the last mistakes of the case
     assert profile[:2] == ("option", "profiling_config.profiling_options")
     assert json.loads(profile[2])["output"] == str(folder / "profile")
     assert calls == [

@@ -1,4 +1,4 @@
-"""The one-pass Adam is Adam, and the learning rate takes the course it is given."""
+"""The fused Adam computes Adam, and the learning rate follows its schedule."""
 
 import numpy as np
 import pytest

@@ -26,7 +26,7 @@ def build_wheel(source, target):
 
 
 def copy_project(target):
-    """Copies what a wheel is made from, so that the build writes nothing here."""
+    """Copies the sources of a wheel, so that the build writes nothing here."""
     target.mkdir()
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, target)
@@ -93,7 +93,7 @@ def test_packages_inside_lib_come_along_and_folders_beside_it_do_not(tmp_path):
 
 
 def test_the_pinned_packages_are_the_declared_ones(needed):
-    """What is installed on this stack lies within the declared bounds."""
+    """The packages of this stack are within the declared bounds."""
     names = {requirement.name for requirement in needed}
     assert {"numpy", "pandas", "jupyterlab", "onnx", "pytest"} < names
     for requirement in needed:

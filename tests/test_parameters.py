@@ -276,7 +276,7 @@ PUBLISHED = {
 @pytest.mark.parametrize("number", PUBLISHED)
 def test_the_published_names_and_the_rest_of_a_recorded_run_can_be_set(number):
     path = next(plan.NOTEBOOKS.glob(f"{number}_*.ipynb"))
-    settable = {*plan.defaults_of(path), *parameters.groups(plan.defaults_of(path))}
+    settable = {*plan.read_defaults(path), *parameters.groups(plan.read_defaults(path))}
     published = {"data_path", "precision_mode", "static", *launch_options.NAMES}
     assert published | PUBLISHED[number] <= settable
     for record in plan.ROOT.glob("results/*/*/seed-0/result.json"):
@@ -284,3 +284,25 @@ def test_the_published_names_and_the_rest_of_a_recorded_run_can_be_set(number):
         if content["notebook"] == path.stem:
             earlier = {"train_days"}  # a parameter of an earlier release
             assert content["parameters"].keys() - earlier <= settable
+
+
+# --- whose notebook it is ------------------------------------------------------------
+
+
+def test_a_notebook_of_another_clone_is_refused(tmp_path, monkeypatch):
+    """Its lib and its output folder would be those of the other clone."""
+    other = tmp_path / "clone"
+    for folder in ("notebooks", "output/notebooks", "lib/records"):
+        (other / folder).mkdir(parents=True)
+    (other / "lib/records/parameters.py").write_text("")
+    for folder in ("notebooks", "output/notebooks"):
+        monkeypatch.chdir(other / folder)
+        sentence = refusal(checked)
+        assert f"is in {other}, but its kernel imports lib from {plan.ROOT}" in sentence
+        assert f"{other}/.venv" in sentence
+
+
+def test_copies_of_a_notebook_outside_of_every_clone_run(tmp_path, monkeypatch):
+    for folder in (tmp_path, plan.ROOT / "notebooks"):
+        monkeypatch.chdir(folder)
+        assert checked().epochs == 2

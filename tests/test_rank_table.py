@@ -1,4 +1,4 @@
-"""Rank tables: what HCCL would refuse is refused before any card starts."""
+"""Rank tables: a table that HCCL would refuse is refused before any card starts."""
 
 import json
 from copy import deepcopy
@@ -134,7 +134,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_what_is_wrong_is_named_with_its_place(name):
+def test_a_fault_is_named_with_its_place(name):
     change, sentence = BAD[name]
     with pytest.raises(InputError, match=sentence):
         rank_table.check(with_change(change), "table.json:")

@@ -31,7 +31,7 @@ def test_a_user_or_item_without_ratings_gets_the_mean():
     assert fitted.predict(unseen) == pytest.approx(3.0)
 
 
-def test_bias_baseline_meets_the_known_rmse_on_movielens(real_data):
+def test_bias_baseline_reaches_the_known_rmse_on_movielens(real_data):
     data = ratings.load(real_data / "ml-1m")
     fitted = UserItemBias().fit(data.train, data.n_users, data.n_items)
     found = metrics.rmse(fitted.predict(data.test), data.test.rating)
@@ -67,7 +67,7 @@ def literal_item_knn(train, user, item, k, shrinkage):
 
 
 @pytest.mark.parametrize("k", [1, 2, 6])
-def test_item_knn_averages_what_the_nearest_rated_items_left_over(k):
+def test_item_knn_averages_the_residuals_of_the_nearest_rated_items(k):
     rng = np.random.default_rng(0)
     user, item = (grid.ravel() for grid in np.mgrid[0:8, 0:6])
     known = rng.random(48) < 0.6

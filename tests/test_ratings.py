@@ -1,4 +1,4 @@
-"""MovieLens' splits: what each may and may not know."""
+"""MovieLens' splits: which ratings each part of them may use."""
 
 import random
 from collections import Counter, defaultdict

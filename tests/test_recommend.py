@@ -77,7 +77,7 @@ def test_a_session_gets_the_items_with_the_highest_scores(scale, length):
     np.testing.assert_allclose(found.scores, np.sort(scores)[::-1][:20], rtol=1e-4)
 
 
-def test_what_was_clicked_is_left_out_where_asked_and_only_that(ours):
+def test_exclude_seen_leaves_out_the_clicked_items_and_no_others(ours):
     session = recommend.recommend(ours, RAW[:1], 30).ids[:29] + RAW[:1].tolist()
     whole = recommend.recommend(ours, session, N_ITEMS).ids
     assert sorted(whole) == sorted(RAW)
@@ -156,7 +156,7 @@ def test_a_user_gets_the_highest_predicted_ratings(use_bias):
         (made_mf, {"session_or_user": 0, "seen": 3}, "seen=3: pass a list of raw ids"),
     ],
 )
-def test_what_cannot_be_answered_is_said_in_one_sentence(make, arguments, sentence):
+def test_an_invalid_question_is_refused_in_one_sentence(make, arguments, sentence):
     with pytest.raises(InputError, match=sentence):
         recommend.recommend(make(), **arguments)
 
@@ -326,7 +326,7 @@ def test_memory_does_not_grow_with_the_file(ours, tmp_path, monkeypatch):
     assert max(most) <= 2 * recommend.AT_ONCE + 1
 
 
-def test_a_broken_file_leaves_what_was_there(ours, tmp_path):
+def test_a_broken_file_leaves_the_earlier_output(ours, tmp_path):
     cut = tmp_path / "in.gz"
     write_sessions(cut, [RAW.tolist()])
     packed = cut.read_bytes()
@@ -346,7 +346,7 @@ def test_a_broken_file_leaves_what_was_there(ours, tmp_path):
 
 
 @pytest.mark.parametrize("target", ["a-folder", "a-file/out"])
-def test_an_output_that_cannot_be_written_is_said(ours, tmp_path, target):
+def test_an_output_that_cannot_be_written_is_reported(ours, tmp_path, target):
     (tmp_path / "a-folder").mkdir()
     write_sessions(tmp_path / "a-file", [[1]])
     with pytest.raises(InputError, match="cannot be written"):

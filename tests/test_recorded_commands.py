@@ -23,8 +23,8 @@ def planned(arguments):
     options = execute.parse_options([*arguments.split(), "--called-from", str(ROOT)])
     found = {}
     for name, notebook, parameters, _ in plan.list_runs(options):
-        defaults = plan.ungrouped(notebook, plan.defaults_of(notebook))
-        found[name] = {**defaults, **plan.ungrouped(notebook, parameters)}
+        defaults = plan.flatten_groups(notebook, plan.read_defaults(notebook))
+        found[name] = {**defaults, **plan.flatten_groups(notebook, parameters)}
     return found, options
 
 

@@ -177,7 +177,7 @@ answer(has=[has(name) for name in names], keys=sorted(profile))
         assert ("task_trace" in found["keys"]) == (release != "9")
 
 
-def test_what_the_package_checks_when_it_opens(tmp_path):
+def test_the_package_checks_its_options_when_it_opens(tmp_path):
     (tmp_path / "list.json").write_text("{}")
     (tmp_path / "no.json").write_text("no JSON")
     found = run(
@@ -233,7 +233,7 @@ answer(found=found, late=late)
     assert found["late"].startswith("precision_mode was set after open")
 
 
-def test_what_is_wrong_around_open_and_the_loop_size():
+def test_mistakes_around_open_and_the_loop_size_are_found():
     found = run(
         """
 from lib.hardware.tensorflow import tf

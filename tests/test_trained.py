@@ -1,4 +1,4 @@
-"""A model that was kept is the same model when it is loaded, and says whose it is."""
+"""A saved model is the same model when it is loaded, and names its run."""
 
 import json
 import shutil
@@ -120,7 +120,7 @@ def test_frozen_parts_do_not_move():
         (lambda folder: widen(folder), "is not the checkpoint of"),
     ],
 )
-def test_what_is_not_a_model_is_said_in_one_sentence(
+def test_a_folder_without_a_model_is_refused_in_one_sentence(
     runs, tmp_path, break_it, sentence
 ):
     folder = tmp_path / "run"

@@ -1,4 +1,4 @@
-"""A run that was cut off ends as an unbroken one, and each says how fast it was."""
+"""An interrupted run ends like an unbroken one, and each records its speed."""
 
 from dataclasses import replace
 from types import SimpleNamespace
@@ -71,7 +71,7 @@ def test_training_learns_and_says_how_fast(unbroken):
 
 
 @pytest.mark.parametrize(("every", "judged"), [(2, [2, 3]), (3, [3]), (50, [3])])
-def test_epochs_left_unjudged_change_no_number(unbroken, tmp_path, every, judged):
+def test_epochs_without_evaluation_change_no_number(unbroken, tmp_path, every, judged):
     _, history, _ = train(tmp_path, evaluate_every=every)
     assert [row["epoch"] for row in history if "hr_at_20" in row] == judged
     for row, of_all in zip(history, unbroken[1]):
@@ -82,7 +82,7 @@ def test_epochs_left_unjudged_change_no_number(unbroken, tmp_path, every, judged
 
 
 class Clock:
-    """Time that passes when a test says so."""
+    """A clock that a test moves."""
 
     now = 0.0
 
@@ -291,7 +291,7 @@ def test_the_same_run_twice_gives_the_same_history(unbroken, tmp_path):
     assert train(tmp_path)[1] == unbroken[1]
 
 
-def test_a_run_cut_in_an_epoch_resumes_and_ends_as_the_unbroken_one(
+def test_a_run_interrupted_in_an_epoch_resumes_and_ends_as_an_unbroken_one(
     unbroken, tmp_path, capsys
 ):
     assert train(tmp_path, cut_after=3)[1] is None
@@ -300,14 +300,14 @@ def test_a_run_cut_in_an_epoch_resumes_and_ends_as_the_unbroken_one(
     assert history == unbroken[1]
 
 
-def test_a_finished_run_starts_anew(tmp_path, capsys):
+def test_a_finished_run_starts_from_scratch(tmp_path, capsys):
     run, history, _ = train(tmp_path, epochs=1)
     run.write(history[-1])
     train(tmp_path, epochs=1)
     assert "resumed" not in capsys.readouterr().out
 
 
-def test_a_repeated_run_that_was_cut_resumes_too(unbroken, tmp_path, capsys):
+def test_a_repeated_run_that_was_interrupted_resumes_too(unbroken, tmp_path, capsys):
     run, history, _ = train(tmp_path)
     run.write(history[-1])
     train(tmp_path, cut_after=3)

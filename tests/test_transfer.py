@@ -1,4 +1,4 @@
-"""What is carried over stays what it was; a folded-in user is the best one there is."""
+"""Rows that are carried over keep their values; a folded-in row is the best one."""
 
 import numpy as np
 import pytest

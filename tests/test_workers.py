@@ -182,7 +182,7 @@ def test_only_devices_that_train_together_have_an_engine_and_one_of_them_is_chie
 
 
 def test_workers_without_npus_do_not_train_in_float16():
-    """Keras' loss scale would let each worker skip steps of its own."""
+    """Keras' loss scale would let each worker skip different steps."""
     adam = optimizers.make_adam(0.1, 1)
     with pytest.raises(InputError, match="several workers without NPUs cannot train"):
         one_of(2, kind="cpu").scale(adam)
@@ -362,7 +362,7 @@ def test_a_dry_run_shows_the_workers_of_the_second_host():
     assert '"index": 2' in said
     assert '"index": 3' in said
     assert '"index": 0' not in said
-    assert "ASCEND_DEVICE_ID=2 CHIEF_DEVICE_ID=0" in said  # folders of their own
+    assert "ASCEND_DEVICE_ID=2 CHIEF_DEVICE_ID=0" in said  # separate folders
 
 
 @pytest.mark.parametrize(
@@ -382,7 +382,7 @@ def test_a_dry_run_shows_the_workers_of_the_second_host():
         (["--engine", "tensorflow", "--hosts", "a"], "--hosts a: write host:port"),
     ],
 )
-def test_what_cannot_start_is_said_in_one_line(addresses, arguments, sentence):
+def test_a_job_that_cannot_start_is_refused_in_one_line(addresses, arguments, sentence):
     defaults = ["--engine", "npu", "--addresses", addresses]
     said, status = dry_run(*defaults, *arguments, *PARAMS)
     assert status == 1

@@ -17,7 +17,7 @@ import pandas as pd
 from lib.data import sources
 from lib.data.noise_floor import RATING_NOISE, SEED, rating_model
 
-N_TOPICS = 40  # what a shopper is after; also the product category
+N_TOPICS = 40  # intents of shoppers; also the product categories
 ITEMS_PER_TOPIC = 30  # half of them belong to a second topic as well
 FIRST_DAY, N_DAYS = date(2016, 1, 1), 153  # the last day is 2016-06-01
 
@@ -60,8 +60,8 @@ def _draw(rng, probabilities, size):
 def write_next_season(path, seed=SEED, renewed=0.3, n_sessions=5200):
     """Writes the clicks of the same shop a season later, as a table of another form.
 
-    The topics are those of ``write``, and a share of the items has gone: new ones, with
-    new ids, are in their places. The columns are ``visit, sku, clicked_at`` (ISO time).
+    The topics are those of ``write``. A share of the items is replaced by new ones with
+    new ids. The columns are ``visit, sku, clicked_at`` (ISO time).
 
     Args:
         path: of the ``.csv`` file.
@@ -89,9 +89,9 @@ def write_next_season(path, seed=SEED, renewed=0.3, n_sessions=5200):
 def _shop(rng):
     """Raw ids of the items, and the items of each topic, the popular ones first."""
     n_items = N_TOPICS * ITEMS_PER_TOPIC // 4 * 3
-    raw_ids = 1000 + 37 * rng.permutation(n_items)  # gaps, and no meaning in the order
+    raw_ids = 1000 + 37 * rng.permutation(n_items)  # gaps, in an order without meaning
     # A topic has 30 slots. Its first 15 items are its own; the other 15 it shares with
-    # a second topic, so that one click alone does not tell what the shopper is after.
+    # a second topic, so that one click alone does not reveal the shopper's topic.
     own = np.arange(N_TOPICS * 15).reshape(N_TOPICS, 15)
     shared = N_TOPICS * 15 + np.arange(N_TOPICS // 2 * 15)
     shared = rng.permutation(np.repeat(shared, 2)).reshape(N_TOPICS, 15)
@@ -116,7 +116,7 @@ def _visits(rng, topic_items, n_sessions):
     day = _draw(rng, day_share / day_share.sum(), n_sessions)
 
     topic = _draw(rng, _zipf(N_TOPICS, 0.5), n_sessions)[session]
-    stray = rng.random_sample(n_clicks) < 0.1  # a look at something else
+    stray = rng.random_sample(n_clicks) < 0.1  # a click on something else
     topic = np.where(stray, rng.randint(N_TOPICS, size=n_clicks), topic)
     item = topic_items[topic, _draw(rng, _zipf(ITEMS_PER_TOPIC, 0.8), n_clicks)]
     again = (rng.random_sample(n_clicks) < 0.15) & (position > 0)
@@ -196,7 +196,7 @@ def _write_diginetica(folder, rng, n_sessions=6500):
 
 
 def _csv(table, path, separator=";"):
-    # Not to_csv(lineterminator=...): its name is another one in older pandas.
+    # Not to_csv(lineterminator=...): older pandas has another name for it.
     lines = table.to_csv(sep=separator, index=False).splitlines()
     path.write_bytes(("\n".join(lines) + "\n").encode())
 

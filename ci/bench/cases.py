@@ -6,7 +6,7 @@ from __future__ import annotations
 def _ours(kind, batch_size, precision, label, maxlen=19):
     options = {"kind": kind, "batch_size": batch_size, "precision": precision}
     shown = {"batch_size": batch_size, "precision": precision, "kind": kind}
-    if kind in ("fit", "published", "raw"):
+    if kind in ("fit", "cosine", "neighbours", "published", "raw"):
         options.update(steps=max(3, 4096 // batch_size), maxlen=maxlen)
         shown["window"] = maxlen
     script = "stamp_ours.py"
@@ -18,6 +18,16 @@ def _recbole(batch_size):
         "label": "RecBole",
         "script": "stamp_recbole.py",
         "options": {"batch_size": batch_size, "steps": max(3, 2048 // batch_size)},
+        "shown": {"batch_size": batch_size, "precision": "float32", "kind": "peer"},
+        "peer": True,
+    }
+
+
+def _session_peer(label, script, batch_size=512, **options):
+    return {
+        "label": label,
+        "script": script,
+        "options": {"batch_size": batch_size, **options},
         "shown": {"batch_size": batch_size, "precision": "float32", "kind": "peer"},
         "peer": True,
     }
@@ -55,11 +65,18 @@ def _stamp_groups(low, on_card):
         _ours("recommend", 512, "float32", "ours, a file of sessions"),
         _ours("product", 512, "float32", "floor, product"),
     ]
+    for precision in dict.fromkeys(("float32", low)):
+        groups[f"options, {precision}"] = [
+            _ours("cosine", 512, precision, "cosine"),
+            _ours("neighbours", 512, precision, "cosine, neighbours and positions"),
+        ]
     for batch_size in (128, 256, 512, 1024):
+        steps = {"epochs": 1, "steps": max(3, 2048 // batch_size)}
         groups[f"batch {batch_size}"] = [
             _ours("fit", batch_size, "float32", "ours, float32"),
             _ours("fit", batch_size, low, f"ours, {low}"),
             _recbole(batch_size),
+            _session_peer("keras-rs", "gru4rec_keras_rs.py", batch_size, **steps),
             _ours("raw", batch_size, "float32", "ours without Keras' loop"),
             _ours("floor", batch_size, "float32", "floor, float32"),
             _ours("floor", batch_size, low, f"floor, {low}"),
@@ -156,10 +173,22 @@ def _peers_groups():
     return groups
 
 
+def _sessions_groups():
+    """The session peers on the whole of Diginetica, one round each."""
+    whole = {"data_path": "data/diginetica", "warm": False}
+    rows = [
+        _session_peer("GRU4Rec, RecBole", "gru4rec_recbole.py", **whole),
+        _session_peer("GRU4Rec, keras-rs", "gru4rec_keras_rs.py", **whole),
+    ]
+    return {row["label"]: [{**row, "rounds": 1}] for row in rows}
+
+
 COMPARE = {  # labels that every rate of the group is divided by
-    "stamp": ("RecBole", "naive", "floor, float32", "floor, product"),
+    "stamp": ("RecBole", "keras-rs", "cosine", "naive", "floor, float32")
+    + ("floor, product",),
     "mf": ("naive", "floor"),
     "peers": (),
+    "sessions": (),
 }
 
 
@@ -167,10 +196,12 @@ def list_groups(bench: str, kind: str = "cpu") -> dict[str, list[dict]]:
     """Returns the groups of a bench: name -> rows.
 
     Args:
-        bench: ``"stamp"``, ``"mf"`` or ``"peers"``.
+        bench: ``"stamp"``, ``"mf"``, ``"peers"`` or ``"sessions"``.
         kind: of the device that the workers open, see ``lib.hardware.device.Device``.
     """
     low = "float16" if kind == "npu" else "bfloat16"
     if bench == "stamp":
         return _stamp_groups(low, kind != "cpu")
+    if bench == "sessions":
+        return _sessions_groups()
     return _mf_groups(low) if bench == "mf" else _peers_groups()

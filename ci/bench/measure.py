@@ -1,7 +1,7 @@
 """Measures the plan of a model: rounds alternate between workers, medians count.
 
-Called by bench.sh: ``measure.py PYTHON_OF_THE_PEERS stamp|mf|peers``; "none" for the
-peers' Python measures the rows that need no peer.
+Called by bench.sh: ``measure.py PYTHON_OF_THE_PEERS stamp|mf|peers|sessions``; "none"
+for the peers' Python measures the rows that need no peer.
 """
 
 from __future__ import annotations
@@ -24,9 +24,10 @@ import cases
 from lib import files
 from lib.errors import InputError
 from lib.hardware.device import DEVICES, select_device
-from lib.records import run as provenance
+from lib.records.run import describe_origin
 
 HERE = Path(__file__).resolve().parent
+METRICS = {"rmse": "RMSE", "hr_at_20": "HR@20", "mrr_at_20": "MRR@20"}
 TURNS = {  # by whether a worker must be the only process
     False: "the workers of a group are all ready and do a round each in turn",
     True: "one process at a time, as a card takes one: workers do a round each in "
@@ -168,11 +169,23 @@ def _record(wish: str) -> dict:
     return select_device(wish).record()
 
 
+def read_peers(python: str) -> dict[str, str]:
+    """Returns the versions of the peers that are installed for a Python."""
+    names = re.findall(r"(?m)^([\w.-]+)==", (HERE / "requirements.txt").read_text())
+    code = (
+        "import json; from importlib.metadata import distributions as all\n"
+        "print(json.dumps({d.metadata['Name']: d.version for d in all()}))"
+    )
+    done = subprocess.run([python, "-c", code], capture_output=True, text=True)
+    installed = json.loads(done.stdout or "{}")
+    return {name: installed[name] for name in names if name in installed}
+
+
 def format_heading(bench: dict) -> str:
     """Returns device, versions and method of a measurement as a few lines."""
     opened, versions = bench["device"], bench["versions"]
     return (
-        f"{opened['kind']}: {opened['name']}, {bench['cores']} cores, "
+        f"{opened['kind']}: {opened['name']}, {bench['machine']['cores']} cores, "
         f"TensorFlow {versions['tensorflow']}, medians of {bench['rounds']} rounds\n"
         f"{bench['turns']}\n"
     )
@@ -180,11 +193,12 @@ def format_heading(bench: dict) -> str:
 
 def format_table(rows: list[dict], compare: Sequence[str]) -> str:
     """Returns rows as text; each rate is also divided by those of ``compare``."""
-    with_rmse = any("rmse" in row for row in rows)
+    found = {k: v for k, v in METRICS.items() if any(k in row for row in rows)}
     with_window = any("window" in row for row in rows)
     head = f"{'':<42}{'batch':>6}" + with_window * f"{'window':>8}"
     head += f"{'per second':>13}{'slowest':>11}{'fastest':>11}"
-    head += f"{'MB':>7}{'stolen %':>10}{'others %':>10}" + with_rmse * f"{'RMSE':>8}"
+    head += f"{'MB':>7}{'stolen %':>10}{'others %':>10}"
+    head += "".join(f"{title:>8}" for title in found.values())
     lines = [head + "".join(f"{'/ ' + name:>18}" for name in compare)]
     for row in rows:
         alone = row["label"] in row["group"]  # then the group says more than the label
@@ -194,7 +208,8 @@ def format_table(rows: list[dict], compare: Sequence[str]) -> str:
         line += f"{row['per_second']:>13,.0f}"
         line += f"{row['slowest']:>11,.0f}{row['fastest']:>11,.0f}{row['peak_mb']:>7,}"
         line += f"{row['stolen_percent']:>10}{row['others_percent']:>10}"
-        line += with_rmse * (f"{row['rmse']:>8.4f}" if "rmse" in row else " " * 8)
+        for name in found:
+            line += f"{row[name]:>8.4f}" if name in row else " " * 8
         for name in compare:
             same = [
                 other["per_second"]
@@ -269,9 +284,8 @@ def main() -> None:
     about = {
         "bench": "-".join(parts),
         "device": opened,
-        "cores": os.cpu_count(),
-        "versions": provenance.versions(),
-        "git_commit": provenance.git_commit(),
+        **describe_origin(),
+        "peer_versions": {} if options.peers == "none" else read_peers(options.peers),
         "rounds": options.rounds,
         "turns": TURNS[one_at_a_time],
     }

@@ -17,20 +17,27 @@ from lib.training.fit import fit, make_variables, set_seed
 from lib.training.schedule import Schedule
 
 DIM, MAXLEN = 100, 19
+COSINE = {"scale": 16.0, "dropout": 0.4}
+OPTIONS = {  # kind -> options of the network
+    "cosine": COSINE,
+    "neighbours": {**COSINE, "neighbours": 5, "positions": True},
+}
 
 
 def prepare(
     kind, batch_size, precision="float32", steps=8, maxlen=MAXLEN, device="auto"
 ):
-    """One of ``fit``, ``published``, ``raw``, ``floor``, ``evaluate``, ``recommend``,
-    ``product``."""
+    """One of ``fit``, ``cosine``, ``neighbours``, ``published``, ``raw``, ``floor``,
+    ``evaluate``, ``recommend``, ``product``."""
     port = kind == "published"  # its losses, computed our way; it has no loss scale
     opened = work.open_device(device, precision, loss_scale=not port)
     set_seed(0)
     train, test = clicks.make()
     network, dtype = published.STAMP if port else stamp.STAMP, opened.cast_dtype
-    model = network(clicks.N_ITEMS, DIM, maxlen, matmul_dtype=dtype)
-    if kind in ("fit", "published"):
+    options = OPTIONS.get(kind, {})
+    model = network(clicks.N_ITEMS, DIM, maxlen, matmul_dtype=dtype, **options)
+    if kind in ("fit", "published", *OPTIONS):
+        model.adapt(train)
         rate = 0.005 if port else 0.001
         schedule = Schedule(batch_size, learning_rate=rate, steps_per_epoch=steps + 1)
         return train_in_fit(model, train, schedule, opened)

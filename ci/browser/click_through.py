@@ -1,4 +1,4 @@
-"""Runs notebook 08 in a browser, picks an item and checks that the page follows.
+"""Runs notebook 08 in a browser, picks an item and checks that the page is updated.
 
 Called by test_browser.sh: ``click_through.py JUPYTER CHROMIUM``, two paths of programs.
 Writes ``output/browser/picker.png``, and on a failure ``output/browser/failure.png``.
@@ -41,7 +41,7 @@ def main(jupyter: str, chromium: str) -> int:
             page.screenshot(path=FOLDER / "failure.png")
             print(f"FAILED: {error}\n  see output/browser/failure.png")
             return 1
-    print("the list and the bars followed the pick: see output/browser/picker.png")
+    print("the list and the bars changed with the pick: see output/browser/picker.png")
     return 0
 
 
@@ -65,7 +65,7 @@ def start_server(jupyter: str) -> Iterator[str]:
     with tempfile.TemporaryDirectory() as folder:
         settings = Path(folder, "settings", TRACKER)
         settings.parent.mkdir(parents=True)
-        # Otherwise cells that are out of sight are not in the page.
+        # Otherwise the page lacks the cells that are out of sight.
         settings.write_text('{"windowingMode": "none"}')
         command = [jupyter, "lab", "--no-browser", "--allow-root", f"--port={port}"]
         command += ["--ServerApp.port_retries=0", f"--ServerApp.root_dir={ROOT}"]
@@ -100,12 +100,12 @@ def wait_for(port: int, process: subprocess.Popen) -> None:
 
 
 def click_through(page: Page, address: str) -> None:
-    """Runs all cells, picks another item, and checks that the widget follows."""
+    """Runs all cells, picks another item, and checks that the widget is updated."""
     page.goto(address, timeout=2 * MINUTE)
     page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=2 * MINUTE)
     page.locator("#jp-main-statusbar", has_text="| Idle").wait_for(timeout=2 * MINUTE)
     run_all(page)
-    kinds = ("error", "stderr")  # neither belongs in a notebook
+    kinds = ("error", "stderr")  # a notebook must have neither
     failed = ", ".join(f"[data-mime-type='application/vnd.jupyter.{k}']" for k in kinds)
     page.wait_for_selector(f".widget-dropdown select, {failed}", timeout=10 * MINUTE)
     errors = page.locator(failed)

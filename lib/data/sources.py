@@ -107,7 +107,7 @@ def fetch_movielens(
     """Downloads and unpacks MovieLens-1M, unless an earlier call has done so.
 
     The folder appears only when all its files are unpacked, so an interrupted call
-    leaves no half of a file to the next one.
+    leaves no incomplete file behind.
 
     Args:
         data_dir: folder for the archive ``ml-1m.zip`` and the unpacked ``ml-1m``.
@@ -127,7 +127,7 @@ def fetch_movielens(
     downloader = pooch.HTTPDownloader(progressbar=True, timeout=TIMEOUT_S)
     failures = []
     for url in urls:
-        if folder.is_dir():  # of an earlier call, or of a process that was faster
+        if folder.is_dir():  # from an earlier call, or from a faster process
             break
         try:
             data_dir.mkdir(parents=True, exist_ok=True)

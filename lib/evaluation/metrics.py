@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from lib.errors import check_whole
@@ -41,14 +43,22 @@ def mrr_at(ranks: np.ndarray, k: int) -> float:
     return float(np.mean(np.where(ranks <= k, 1.0 / ranks, 0.0)))
 
 
-def ranking_metrics(ranks: np.ndarray, k: int) -> dict[str, float]:
+def ranking_metrics(ranks: np.ndarray, k: int | Sequence[int]) -> dict[str, float]:
     """HR@k and MRR@k by their names in records: ``hr_at_<k>``, ``mrr_at_<k>``.
+
+    Args:
+        ranks: as ``ranks`` returns them.
+        k: the cut-off, or several.
 
     Raises:
         InputError: ``k`` is not a whole number, 1 or more.
     """
-    check_whole("k", k)
-    return {f"hr_at_{k}": hr_at(ranks, k), f"mrr_at_{k}": mrr_at(ranks, k)}
+    values = {}
+    for cut in k if isinstance(k, Sequence) else [k]:
+        check_whole("k", cut)
+        values[f"hr_at_{cut}"] = hr_at(ranks, cut)
+        values[f"mrr_at_{cut}"] = mrr_at(ranks, cut)
+    return values
 
 
 def rmse(predicted: np.ndarray, rating: np.ndarray) -> float:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 from scipy import sparse
 
+from lib import progress
 from lib.data.ratings import Part
 
 
@@ -67,6 +68,7 @@ class ItemKnnRating(UserItemBias):
         super().__init__()
         self.k, self.shrinkage = k, shrinkage
 
+    @progress.timed("fitting item-kNN")
     def fit(self, train: Part, n_users: int, n_items: int) -> ItemKnnRating:
         super().fit(train, n_users, n_items)
         residual = train.rating - super().predict(train)
@@ -80,6 +82,7 @@ class ItemKnnRating(UserItemBias):
         self.similarity *= together / ((together + self.shrinkage) * norm + 1e-9)
         return self
 
+    @progress.timed("evaluation of item-kNN")
     def predict(self, part: Part) -> np.ndarray:
         rating = super().predict(part)
         by_user = np.argsort(part.user_idx, kind="stable")

@@ -6,8 +6,8 @@ and only then tensors and models. ``open_npu`` keeps that order. Afterwards:
 - ``with tf.device(...)`` does nothing; only ``lib.hardware.device.host`` reaches the
   host;
 - the options stay as they are until the kernel restarts;
-- a compiled loop takes as many steps as ``NPU_LOOP_SIZE`` said at the import, or as
-  ``set_loop_size`` has said since.
+- a compiled loop takes the number of steps that ``NPU_LOOP_SIZE`` held at the import,
+  or that the last ``set_loop_size`` has set.
 
 Every name of the package is an attribute that ``import npu_device`` sets up. Its
 folders are not importable as sub-modules.
@@ -43,7 +43,7 @@ _failure: str | None = None
 
 
 class Unavailable(Exception):
-    """There is no NPU to use; the message says why, and what to do.
+    """No NPU can be used; the message gives the reason and the remedy.
 
     Attributes:
         installed: True if ``npu_device`` is there but failed to import or to open.

@@ -48,7 +48,7 @@ class Device:
         notes: why no better device was selected, and which options are not in force.
         workers, rank: how many processes train together, and the position of this one.
         loss_scale: False for plain optimizers, as the published ports train.
-        fallback: why an installed ``npu_device`` is not used; None otherwise.
+        fallback: the reason why an installed ``npu_device`` is not used, or None.
     """
 
     kind: str
@@ -253,7 +253,12 @@ def multiplies_bfloat16() -> bool:
         details = tf.config.experimental.get_device_details(gpus[0])
         return details.get("compute_capability", (0, 0)) >= (8, 0)
     slow = tf.__version__.startswith("2.6.")  # its bfloat16 is slower on every CPU
-    return bool(BF16_FLAGS & _read_cpu()[1]) and not slow
+    return bool(BF16_FLAGS & read_cpu()[1]) and not slow
+
+
+def has_sparse_products() -> bool:
+    """Returns whether the device multiplies sparse matrices; an NPU does not."""
+    return _opened_npu is None
 
 
 def _open_npu(
@@ -348,7 +353,7 @@ def _open_processor(device: str, threads: int) -> _Opened:
         ) from error
     size, rank = _join_workers()
     if device == "cpu" or not gpus:
-        return "cpu", _read_cpu()[0], size, rank
+        return "cpu", read_cpu()[0], size, rank
     details = tf.config.experimental.get_device_details(gpus[0])
     return "gpu", details.get("device_name", gpus[0].name), size, rank
 
@@ -381,8 +386,8 @@ def _join_workers() -> tuple[int, int]:
 
 
 @cache
-def _read_cpu() -> tuple[str, set[str]]:
-    """The processor's name and its instruction-set flags (none outside Linux)."""
+def read_cpu() -> tuple[str, set[str]]:
+    """Returns the processor's name and its instruction-set flags (Linux only)."""
     info = Path("/proc/cpuinfo")
     fields: dict[str, str] = {}
     if info.exists():
@@ -390,4 +395,5 @@ def _read_cpu() -> tuple[str, set[str]]:
             key, _, value = line.partition(":")
             fields.setdefault(key.strip(), value.strip())
     name = fields.get("model name") or platform.processor() or platform.machine()
-    return name, set(fields.get("flags", "").split())
+    flags = fields.get("flags") or fields.get("Features", "")  # the latter on ARM
+    return name, set(flags.split())

@@ -1,1 +1,1 @@
-"""STAMP, matrix factorization and what they are computed with."""
+"""STAMP and matrix factorization, with their losses, optimizers and top-k search."""

@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 
+from lib import progress
 from lib.data.ratings import Part
 from lib.errors import LARGEST, check_choice, check_number, check_whole
 from lib.evaluation import metrics
 from lib.hardware.device import host
 from lib.hardware.tensorflow import tf
 
-STDDEV = 0.01  # of the factors; with the published 0.05 the RMSE ends higher
+STDDEV = 0.01  # of the initial factors; the published 0.05 gives a higher RMSE
 PARTS = {  # parts of the model and the names of their weights
     "users": ("p", "user_bias"),
     "items": ("q", "item_bias"),
@@ -145,7 +146,7 @@ def predict(
         model: a trained ``MF``.
         user_idx, item_idx: int32 ``(n,)``.
         batch_size: of every batch; the last one repeats its last pair, and the
-            repetitions are cut off the result.
+            repetitions are removed from the result.
     """
     pairs = np.stack([user_idx, item_idx], axis=1).astype(np.int32)
     n = len(pairs)
@@ -154,7 +155,7 @@ def predict(
     batch_size = min(batch_size, n)
     shape = tf.TensorSpec((batch_size, 2), tf.int32)
     stars, rows = model.stars.get_concrete_function(shape), []
-    for first in range(0, n, batch_size):
+    for first in progress.track(range(0, n, batch_size), "evaluation"):
         index = np.minimum(np.arange(first, first + batch_size), n - 1)
         rows.append(stars(tf.constant(pairs[index])).numpy()[: n - first])
     return np.concatenate(rows)

@@ -145,7 +145,7 @@ class STAMP(stamp.STAMP):
 
 
 class MF(mf.MF):
-    """MF as the port computes it: a rating is ``<p_u, q_i>`` and nothing else.
+    """MF as the port computes it: a rating is ``<p_u, q_i>``, without biases.
 
     There are bias tables, but the switch that should use them reaches another argument,
     so they are neither used nor trained. All four tables pay a penalty of ``1e-4``
@@ -231,9 +231,9 @@ def _parse_fixes(fixes: str, allowed: tuple[str, ...]) -> frozenset[str]:
 def by_raw_id(data: Ratings, fixes: str = "") -> Ratings:
     """Numbers users and items by their raw ids, as the port does.
 
-    ``n_users`` and ``n_items`` become the highest id + 1. A number that is no id gets
-    the global mean as its user mean, and its row in a table costs a penalty only. The
-    fix ``"means"`` takes user means over the training part alone.
+    ``n_users`` and ``n_items`` become the highest id + 1. A number without a user or
+    item gets the global mean as its user mean, and its row of a table only adds to the
+    penalty. The fix ``"means"`` takes user means over the training part alone.
     """
     users, items = data.user_ids, data.item_ids
     user_mean = np.full(users.max() + 1, data.global_mean, np.float32)

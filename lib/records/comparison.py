@@ -23,6 +23,7 @@ _BEFORE_METRICS = {  # column of a normalised record: column of the table
     "variant": "variant",
     "data.name": "data",
     "device.kind": "device",
+    "device.name": "processor",
     "device.matmul_dtype": "precision",
     "versions.tensorflow": "tensorflow",
     **{f"parameters.{x}": x for x in ("split", "batch_size", "epochs", "seed")},
@@ -55,10 +56,10 @@ def by_question(records: Iterable[Record], model: str) -> dict[str, list[Record]
     """Groups the records of one model by the question that they answer.
 
     Returns:
-        ``{title: records}``: one data set, split (STAMP: protocol) and order of clicks
-        in each. A title can name a file.
+        ``{title: records}``: data of one content, one split (STAMP: protocol) and one
+        order of clicks in each. A title can name a file.
     """
-    groups: dict[str, list[Record]] = {}
+    groups: dict[tuple[str, str], list[Record]] = {}
     for record in records:
         if record["model"] == model:
             parameters = record["parameters"]
@@ -66,8 +67,13 @@ def by_question(records: Iterable[Record], model: str) -> dict[str, list[Record]
             words += map(parameters.get, ("test_share", "order", "evaluate_on"))
             title = ", ".join(str(word) for word in words if word is not None)
             title = re.sub(r"[^\w .,()+-]", "_", title)[:100]
-            groups.setdefault(title, []).append(record)
-    return groups
+            content = str(record["data"].get("sha256"))
+            groups.setdefault((title, content), []).append(record)
+    titles = [title for title, _ in groups]
+    return {
+        f"{title} ({content[:8]})" if titles.count(title) > 1 else title: same
+        for (title, content), same in groups.items()
+    }
 
 
 def _rules(parameters: Mapping[str, Any]) -> Any:
@@ -78,71 +84,41 @@ def _rules(parameters: Mapping[str, Any]) -> Any:
 def settings(group: Iterable[Record]) -> dict[str, list[Record]]:
     """Groups records that differ in nothing but the seed; one record of each seed.
 
+    Settings are told apart by what was asked and by the content of the data, not by the
+    machine: where two machines have run a setting and a seed, the later record counts.
+
     Args:
         group: records that answer one question.
 
     Returns:
-        ``{label: records}``. The label is the parameter of that name, where it is set;
-        else model, variant, epochs, precision, and the parameters in which settings
-        of that variant differ.
+        ``{label: records}``, with the label of the first record, see ``run.load``.
     """
     alike: dict[str, dict[str, Record]] = {}
-    for record in group:
-        setting = {k: v for k, v in _trained_with(record).items() if v != ""}
-        data = record["data"].get("sha256")
-        key = [setting, data, record["model"], record["device"]]
-        seeds = alike.setdefault(json.dumps(key, sort_keys=True), {})
+    for record in sorted(group, key=lambda r: str(r["timing"].get("finished_at", ""))):
+        seeds = alike.setdefault(json.dumps(_key(record), sort_keys=True), {})
         seeds[str(record["parameters"].get("seed"))] = record
-    runs = [list(seeds.values()) for seeds in alike.values()]
     labelled: dict[str, list[Record]] = {}
-    for same, described in zip(runs, _describe([same[0] for same in runs])):
-        own_label = same[0]["parameters"].get("label") or described
-        label = _escape(described if _escape(own_label) in labelled else own_label)
+    for seeds in alike.values():
+        same = [seeds[seed] for seed in sorted(seeds)]
+        label = _escape(same[0]["label"])
         unique = f"{label} ({len(labelled) + 1})" if label in labelled else label
         labelled[unique] = same
-    return labelled
+    return dict(sorted(labelled.items()))
 
 
-def _trained_with(record: Record) -> Record:
-    """The parameters that make a record's setting.
+def _key(record: Record) -> Record:
+    """What makes a record's setting: model, content of the data, parameters.
 
-    Older records hold the launch options one by one, newer ones under ``ascend``.
+    Older records hold the launch options one by one, newer ones under ``ascend``, and
+    the oldest lack parameters that are empty by default.
     """
     parameters = {**LAUNCH, **record["parameters"]}
     if isinstance(parameters.get("ascend"), dict):
         parameters.update(parameters.pop("ascend"))
-    return {k: v for k, v in parameters.items() if k not in UNTRAINED}
-
-
-def _name(record: Record) -> str:
-    words = [record["model"], record["variant"]]
-    words += [f"{record['parameters'].get('epochs')} ep."]
-    words += [(record["device"] or {}).get("matmul_dtype")]
-    return " ".join(str(word) for word in words if word)
-
-
-def _describe(records: Sequence[Record]) -> list[str]:
-    """A label of each setting: its name, and the parameters that tell it from others.
-
-    These are the ones that differ among settings of its variant; of the precision mode,
-    among settings of its name, which has the precision already.
-    """
-    names = pd.Series([_name(record) for record in records], dtype="object")
-    variants = [str(record["variant"]) for record in records]
-    values = pd.DataFrame(
-        [{k: str(v) for k, v in _trained_with(one).items()} for one in records]
-    ).drop(columns="epochs", errors="ignore")
-    differ = values.groupby(variants).transform("nunique") > 1
-    if "precision_mode" in values:
-        mode = values["precision_mode"].groupby(names)
-        differ["precision_mode"] = mode.transform("nunique") > 1
-    differ &= values.notna()
-    return [
-        " ".join(
-            [name, *(f"{key}={values.at[row, key]}" for key in values if told[key])]
-        )
-        for (row, told), name in zip(differ.iterrows(), names)
-    ]
+    kept = {k: v for k, v in parameters.items() if k not in UNTRAINED and v != ""}
+    workers = (record["device"] or {}).get("workers", 1)
+    data = record["data"].get("sha256")
+    return {**kept, "model": record["model"], "data": data, "workers": workers}
 
 
 def _escape(text: object) -> str:
@@ -164,19 +140,19 @@ def compare(
         ``(values, ours)``: name -> list of numbers, one a seed; and the names of this
         repository's models. Published figures stand beside runs on the test part alone.
     """
+    named = settings(group)
     values = {
         label: [record["metrics"][metric] for record in same]
-        for label, same in settings(group).items()
+        for label, same in named.items()
     }
     ours = list(values)
-    baselines: dict[str, list[float]] = {}
-    for record in group:
+    for record in (record for same in named.values() for record in same):
         for name, metrics in record["baselines"].items():
             if metric in metrics:
-                baselines.setdefault(_escape(name), []).append(metrics[metric])
+                values.setdefault(_escape(name), []).append(metrics[metric])
     parameters = group[0]["parameters"]
     if parameters.get("evaluate_on", "test") != "test":
-        return {**values, **baselines}, ours
+        return values, ours
     same_question = published["metric"] == metric
     same_question &= published["data"] == group[0]["data"]["name"]
     share = parameters.get("test_share")
@@ -184,7 +160,7 @@ def compare(
         same_question &= published[column].isna() | (published[column] == value)
     rows = published[same_question]
     figures = {name: [value] for name, value in zip(rows["model"], rows["value"])}
-    return {**values, **baselines, **figures}, ours
+    return {**values, **figures}, ours
 
 
 def costs(records: Iterable[Record], steps: Sequence[str], metric: str) -> pd.DataFrame:
@@ -202,47 +178,31 @@ def costs(records: Iterable[Record], steps: Sequence[str], metric: str) -> pd.Da
     Raises:
         InputError: runs of one label that differ in more than the seed and the machine.
     """
-    by_seed = {}
-    for record in records:
-        label, seed = map(record["parameters"].get, ("label", "seed"))
-        if label in steps:
-            by_seed[label, seed] = record
-    _check_labels(by_seed.values())
-    rows = [
-        [label, record["metrics"][metric], record["timing"].get("train_s")]
-        for (label, _), record in sorted(by_seed.items())
-    ]
-    frame = pd.DataFrame(rows, columns=["setting", "value", "seconds"])
-    frame = frame.astype({"value": "float64", "seconds": "float64"})
-    table = frame.groupby("setting").agg(
-        runs=("value", "size"),
-        mean=("value", lambda values: values.mean()),  # adds in order, unlike "mean"
-        lowest=("value", "min"),
-        highest=("value", "max"),
-        seconds=("seconds", "median"),
-    )
-    return table.loc[[label for label in steps if label in table.index]]
-
-
-def _check_labels(records: Iterable[Record]) -> None:
-    """Raises InputError unless the runs of a label are one setting on any machine."""
     rows = []
-    for record in records:
-        setting = {k: v for k, v in _trained_with(record).items() if v != ""}
-        setting["precision_mode"] = (record["device"] or {}).get("matmul_dtype")
-        setting["data"] = record["data"].get("sha256")
-        values = {key: str(value) for key, value in sorted(setting.items())}
-        rows.append({"label": record["parameters"]["label"], **values})
-    if not rows:
-        return
-    for label, same in pd.DataFrame(rows).groupby("label"):
-        counts = same.nunique(dropna=False)
-        if (counts > 1).any():
-            raise InputError(
-                f'label "{label}": its runs differ in '
-                f"{', '.join(counts.index[counts > 1])}; a label is one setting, so "
-                "leave the folders of the others out of records."
+    of_steps = [r for r in records if r["parameters"].get("label") in steps]
+    for label in steps:
+        runs = [r for r in of_steps if r["parameters"]["label"] == label]
+        _check_label(label, [_key(record) for record in runs])
+        for same in settings(runs).values():
+            values = pd.Series([record["metrics"][metric] for record in same])
+            times = pd.Series([record["timing"].get("train_s") for record in same])
+            mean = sum(values) / len(values)
+            rows.append(
+                (label, len(same), mean, values.min(), values.max(), times.median())
             )
+    columns = ["setting", "runs", "mean", "lowest", "highest", "seconds"]
+    return pd.DataFrame(rows, columns=columns).set_index("setting")
+
+
+def _check_label(label: str, keys: Sequence[Record]) -> None:
+    """Raises InputError unless the runs of a label are one setting on any machine."""
+    names = sorted({name for key in keys for name in key})
+    different = [n for n in names if len({str(key.get(n)) for key in keys}) > 1]
+    if different:
+        raise InputError(
+            f'label "{label}": its runs differ in {", ".join(different)}; a label is '
+            "one setting, so leave the folders of the others out of records."
+        )
 
 
 def peers(benches: Mapping[str, Any]) -> pd.DataFrame:

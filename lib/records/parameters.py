@@ -12,10 +12,13 @@ import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 from lib.errors import InputError, check_choice
+from lib.files import ROOT
 from lib.hardware.launch_options import LaunchOptions
+from lib.records import cells
 
 INJECTED = "# Parameters\n"  # begins the cell that papermill adds
 LAUNCH = {field.name: field.default for field in fields(LaunchOptions)}
@@ -75,9 +78,12 @@ def check(namespace: Mapping[str, Any], **allowed: Sequence[Any]) -> Parameters:
         The parameters in the order of the cell.
 
     Raises:
-        InputError: no parameters cell was run, papermill passed an unknown name, or a
-            value has the wrong type or is not allowed.
+        InputError: no parameters cell was run, papermill passed an unknown name, a
+            value has the wrong type or is not allowed, or the notebook belongs to
+            another clone of the repository than ``lib``.
     """
+    cells.watch()
+    _check_clone()
     declared, injected = _read_cells(namespace)
     group_names = groups({name: default for name, (_, default) in declared.items()})
     for name in injected:
@@ -108,7 +114,7 @@ def check(namespace: Mapping[str, Any], **allowed: Sequence[Any]) -> Parameters:
 
 
 def groups(defaults: Mapping[str, Any]) -> dict[str, str]:
-    """``{entry: group}`` of the parameters that stand inside a dict.
+    """Returns ``{entry: group}`` of the parameters that are entries of a dict.
 
     Args:
         defaults: ``{name: default}`` of a parameters cell.
@@ -118,6 +124,19 @@ def groups(defaults: Mapping[str, Any]) -> dict[str, str]:
         if isinstance(default, dict) and name != "ascend":
             entries.update(dict.fromkeys(default, name))
     return entries
+
+
+def _check_clone() -> None:
+    """Raises InputError where the notebook's clone is not the one that lib is from."""
+    folder = Path.cwd()
+    for parent in (folder, *folder.parents):
+        if (parent / "lib" / "records" / "parameters.py").is_file():
+            if not parent.samefile(ROOT):
+                raise InputError(
+                    f"this notebook is in {parent}, but its kernel imports lib from "
+                    f"{ROOT}: start it with {parent}/.venv, which ci/run.sh makes."
+                )
+            return
 
 
 def _read_cells(
@@ -169,7 +188,7 @@ def _assignments(body: Iterable[ast.stmt]) -> Iterator[tuple[str, tuple[type, An
 
 
 def _convert(name: str, value: Any, kind: Any) -> Any:
-    """A value of the type that a parameter has; InputError where there is none."""
+    """Converts a value to the type of its parameter; InputError if it cannot."""
     is_number = type(value) in (int, float) and abs(value) < 10**300
     if kind in (float, str) and is_number:
         value = kind(value)  # papermill reads -p data_dump_step 10 as a number
@@ -185,7 +204,7 @@ def _convert(name: str, value: Any, kind: Any) -> Any:
             f"{name}={value!r}: expected {kind.__name__}, found "
             f"{type(value).__name__}; see the comment beside it in the parameters cell."
         )
-    if kind is float and not math.isfinite(value):  # JSON has no word for it
+    if kind is float and not math.isfinite(value):  # JSON cannot hold it
         raise InputError(f"{name}={value!r}: expected a finite number.")
     return value
 
@@ -193,7 +212,7 @@ def _convert(name: str, value: Any, kind: Any) -> Any:
 def _convert_entries(
     name: str, entries: Mapping[Any, Any], defaults: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The entries of a dict parameter, each of the type of its default, if any."""
+    """Converts the entries of a dict parameter to the types of their defaults."""
     converted = {}
     for key, value in entries.items():
         if defaults and key not in defaults:

@@ -82,7 +82,7 @@ def ranking(
 
 
 def _spread(table: pd.DataFrame) -> np.ndarray:
-    """How far the line of each mean reaches down and up: ``(2, n)``, 0 or more."""
+    """Returns the extent of each line below and above its mean: ``(2, n)``."""
     down, up = table["mean"] - table["lowest"], table["highest"] - table["mean"]
     return np.maximum([down, up], 0)  # a rounded mean can lie outside
 
@@ -111,10 +111,10 @@ def attention_bars(labels: Sequence[str], weights: np.ndarray) -> tuple[Figure, 
 def _draw_points(
     ax: Axes, table: pd.DataFrame, colors: np.ndarray, form: str, metric: str = "rmse"
 ) -> np.ndarray:
-    """Draws points with their numbers; of errors, outliers stand on the axis' edge.
+    """Draws points with their numbers; outliers of RMSE and MAE at the axis' edge.
 
     Args:
-        table: the columns ``mean``, ``lowest`` and ``highest``; a row a point.
+        table: the columns ``mean``, ``lowest`` and ``highest``; one row for each point.
 
     Returns:
         A mask ``(n,)`` of the outliers.
@@ -211,7 +211,7 @@ def learning_curve(
 
 
 def styles() -> Iterator[dict[str, Any]]:
-    """Yields line styles without end; dashes and markers differ in greyscale too."""
+    """Yields line styles without end; they can be told apart in greyscale."""
     colours = itertools.cycle([DARK, MID, "#7a8a99", "#2a8c6e"])
     dashes = itertools.cycle(["-", "--", ":"])
     for colour, dash, marker in zip(colours, dashes, itertools.cycle("osD^vP*Xd<>h")):

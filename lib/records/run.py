@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -17,7 +18,9 @@ from typing import Any
 from lib import files
 from lib.errors import InputError
 from lib.files import link, now, read_json, relative
-from lib.hardware.device import Device, logical_id
+from lib.hardware.device import Device, logical_id, read_cpu
+from lib.progress import find_shell
+from lib.records import cells
 
 SCHEMA = 1
 # The keys of result.json. All but "timing" are the same when a run is repeated.
@@ -31,15 +34,23 @@ KEYS: dict[str, Any] = {
     "data": dict,  # name, sha256 and counts of the data set
     "device": (dict, type(None)),  # lib.hardware.device.Device
     "versions": dict,  # of Python and the packages that can change a result
-    "git_commit": (str, type(None)),
+    "machine": dict,  # cores, memory, operating system, CPU flags
+    "git_commit": (str, type(None)),  # "-dirty" where files differ from it
+    "changed_files": list,  # these files
     "seed": (int, type(None)),
     "history": list,  # one dict an epoch: epoch, loss and metrics
     "metrics": dict,  # of the whole run: name -> number
     "baselines": dict,  # baseline's name -> metrics
     "timing": dict,  # seconds, examples/s, MB, dates: these differ from run to run
 }
+_ADDED: dict[str, Any] = {
+    "machine": {},
+    "changed_files": [],
+}  # to the keys of earlier records
 _WITHOUT_EFFECT = ("output_dir", "label")  # parameters that change no computation
 _PACKAGES = ("tensorflow", "tensorflow-cpu", "keras", "npu_device", "numpy", "pandas")
+_FLAGS = {"avx2", "fma", "avx512f", "avx512_bf16", "avx512_fp16", "avx512_vnni"}
+_FLAGS |= {"amx_bf16", "amx_fp16", "amx_int8", "asimd", "asimdhp", "bf16", "sve"}
 
 
 class Run:
@@ -90,12 +101,22 @@ class Run:
         self.folder = output / str(self.device_id) / self.name
         chief_id = os.environ.get("CHIEF_DEVICE_ID", "0") if rank else self.device_id
         self.chief_folder = output / str(chief_id) / self.name
-        files.make_folder("output_dir", self.folder)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(
+                f"output_dir: {self.folder} cannot be made ({error.strerror}): choose "
+                "a folder that you may write to."
+            ) from error
         self.recorded_at()
         link(self.folder.with_name("latest"), self.name)
         if n_workers == 1:
             log = f"train_{self.device_id}.log"
             link(self.folder.with_name(log), Path("latest", log))
+
+    def check_order(self) -> None:
+        """Raises InputError if the running cell uses results of other parameters."""
+        cells.check_order()
 
     def start_clock(self) -> None:
         """Starts the run's time now."""
@@ -158,8 +179,10 @@ class Run:
                 the dates are added.
 
         Raises:
-            InputError: the record cannot be written; an older one stays.
+            InputError: the cell uses results of other parameters, see ``cells``, or the
+                record cannot be written; an older one stays.
         """
+        self.check_order()
         record = {
             "schema": SCHEMA,
             "run": self.name,
@@ -169,8 +192,7 @@ class Run:
             "parameters": self.parameters,
             "data": self.data,
             "device": self.device.record() if self.device else None,
-            "versions": versions(),
-            "git_commit": git_commit(),
+            **describe_origin(),
             "seed": self.parameters.get("seed"),
             "history": list(history),
             "metrics": metrics,
@@ -197,8 +219,7 @@ def publish_record(path: Path) -> None:
     The path is metadata of an output without data: Jupyter shows nothing, and nbval
     compares no metadata. Outside of IPython nothing happens.
     """
-    ipython = sys.modules.get("IPython")  # no dependency of lib; a kernel has loaded it
-    shell = ipython.get_ipython() if ipython else None
+    shell = find_shell()
     if shell:
         shell.display_pub.publish({}, {"record": str(files.relative(path))})
 
@@ -283,12 +304,14 @@ def load(text: str) -> list[dict[str, Any]]:
             repository's root.
 
     Returns:
-        The records, ordered by run name.
+        The records, ordered by run name. The added key ``label`` names the setting:
+        the parameter ``label`` or else the folder, ``<experiment> <setting>`` below
+        ``results`` and the run's name elsewhere.
 
     Raises:
         InputError: a folder has no record, or a file is not a record.
     """
-    paths = set()
+    paths: set[Path] = set()
     for folder in folders(text):
         below = set(folder.rglob("result.json"))
         if not below:
@@ -297,7 +320,14 @@ def load(text: str) -> list[dict[str, Any]]:
                 '03 and 04, or "bash ci/run.sh", first.'
             )
         paths |= below
-    return sorted(map(_read, sorted(paths)), key=lambda record: record["run"])
+    records = []
+    for path in sorted(paths):
+        record = _read(path)
+        label = record["parameters"].get("label") or record["run"]
+        if label == record["run"] and path.parent.name.startswith("seed-"):
+            label = " ".join(path.parts[-4:-2]).replace(" default", "")
+        records.append({**record, "label": label})
+    return sorted(records, key=lambda record: record["run"])
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -305,40 +335,52 @@ def _read(path: Path) -> dict[str, Any]:
         record = read_json(path)
     except (OSError, ValueError):
         record = None
+    if isinstance(record, dict):
+        record = {**_ADDED, **record}
     check(record, path)
     return record
 
 
-def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that can change a result."""
+def describe_origin() -> dict[str, Any]:
+    """Versions, machine, commit and changed files, for a record.
+
+    The commit has the suffix ``-dirty`` where files differ from it, and is None outside
+    git. Files in ``results/`` affect no run, so changes there count for nothing.
+    """
+    commit, changed = None, []
+    with contextlib.suppress(OSError, subprocess.CalledProcessError):
+        commit = _git("rev-parse", "HEAD").strip()
+        status = _git("status", "--porcelain", "-z", "--no-renames", "--", ":!results")
+        changed = sorted(entry[3:] for entry in status.split("\0") if entry)
+        commit += "-dirty" if changed else ""
     installed = {"python": platform.python_version()}
     for package in _PACKAGES:
-        try:
+        with contextlib.suppress(metadata.PackageNotFoundError):
             installed[package.replace("-cpu", "")] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return installed
+    return {
+        "versions": installed,
+        "machine": describe_machine(),
+        "git_commit": commit,
+        "changed_files": changed,
+    }
 
 
-def git_commit() -> str | None:
-    """The commit that runs, with ``-dirty`` where files differ; None outside git.
-
-    Files in ``results/`` affect no run, so changes there make no commit dirty.
-    """
-    try:
-        head = _git("rev-parse", "HEAD")
-        differs = _git("diff", "--quiet", "HEAD", "--", ":!results").returncode == 1
-    except OSError:
-        return None
-    if head.returncode:
-        return None
-    commit = head.stdout.strip()
-    return f"{commit}-dirty" if differs else commit
+def _git(*words: str) -> str:
+    command = ["git", "--no-optional-locks", *words]
+    return subprocess.run(
+        command, cwd=files.ROOT, capture_output=True, text=True, check=True
+    ).stdout
 
 
-def _git(*words: str) -> subprocess.CompletedProcess[str]:
-    command = ["git", *words]
-    return subprocess.run(command, cwd=files.ROOT, capture_output=True, text=True)
+def describe_machine() -> dict[str, Any]:
+    """Cores that this process may use, memory, operating system and CPU flags."""
+    name, flags = read_cpu()
+    usable = getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count() or 1))
+    machine = {"cpu": name, "cores": len(usable(0)), "system": platform.platform()}
+    with contextlib.suppress(AttributeError, OSError, ValueError):  # Windows
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        machine["memory_gb"] = round(memory / 1e9, 1)
+    return {**machine, "cpu_flags": sorted(flags & _FLAGS)}
 
 
 def peak_memory_mb() -> int:
@@ -346,9 +388,6 @@ def peak_memory_mb() -> int:
     try:
         import resource
     except ImportError:  # Windows
-        import psutil
-
-        return round(psutil.Process().memory_info().peak_wset / 1e6)
+        return 0
     unit = 1 if sys.platform == "darwin" else 1024
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return round(peak * unit / 1e6)
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6)

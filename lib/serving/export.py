@@ -48,15 +48,16 @@ from typing import Any
 
 import numpy as np
 
-from lib import files
+from lib import files, progress
 from lib.errors import InputError, check_whole
 from lib.hardware.tensorflow import tf, without_notes
 from lib.serving.scorers import SessionScorer, UserScorer, scorer_for
 from lib.serving.trained import Trained, match_ids
 
-OPSET = 13  # of ONNX: not the newest, because device compilers lag behind
+OPSET = 13  # of ONNX: an older one, because device compilers lag behind
 
 
+@progress.timed("export as SavedModel")
 def save(trained: Trained, folder: str | Path, seen: Any = None) -> Path:
     """Writes a SavedModel; the tables at the top of this module describe it.
 
@@ -77,7 +78,7 @@ def save(trained: Trained, folder: str | Path, seen: Any = None) -> Path:
     folder = files.resolve(folder)
     if folder.exists() and not (folder / "saved_model.pb").is_file():
         raise InputError(
-            f"{folder} exists and is no SavedModel: choose a folder that is not there."
+            f"{folder} exists and is not a SavedModel: choose a new folder."
         )
     module = make_module(trained, seen)
     signatures = {"serving_default": module.recommend}
@@ -97,6 +98,7 @@ def make_module(trained: Trained, seen: Any = None) -> SessionModule | UserModul
     return UserModule(trained, scorer, seen)
 
 
+@progress.timed("export to ONNX")
 def save_onnx(trained: Trained, path: str | Path, k: int = 20) -> Path:
     """Writes an ONNX file that takes and returns item numbers, not raw ids.
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from lib import files
+from lib import files, progress
 from lib.data import readers, sources, tables
 from lib.errors import InputError, check_choice, check_whole
 from lib.hardware.tensorflow import tf
@@ -125,7 +125,7 @@ def attention(trained: Trained, session: Iterable) -> tuple[list, np.ndarray]:
             "normalized."
         )
     numbers = _number_clicks(trained, session)[0][-model.maxlen :]
-    x, mask = stamp.look_up(model.embedding, numbers[None], model.scale)
+    x, mask = stamp.look_up(model.vectors(), numbers[None], model.scale)
     m_s = tf.reduce_mean(x, 1)  # there is no padding
     weights = stamp.attend(model.named_weights, x, mask, m_s, x[:, -1, :])
     return trained.item_ids[numbers - 1].tolist(), weights.numpy()[0, :, 0]
@@ -168,6 +168,7 @@ def titles(trained: Trained, data_path: str) -> dict[Any, str]:
     return {ids[raw]: text for raw, text in texts.items() if raw in ids}
 
 
+@progress.timed("recommendation")
 def recommend_file(
     trained: Trained,
     sessions: str | Path,

@@ -105,9 +105,10 @@ class SessionScorer(Scorer):
     def __init__(self, model: stamp.STAMP) -> None:
         super().__init__(np.asarray(model.items()), 0)
         self.scale, self.maxlen = model.scale, model.maxlen
+        weights = {**model.named_weights, "embedding": model.vectors()}
         self.weights = {
             name: tf.Variable(np.asarray(weight), trainable=False)
-            for name, weight in model.named_weights.items()
+            for name, weight in weights.items()
         }
 
     def query(self, windows: tf.Tensor) -> tf.Tensor:

@@ -30,7 +30,7 @@ UNREADABLE = AssertionError, LookupError, TypeError, ValueError, tf.errors.OpErr
 
 @dataclass(frozen=True)
 class Trained:
-    """A model and the raw ids of its rows.
+    """A model with the raw ids of its rows.
 
     Attributes:
         model: ``stamp.STAMP`` or ``mf.MF``, with its trained weights.
@@ -72,14 +72,18 @@ def keep(
 ) -> None:
     """Writes ``model.json`` into a run's folder, where its checkpoints are.
 
-    Models of ``lib.models.published`` are for study, not for use: they are not kept. Of
-    several workers the first writes it.
+    Models of ``lib.models.published`` are only for study and are not kept. With several
+    workers the first one writes the file.
 
     Args:
         run: the ``lib.records.run.Run`` that trains the model.
         model, item_ids, user_ids: see ``Trained``.
+
+    Raises:
+        InputError: the running cell uses results of other parameters.
     """
     name = type(model).__name__
+    run.check_order()
     if CLASSES.get(name) is not type(model) or run.folder != run.chief_folder:
         return
     description = {

@@ -1,4 +1,4 @@
-"""Carry a trained model over to another catalogue: known rows stay, new ones start."""
+"""Carry a trained model over to another catalogue, with new rows for new ids."""
 
 from __future__ import annotations
 

@@ -25,17 +25,17 @@ from lib.hardware import collectives
 from lib.hardware.device import Device
 from lib.hardware.tensorflow import tf
 
-FAREWELL_S = 3  # before a worker ends, so that the others receive its last message
+FAREWELL_S = 3  # wait before exiting, so that the others receive the last message
 
 
 @dataclass
 class Progress:
-    """The state of a training run that its record needs.
+    """The state of a training run, as its record needs it.
 
     Attributes:
         run: name of the run.
         started_at: start of its first attempt, ISO 8601.
-        wall_s: seconds spent on it, over all attempts.
+        wall_s: seconds spent on the run, over all attempts.
         history: one dict an epoch: epoch, loss and metrics.
         epoch_s: seconds of each epoch, without evaluation.
         first_step_s: seconds of the first call, which compiles.
@@ -205,7 +205,7 @@ class Checkpoints:
                 file.unlink()
 
     def _remove(self) -> None:
-        """Removes the folder; a process that dies meanwhile leaves no half of it."""
+        """Removes the folder; a process that dies meanwhile leaves no part of it."""
         shutil.rmtree(_removed(self.folder), ignore_errors=True)
         self.folder.rename(_removed(self.folder))
         shutil.rmtree(_removed(self.folder))
@@ -215,7 +215,7 @@ def latest(folder: Path) -> str | None:
     """Returns the path of the checkpoint in a folder; None without one.
 
     Raises:
-        InputError: the checkpoint is incomplete or lies elsewhere: TensorFlow would
+        InputError: the checkpoint is incomplete or elsewhere: TensorFlow would
             read, and later delete, any path that the file ``checkpoint`` names.
     """
     if not (folder / "checkpoint").exists():

@@ -18,6 +18,7 @@ from lib.hardware.device import Device
 from lib.hardware.tensorflow import tf
 from lib.hardware.workers import scale_rate
 from lib.models.optimizers import make_adam
+from lib.progress import ProgressLine
 from lib.training import pipeline
 from lib.training.checkpoints import Checkpoints, Progress
 from lib.training.schedule import Plan, Schedule
@@ -66,7 +67,9 @@ def fit(
 
     With a run, every epoch ends with a checkpoint in ``ckpt/`` and a line in the log
     (see ``Monitor``), and an interrupted run resumes after its last complete epoch and
-    ends like an unbroken one. Without a run nothing is written.
+    ends like an unbroken one. Without a run nothing is written. A model that was
+    trained before starts from the weights that it had before its first training, so
+    the call can be repeated.
 
     Args:
         model: a model of ``lib.models``, with ``example_reader`` and ``training_loss``.
@@ -88,9 +91,11 @@ def fit(
     Raises:
         InputError: too few examples for a batch; the loss is not finite or stuck; the
             run's folder cannot be written, is in use by another process or holds
-            another run; workers would resume after different epochs. The last
-            checkpoint stays.
+            another run; workers would resume after different epochs; the cell uses
+            results of other parameters. The last checkpoint stays.
     """
+    if run:
+        run.check_order()
     read, plan = model.example_reader(examples), schedule.plan(len(examples), device)
     model.rank = device.rank
     rate = scale_rate(schedule.learning_rate, schedule.rate_scaling, device.workers)
@@ -101,6 +106,7 @@ def fit(
         steps_per_execution=plan.steps_per_call,
     )
     make_variables(model, read)
+    _reset_weights(model)
     log_path = run and run.folder / f"train_{run.device_id}.log"
     with RunLog(log_path) if run else nullcontext() as log:
 
@@ -121,7 +127,8 @@ def fit(
             metrics = _schedule_metrics(schedule, evaluate, validate)
             save = store.save if store else None
             monitor = Monitor(plan, device, progress, metrics, report, save)
-            _run_epochs(model, read, plan, range(done, schedule.epochs), monitor)
+            with monitor.line:
+                _run_epochs(model, read, plan, range(done, schedule.epochs), monitor)
     return progress.history, _summarise_timing(progress, plan, device.workers)
 
 
@@ -137,6 +144,22 @@ def make_variables(model: tf.keras.Model, read: Callable[[Any], Any]) -> None:
     optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
     if hasattr(optimizer, "build"):  # Keras 3; Keras 2.6 creates its slots later
         model.optimizer.build(model.trainable_variables)
+
+
+def _reset_weights(model: tf.keras.Model) -> None:
+    """Assigns the weights that a model had before its first training.
+
+    Raw ``tf.Variable`` attributes, such as the step that dropout counts, are included.
+    """
+    state = vars(model)  # written past Keras, which would track the arrays
+    if "weights_before_training" not in state:
+        raw = [value for value in state.values() if isinstance(value, tf.Variable)]
+        variables = {id(each): each for each in [*model.weights, *raw]}.values()
+        state["weights_before_training"] = [
+            (each, tf.convert_to_tensor(each).numpy()) for each in variables
+        ]
+    for variable, value in state["weights_before_training"]:
+        variable.assign(value)
 
 
 def _run_epochs(
@@ -169,7 +192,7 @@ def _schedule_metrics(
     evaluate: Callable[[], Metrics] | None,
     validate: Callable[[], Metrics] | None,
 ) -> Callable[[int], Metrics]:
-    """Returns ``metrics(epoch)``, which validates and evaluates where that is due."""
+    """Returns ``metrics(epoch)``, which validates, and evaluates if that is due."""
 
     def metrics(epoch: int) -> Metrics:
         is_due = epoch == schedule.epochs or epoch % schedule.evaluate_every == 0
@@ -201,14 +224,13 @@ def _summarise_timing(progress: Progress, plan: Plan, n_workers: int) -> dict[st
 class Monitor(tf.keras.callbacks.Callback):
     """Measures, logs, checks, evaluates and saves, in this order, as one callback.
 
-    Timed is training alone, with the input pipeline: from the start of an epoch to the
-    end of its last step, without evaluation and checkpoint. The first call of a process
-    (one step, or ``steps_per_call`` of them) compiles; it is timed apart, as
-    ``first_step_s``, and neither its examples nor its seconds count in a rate. The
-    examples of all workers count together.
+    The clock covers training and the input pipeline, from the start of an epoch to the
+    end of its last step; it excludes evaluation and checkpoints. The first call of a
+    process (``steps_per_call`` steps) compiles; its time is ``first_step_s``, and rates
+    exclude its examples and its seconds. Rates count the examples of all workers.
 
-    The log and the screen get one line an epoch. Two blanks separate its fields; each
-    is a name, a blank and a value, for example::
+    The log and the screen show one line an epoch. Two blanks separate its fields; a
+    field is a name, a blank and a value, for example::
 
         epoch 1/8  loss 10.3215  hr_at_20 0.0102  examples/s 2640  ms/step 48.485  ...
 
@@ -244,6 +266,9 @@ class Monitor(tf.keras.callbacks.Callback):
         self.step = self.first_counted = self.logged_step = 0
         self.epoch_started = self.counted_from = self.logged_at = 0.0
         self.first_step_s: float | None = None
+        self.first_epoch = self.epoch
+        left = (plan.schedule.epochs - len(history)) * plan.steps
+        self.line = ProgressLine("training", left)
 
     @property
     def epoch(self) -> int:
@@ -268,6 +293,11 @@ class Monitor(tf.keras.callbacks.Callback):
             self.first_step_s = round(self.counted_from - self.epoch_started, 3)
             self.progress.first_step_s = self.first_step_s
             return
+        done = (self.epoch - self.first_epoch) * self.plan.steps + self.step
+        is_part = self.plan.steps_per_call < self.plan.steps  # of an epoch
+        share = self.step / self.plan.steps if is_part else None
+        self.line.title = self._epoch_label().replace("/", " of ")
+        self.line.update(done, lambda: self._describe(logs["loss"]), share)
         is_due = self.step // LOG_EVERY > self.logged_step // LOG_EVERY
         if is_due and self.step < self.plan.steps:
             now = time.time()
@@ -277,8 +307,13 @@ class Monitor(tf.keras.callbacks.Callback):
             head = f"step {self.step} of {self._epoch_label()}"
             self.report(_join_fields(head, fields), on_screen=False)
 
+    def _describe(self, loss: float) -> str:
+        speed = self._speed(self.first_counted, time.time() - self.counted_from)
+        return f"{speed['examples/s']} examples/s, loss {float(loss):.4f}"
+
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         now = time.time()
+        self.line.clear()
         seconds, counted = now - self.epoch_started, now - self.counted_from
         for weight in self.model.trainable_variables:
             if not np.isfinite(tf.convert_to_tensor(weight).numpy()).all():
@@ -346,8 +381,8 @@ class LossCheck:
     weights that have diverged. A frozen model stays at its first loss and a trained one
     below it: neither is stuck.
 
-    Keras reports the mean of the epoch so far, so the loss of a call is the difference
-    of two means and is as exact as their rounding. Where that exceeds ``COARSE`` of the
+    Keras reports the mean of the epoch so far, so the loss of a call is computed from
+    two means and inherits their rounding error. If that exceeds ``COARSE`` times the
     loss (after some 8,000 calls in an epoch), no two losses count as the same.
 
     Args:

@@ -26,15 +26,15 @@ class Schedule:
 
     Attributes:
         batch_size: examples a step, over all workers together.
-        epochs: passes over the training examples.
+        epochs: number of epochs.
         learning_rate: initial rate of Adam, for one worker.
-        decay: course of the learning rate, ``"constant"`` or ``"cosine"``.
+        decay: learning-rate schedule, ``"constant"`` or ``"cosine"``.
         rate_scaling: ``"none"``, ``"sqrt"`` or ``"linear"`` in the number of workers.
-        steps_per_epoch: steps an epoch; 0 for all of its batches.
+        steps_per_epoch: steps an epoch; 0 for all batches.
         steps_per_execution: steps in one call of the compiled loop; 0 for an epoch.
-        static: True drops the last partial batch, so that every step has one shape.
+        static: True drops the last partial batch, so all steps have the same shape.
         reshuffle: False repeats the batches of the first epoch in every epoch.
-        evaluate_every: epochs from one evaluation to the next; the last epoch has one.
+        evaluate_every: epochs between evaluations; the last epoch is always evaluated.
         seed: of the order of the examples.
 
     Raises:

@@ -2,9 +2,9 @@
 
 The layout is that of the package: sub-folders have no ``__init__.py``, and a public
 name is an attribute that this import sets up from ``_api``. The card is a second
-(logical) CPU. What the package lets pass to fail later, or never (an option set after
-``open``, a graph that one rank runs alone), is a failure here: it raises
-``ContractBroken`` or is listed in ``broken``. ``calls`` lists the calls in their order.
+(logical) CPU. Mistakes that fail later or never with the package (an option set after
+``open``, a graph that one rank runs alone) fail here: they raise ``ContractBroken`` or
+are listed in ``broken``. ``calls`` lists the calls in their order.
 
 The environment sets up the stand-in:
 

@@ -5,7 +5,7 @@ import os
 
 
 class Calls(list):
-    """A list that also writes what it gets to the file of ``$STAND_IN_CALLS``."""
+    """A list that also writes its entries to the file of ``$STAND_IN_CALLS``."""
 
     def append(self, call):
         super().append(call)

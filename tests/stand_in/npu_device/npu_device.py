@@ -94,7 +94,7 @@ class NpuDeviceHandle:
 
 
 def _replace_context():
-    """Starts TensorFlow anew; variables and tensors of before are lost."""
+    """Restarts TensorFlow; earlier variables and tensors are lost."""
     if context.context()._initialized:
         broken.append("tensors were made before open: they are lost")
     new = CardContext()

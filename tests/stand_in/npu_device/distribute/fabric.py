@@ -1,4 +1,4 @@
-"""Where the ranks of one job meet: a folder, in which each leaves what it brings.
+"""The exchange between the ranks of one job: a folder to which each writes its part.
 
 Everything that ranks do together has a number, a kind and shapes. A card would hang
 where they disagree; here they fail.
@@ -27,7 +27,7 @@ def exchange(kind, arrays):
     """Gives to all what each rank brings.
 
     Args:
-        kind: what the ranks do.
+        kind: name of the operation.
         arrays: this rank's, a list.
 
     Returns:
