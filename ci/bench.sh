@@ -1,11 +1,16 @@
 #!/usr/bin/env bash
 # Speed against the peers, alternating in one run: bash ci/bench.sh stamp | mf,
-# or the accuracy of the rating peers on every split: bash ci/bench.sh peers
+# or the accuracy of the rating peers on every split: bash ci/bench.sh peers,
+# or preparing data on disk, up to 100 million rows, and training on it: bash ci/bench.sh data
 # The peers live in an environment of their own, .venv-bench, made when they take part.
 # "--stack ascend" as the first words measures what needs no peer on TensorFlow 2.6.5.
 # --device auto | npu | gpu | cpu, as in the notebooks; --help shows the other options.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
+if [ "${1:-}" = data ]; then
+  shift
+  exec "$venv/bin/python" ci/bench/measure_data.py "$@"
+fi
 peers=none
 if [ -z "$stack" ]; then
   peers=$PWD/.venv-bench

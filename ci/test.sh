@@ -17,6 +17,15 @@ on_the_ascend_stack() (
 )
 
 source ci/setup.sh ""  # what follows is pytest's
+# Spark is no requirement. It is tested where Java is; otherwise the test says NOT TESTED.
+spark=$(grep -o '^pyspark==[0-9.]*' ci/requirements-spark.txt)
+if ! java -version >/dev/null 2>&1; then
+  echo "No java found: $spark is not installed, and Spark is NOT TESTED."
+elif ! compgen -G "$venv/lib/python3*/site-packages/${spark/==/-}.dist-info" >/dev/null; then
+  echo "Installing $spark, 450 MB, for the test of Spark: a minute, once."
+  install "$venv" -r ci/requirements-spark.txt ||
+    echo "$spark could not be installed: Spark is NOT TESTED."
+fi
 ascend=
 if find_python39 >/dev/null; then
   echo "=== The Ascend stack runs beside; its output follows at the end ==="

@@ -38,11 +38,8 @@ WAYS = {  # label: engine, format of the log
     "pandas": ("pandas", "parquet"),
 }
 RULES = {
-    "sessions": ["--columns", "session=session item=item time=time"],
-    "ratings": [
-        *("--kind", "ratings", "--split", "global_time"),
-        *("--columns", "user=user item=item rating=rating time=time"),
-    ],
+    "sessions": [],
+    "ratings": ["--columns", "rating=rating, time=time", "--set", "split=global_time"],
 }
 TRAINING_ROUNDS = 3  # of the smallest and the largest log in turn
 MEMORY = "1GB"  # --memory of the engines

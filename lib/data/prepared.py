@@ -1,7 +1,7 @@
 """The format of prepared data: a folder of arrays that training maps into memory.
 
-``prepared.json`` says how the arrays were made and holds the SHA-256 of each; docs/data.md
-describes the format. ``lib.data.preparing`` writes such a folder.
+``prepared.json`` says how the arrays were made and holds the SHA-256 of each;
+docs/data.md describes the format. ``lib.data.preparing`` writes such a folder.
 """
 
 from __future__ import annotations
@@ -11,56 +11,52 @@ import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from lib import files
+from lib.data.sources import PathLike
 from lib.errors import InputError
 
 VERSION = 1
-DESCRIPTION = "prepared.json"
-ARRAYS = {  # kind: the dtype of each array; None is that of the raw ids
-    "sessions": {
-        "train_items": np.int32,
-        "train_offsets": np.int64,
-        "train_days": "datetime64[D]",
-        "test_items": np.int32,
-        "test_offsets": np.int64,
-        "test_days": "datetime64[D]",
-        "item_ids": None,
-    },
-    "ratings": {
-        "train_users": np.int32,
-        "train_items": np.int32,
-        "train_ratings": np.float32,
-        "test_users": np.int32,
-        "test_items": np.int32,
-        "test_ratings": np.float32,
-        "user_ids": None,
-        "item_ids": None,
-    },
+RECORD = "prepared.json"
+_PARTS = {
+    "sessions": {"items": "int32", "offsets": "int64", "days": "datetime64[D]"},
+    "ratings": {"users": "int32", "items": "int32", "ratings": "float32"},
+}
+_IDS = {"sessions": ["item_ids"], "ratings": ["user_ids", "item_ids"]}
+ARRAYS: dict[str, dict[str, str | None]] = {  # of a kind: name -> dtype, if it is fixed
+    kind: {
+        **{f"{p}_{n}": t for p in ("train", "test") for n, t in columns.items()},
+        **dict.fromkeys(_IDS[kind]),
+    }
+    for kind, columns in _PARTS.items()
 }
 _CHUNK = 2**22  # bytes
 
 
-def is_prepared(path: str | os.PathLike[str]) -> bool:
+class Prepared(NamedTuple):
+    """A folder of prepared data: its arrays by name, and what its record says."""
+
+    arrays: dict[str, np.ndarray]
+    counts: dict[str, int]
+    rules: dict[str, Any]
+    name: str
+    sha256: str
+
+
+def is_prepared(path: PathLike) -> bool:
     """Tells whether a path is a folder of prepared data."""
-    return (files.resolve(path) / DESCRIPTION).is_file()
+    return (files.resolve(path) / RECORD).exists()
 
 
-def read(
-    path: str | os.PathLike[str], kind: str
-) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+def load(path: PathLike, kind: str) -> Prepared:
     """Maps the arrays of a folder into memory, after a check of their SHA-256.
 
     Args:
         path: of the folder; a relative one starts at the repository's root.
         kind: ``"sessions"`` or ``"ratings"``.
-
-    Returns:
-        The content of ``prepared.json``, and the arrays of ``ARRAYS[kind]`` by name,
-        mapped read-only.
 
     Raises:
         InputError: the folder is of another kind or version, or damaged.
@@ -68,37 +64,43 @@ def read(
     folder = files.resolve(path)
     again = "prepare the data again, with bash ci/prepare.sh"
     try:
-        about = files.read_json(folder / DESCRIPTION)
-        version, found, hashes = about["version"], about["kind"], about["sha256"]
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise InputError(
-            f"{folder / DESCRIPTION} cannot be read or lacks an entry ({error}): {again}."
-        ) from error
-    if version != VERSION:
-        raise InputError(
-            f"{folder} has version {version!r} of the format of prepared data, and "
-            f"this release reads version {VERSION}: {again}."
-        )
-    if found != kind:
-        raise InputError(
-            f"{folder} holds prepared {found!r}, not {kind}: choose another folder."
-        )
-    arrays = {}
-    for name, dtype in ARRAYS[kind].items():
-        file = folder / f"{name}.npy"
-        try:
-            array = np.load(file, mmap_mode="r", allow_pickle=False)
-            good = array.ndim == 1 and (dtype is None or array.dtype == np.dtype(dtype))
-            good = good and hash_file(file) == hashes.get(file.name)
-        except (OSError, ValueError, AttributeError):
-            good = False
-        if not good:
+        record = files.read_json(folder / RECORD)
+        version, found = record["version"], record["kind"]
+        if version != VERSION:
             raise InputError(
-                f"{file} is missing or damaged (its SHA-256 is not the one in "
-                f"{DESCRIPTION}): {again}."
+                f"{folder} has version {version!r} of the format of prepared data, "
+                f"and this release reads version {VERSION}: {again}."
             )
-        arrays[name] = array
-    return about, arrays
+        if found != kind:
+            raise InputError(
+                f"{folder} holds prepared {found!r}, and {kind} are needed: choose "
+                f"another folder, or {again}."
+            )
+        hashes, source = record["sha256"], record["source"]
+        return Prepared(
+            {
+                name: _load_array(folder / f"{name}.npy", dtype, hashes)
+                for name, dtype in ARRAYS[kind].items()
+            },
+            dict(record["counts"]),
+            dict(record["rules"]),
+            str(source["name"]),
+            str(source["sha256"]),
+        )
+    except InputError:
+        raise
+    except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
+        reason = f"{type(error).__name__}: {str(error)[:200]}"
+        raise InputError(f"{folder} is damaged ({reason}): {again}.") from error
+
+
+def _load_array(path: Path, dtype: str | None, hashes: dict[str, str]) -> np.ndarray:
+    array = np.load(path, mmap_mode="r", allow_pickle=False)
+    if array.ndim != 1 or (dtype and array.dtype != np.dtype(dtype)):
+        raise ValueError(f"{path.name} holds {array.dtype}, {array.ndim} dimensions")
+    if hash_file(path) != hashes[path.name]:
+        raise ValueError(f"{path.name} has not the SHA-256 that {RECORD} says")
+    return array
 
 
 def hash_file(path: Path) -> str:
@@ -142,9 +144,9 @@ def write_array(
         raise ValueError(f"{path}: {written} entries instead of {length}")
 
 
-def describe(folder: Path, about: dict[str, Any]) -> None:
-    """Writes ``prepared.json`` for the arrays of ``about["kind"]`` in a folder."""
-    names = [f"{name}.npy" for name in ARRAYS[about["kind"]]]
+def write_record(folder: Path, record: dict[str, Any]) -> None:
+    """Writes ``prepared.json`` for the arrays of ``record["kind"]`` in a folder."""
+    names = [f"{name}.npy" for name in ARRAYS[record["kind"]]]
     hashes = {name: hash_file(folder / name) for name in names}
-    text = json.dumps({**about, "version": VERSION, "sha256": hashes}, indent=1)
-    files.write_text(folder / DESCRIPTION, text + "\n")
+    text = json.dumps({**record, "version": VERSION, "sha256": hashes}, indent=1)
+    files.write_text(folder / RECORD, text + "\n")
