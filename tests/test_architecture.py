@@ -26,7 +26,7 @@ ROOMS = {"data", "models", "evaluation", "hardware", "training", "records", "ser
 UPWARD = {}  # an import that leaves the rule: the reason
 WITHOUT_TENSORFLOW = ("data", "evaluation", "records")
 ONE_IMPORTER = {  # a module that only one other imports: the reason to keep it apart
-    "data.columns": "the readers are rebuilt together",
+    "data.rating_steps": "SQL for every engine; the preparing command runs it too",
 }
 
 

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from lib import files
 from lib.data import ratings, readers, sources
+from lib.data.engines import DuckDB
 from lib.errors import InputError
 from lib.files import ROOT
 from lib.hardware import launch_options
@@ -471,8 +472,8 @@ def test_a_data_file_of_anything_is_read_or_refused(tmp_path_factory, name, gz, 
     path.write_bytes(gzip.compress(spoilt) if gz and len(spoilt) % 2 else spoilt)
     source = sources.Source("toy", folder)
     if name == sources.DIGINETICA:
-        ends_well(readers.read_views, source)
+        ends_well(readers.read_views, source, DuckDB())
         ends_well(readers.read_side_file, source, name)
     else:
-        ends_well(readers.read_ratings, source)
+        ends_well(readers.read_movielens, source, DuckDB())
         ends_well(readers.read_side_file, source, name, ["a", "b", "c", "d"])

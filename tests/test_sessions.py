@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lib.data import readers, sessions, sources
+from lib.data import readers, session_steps, sessions, sources
+from lib.data.engines import DuckDB
 from lib.errors import InputError
 from lib.files import ROOT
 
@@ -30,7 +31,7 @@ class Click(NamedTuple):
 def table(clicks):
     columns = np.array(clicks, np.int64).reshape(-1, 4).T
     frame = pd.DataFrame(dict(zip(Click._fields, columns)))
-    frame["day"] = (FIRST_DAY + columns[3]).astype("datetime64[ns]")
+    frame["day"] = (FIRST_DAY + columns[3]).astype(np.int64)
     return frame
 
 
@@ -100,7 +101,7 @@ def literal_srgnn(clicks, order):
     train, test = [], []
     for session in by_session(clicks):
         if order == "timeframe":
-            session = sorted(session, key=lambda click: (click.timeframe, click.item))
+            session = sorted(session, key=lambda click: click.timeframe)
         items, day = [click.item for click in session], max(c.day for c in session)
         if day < cut:
             train.append(items)
@@ -159,7 +160,7 @@ def assert_same(one, other):
 
 
 @settings(max_examples=60)
-@given(clicks=logs(), order=st.sampled_from(sessions.ORDERS))
+@given(clicks=logs(), order=st.sampled_from(session_steps.ORDERS))
 def test_srgnn_gives_every_prefix_of_every_session_once_with_its_next_item(
     clicks, order
 ):
@@ -219,36 +220,58 @@ def test_modelzoo_numbers_the_items_of_the_whole_log_from_1_without_a_gap(clicks
 
 
 @given(clicks=logs(), seed=st.integers(0, 99))
-def test_row_order_of_the_file_does_not_matter_for_order_timeframe(clicks, seed):
+def test_row_order_of_the_file_does_not_matter_where_the_times_tell_it(clicks, seed):
+    clicks = [click._replace(timeframe=at) for at, click in enumerate(clicks)]
     data = prepare(clicks)
+    assert (data.unordered_clicks, data.unordered_sessions) == (0, 0)
     random.Random(seed).shuffle(clicks)
     assert_same(prepare(clicks), data)
 
 
-def test_ties_of_the_time_frame_are_ordered_by_item():
+def test_ties_of_the_time_frame_keep_the_order_of_the_file():
+    """An order by item would tell a model which item comes next."""
     rows = [Click(0, item, 5, 0) for item in (900, 17, 305)] + [Click(0, 42, 4, 0)]
-    ordered = sessions.sort_clicks(table(rows))
-    assert ordered["item"].tolist() == [42, 17, 305, 900]
+    rows += [Click(1, item, at, LAST_DAY) for at, item in enumerate((42, 17, 900, 305))]
+    data = prepare(rows, filters=False)
+    assert items_of_sessions(data.train, data.item_ids) == [[42, 900, 17, 305]]
+    assert (data.unordered_clicks, data.unordered_sessions) == (3, 1)
 
 
 @given(clicks=logs())
-def test_sorting_is_by_session_then_time_frame_then_item(clicks):
-    ordered = sessions.sort_clicks(table(clicks))
-    columns = ["session", "timeframe", "item"]
-    assert ordered[columns].to_numpy().tolist() == sorted(
-        [click.session, click.timeframe, click.item] for click in clicks
-    )
+def test_clicks_that_the_times_do_not_order_are_counted(clicks):
+    data = prepare(clicks)
+    train, test = literal_srgnn(clicks, "timeframe")
+    n_clicks, concerned = 0, set()
+    known = {item for items in train for item in items}
+    kept = without_rare_items(without_short_sessions(clicks))
+    cut = max(click.day for click in without_short_sessions(kept)) - 7
+    for session in by_session(without_short_sessions(kept)):
+        day = max(click.day for click in session)
+        if day > cut:
+            session = [click for click in session if click.item in known]
+        if day != cut and len(session) >= 2:
+            at = defaultdict(list)
+            for click in session:
+                at[click.timeframe].append(click.item)
+            tied = [items for items in at.values() if len(set(items)) > 1]
+            n_clicks += sum(map(len, tied))
+            concerned |= {session[0].session} if tied else set()
+    assert data.unordered_clicks == n_clicks
+    assert data.unordered_sessions == len(concerned)
 
 
-@given(clicks=logs())
-def test_order_file_leaves_the_clicks_of_a_session_as_they_stand(clicks):
-    ordered = sessions.sort_clicks(table(clicks), "file")
-    expected = [click.item for group in by_session(clicks) for click in group]
-    assert ordered["item"].tolist() == expected
-    assert ordered["session"].is_monotonic_increasing
+def test_a_drawn_place_tells_nothing_of_the_item():
+    """Where no order of the rows is known, either of two items is first as often."""
+    clicks = pd.DataFrame({"session": np.repeat(np.arange(4000), 2)})
+    clicks["item"] = np.tile([1, 2], 4000)
+    with DuckDB() as engine:
+        engine.register("clicks", clicks)
+        place = session_steps.PLACE_BY_DRAW
+        ordered = engine.sql(f"SELECT item FROM clicks ORDER BY session, {place}")
+    assert 0.47 < (ordered["item"][::2] == 1).mean() < 0.53
 
 
-@pytest.mark.parametrize("protocol", sessions.PROTOCOLS)
+@pytest.mark.parametrize("protocol", session_steps.PROTOCOLS)
 @given(clicks=logs())
 def test_the_table_that_was_given_is_not_changed(protocol, clicks):
     given_table = table(clicks)
@@ -259,23 +282,25 @@ def test_the_table_that_was_given_is_not_changed(protocol, clicks):
 # Steps
 
 
-@pytest.mark.parametrize(
-    "step",
-    [
-        sessions.drop_short_sessions,
-        sessions.drop_rare_items,
-        sessions.sort_clicks,
-        lambda clicks: sessions.sort_clicks(clicks, "file"),
-    ],
-    ids=["drop_short_sessions", "drop_rare_items", "sort_clicks", "sort_clicks(file)"],
-)
-@given(clicks=logs())
-def test_step_taken_twice_is_the_step_taken_once(step, clicks):
-    once = step(table(clicks))
-    pd.testing.assert_frame_equal(step(once), once)
+def step(column, clicks, at_least):
+    """The rows of the SQL that keeps what is frequent, in the order of the file."""
+    with DuckDB() as engine:
+        engine.register("clicks", clicks.assign(place=np.arange(len(clicks))))
+        query = session_steps.frequent(column, "clicks", at_least)
+        return engine.sql(f"{query} ORDER BY place").drop(columns="place")
 
 
-@given(clicks=logs(), order=st.sampled_from(sessions.ORDERS))
+@pytest.mark.parametrize("column", ["session", "item"])
+@given(clicks=logs(), at_least=st.integers(1, 6))
+def test_what_is_rare_is_dropped_and_once_is_enough(column, clicks, at_least):
+    kept = step(column, table(clicks), at_least)
+    count = Counter(getattr(click, column) for click in clicks)
+    often = [click for click in clicks if count[getattr(click, column)] >= at_least]
+    pd.testing.assert_frame_equal(kept, table(often))
+    pd.testing.assert_frame_equal(step(column, kept, at_least), kept)
+
+
+@given(clicks=logs(), order=st.sampled_from(session_steps.ORDERS))
 def test_outcome_written_back_as_raw_clicks_gives_the_same_sessions(clicks, order):
     data = prepare(clicks, order=order)
     rows, number = [], 0
@@ -287,25 +312,21 @@ def test_outcome_written_back_as_raw_clicks_gives_the_same_sessions(clicks, orde
     assert_same(prepare(rows, order=order), data)
 
 
-def test_sessions_of_two_clicks_and_items_of_five_are_kept():
-    rows = [Click(1, 42, 0, 0), Click(2, 42, 0, 0), Click(2, 17, 1, 0)]
-    rows += [Click(3, 17, at, 0) for at in range(4)] + [Click(3, 42, 9, 0)] * 2
-    assert set(sessions.drop_short_sessions(table(rows))["session"]) == {2, 3}
-    assert set(sessions.drop_rare_items(table(rows))["item"]) == {17}
-
-
-@pytest.mark.parametrize("by", ["session", "click"])
 @given(clicks=logs())
-def test_split_puts_every_click_into_one_part_by_its_day(by, clicks):
-    parts = sessions.split_by_day(table(clicks), by)
-    rows = pd.concat(parts)
-    assert sorted(rows.index) == list(range(len(clicks)))
+def test_the_port_splits_clicks_by_their_day_and_the_others_sessions(clicks):
     last = {g[0].session: max(click.day for click in g) for g in by_session(clicks)}
-    for part, fits in zip(parts, ((-1, CUT), (CUT - 1, CUT + 1), (CUT, LAST_DAY + 1))):
-        for place in part.index:
-            click = clicks[place]
-            day = last[click.session] if by == "session" else click.day
-            assert fits[0] < day < fits[1]
+    for protocol in session_steps.PROTOCOLS:
+        rules = session_steps.Rules(protocol=protocol, filters=False)
+        with DuckDB() as engine:
+            engine.register("clicks", table(clicks).assign(place=range(len(clicks))))
+            session_steps.run(engine, rules, keep_all=True)
+            parts = [engine.sql("SELECT * FROM train")["place"]]
+            name = "late" if protocol == "srgnn" else "test"
+            parts.append(engine.sql(f"SELECT * FROM {name}")["place"])
+        for rows, fits in zip(parts, (range(CUT), range(CUT + 1, LAST_DAY + 1))):
+            for click in map(clicks.__getitem__, rows):
+                day = last[click.session] if protocol == "srgnn" else click.day
+                assert day in fits
 
 
 def test_day_of_a_session_is_that_of_its_last_click():
@@ -326,7 +347,7 @@ def test_items_unseen_in_training_are_never_in_test_or_validation(clicks, days):
         assert set(each.test.items.tolist()) <= set(each.train.items.tolist())
 
 
-@pytest.mark.parametrize("protocol", sessions.PROTOCOLS)
+@pytest.mark.parametrize("protocol", session_steps.PROTOCOLS)
 @given(clicks=logs(), days=st.integers(1, 7))
 def test_validation_holds_out_the_last_days_of_training_and_nothing_of_test(
     protocol, clicks, days
@@ -366,12 +387,10 @@ def test_what_happens_in_the_test_week_changes_nothing_in_training(clicks):
 # Errors
 
 
-@pytest.mark.parametrize("protocol", sessions.PROTOCOLS)
+@pytest.mark.parametrize("protocol", session_steps.PROTOCOLS)
 def test_unknown_order_is_refused_with_those_allowed(protocol):
     with pytest.raises(InputError, match='order="time": .*"timeframe", "file"'):
         prepare([], order="time", protocol=protocol)
-    with pytest.raises(InputError, match='order="time"'):
-        sessions.sort_clicks(table([]), "time")
 
 
 def test_unknown_protocol_is_refused_with_those_allowed():
@@ -393,7 +412,7 @@ NOTHING_LEFT = {
 }
 
 
-@pytest.mark.parametrize("protocol", sessions.PROTOCOLS)
+@pytest.mark.parametrize("protocol", session_steps.PROTOCOLS)
 @pytest.mark.parametrize(
     ("clicks", "part"), NOTHING_LEFT.values(), ids=NOTHING_LEFT.keys()
 )
@@ -458,10 +477,11 @@ def test_the_published_protocol_validates_on_its_own_day_of_diginetica(tmp_path)
 
 def test_the_day_between_is_numbered_like_the_other_parts():
     """Its sessions, by raw ids, are those of the log's filtered clicks of that day."""
-    source = sources.find(sources.DIGINETICA, "sample")
-    clicks, _ = readers.read_views(source)
-    clicks = sessions.drop_rare_items(sessions.drop_short_sessions(clicks))
-    _, between, _ = sessions.split_by_day(clicks, "click")
+    with DuckDB() as engine:
+        readers.read_views(sources.find(sources.DIGINETICA, "sample"), engine)
+        clicks = engine.sql("SELECT * FROM clicks ORDER BY place")
+    clicks = step("item", step("session", clicks, 2), 5)
+    between = clicks[clicks["day"] == clicks["day"].max() - 7]
     groups = between.groupby("session")["item"].apply(list)
     data = sessions.load("sample", "file", "modelzoo")
     assert len(data.held_out)

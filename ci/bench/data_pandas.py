@@ -12,6 +12,7 @@ import resource
 import sys
 from pathlib import Path
 
+import duckdb
 import numpy as np
 import pandas as pd
 
@@ -20,8 +21,9 @@ MS_OF_DAY = 86_400_000
 
 
 def read(path: str) -> pd.DataFrame:
-    """Reads a log of Parquet or CSV."""
-    return pd.read_parquet(path) if path.endswith(".parquet") else pd.read_csv(path)
+    """Reads a log; pandas needs another package for Parquet, and DuckDB is one."""
+    is_csv = path.endswith(".csv")
+    return pd.read_csv(path) if is_csv else duckdb.read_parquet(path).df()
 
 
 def count_occurrences(column: pd.Series) -> np.ndarray:
@@ -69,7 +71,8 @@ def prepare_ratings(table: pd.DataFrame) -> dict[str, np.ndarray]:
         codes, ids = pd.factorize(table.pop(name).to_numpy(), sort=True)
         numbers[f"{name}_ids"], numbers[f"{name}s"] = ids, codes.astype(np.int32)
     ratings = table.pop("rating").to_numpy(np.float32)
-    order = np.argsort(table.pop("time").to_numpy(), kind="stable")
+    keys = [numbers["items"], numbers["users"], table.pop("time").to_numpy()]
+    order = np.lexsort(keys)
     n_test = round(len(order) * TEST_SHARE)
     arrays = {name: numbers[name] for name in ("user_ids", "item_ids")}
     for part, rows in (("train", order[:-n_test]), ("test", order[-n_test:])):

@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from lib.data import readers, sources, tables
+from lib.data import prepared, rating_steps, readers, sources, tables
+from lib.data.engines import DuckDB
 from lib.errors import InputError, check_choice, check_number, check_seed
 
-SPLITS = ("random", "per_user_last", "global_time", "modelzoo")
+SPLITS = ("random", *rating_steps.SPLITS, "modelzoo")
 STARS = (1.0, 5.0)  # the scale of MovieLens-1M
 
 
@@ -52,6 +53,7 @@ class Ratings:
         split, test_share, seed: how the parts were made.
         name, sha256: the data set, for records.
         scale: the lowest and the highest possible rating, in stars.
+        reading: rows in the file and rows read, as a sentence.
     """
 
     train: Part
@@ -66,6 +68,7 @@ class Ratings:
     name: str
     sha256: str
     scale: tuple[float, float] = STARS
+    reading: str = ""
 
     @property
     def n_users(self) -> int:
@@ -115,8 +118,9 @@ def load(
             whose scale goes from its lowest to its highest rating.
         split: ``"random"`` draws the test ratings at random; ``"per_user_last"`` takes
             the last of each user by time; ``"global_time"`` the last of all by time;
-            ``"modelzoo"`` the last of each user in the order of the file, as the
-            published port does.
+            ``"by_pair"`` what whole-number arithmetic on user and item draws, the same
+            on every engine, see ``rating_steps``; ``"modelzoo"`` the last of each user
+            in the order of the file, as the published port does.
         test_share: the test part's share of the ratings, between 0 and 1.
         seed: of the random split, and of the order of the training rows under
             ``"modelzoo"``.
@@ -130,21 +134,24 @@ def load(
             not allowed, a part would be empty, or the split needs a time that the table
             does not have.
     """
-    if not tables.is_table(data_path):
-        source = sources.find(sources.MOVIELENS, data_path)
-        table, sha256 = readers.read_ratings(source)
-        return prepare(table, source.name, sha256, split, test_share, seed)
-    table, ids, name, sha256 = tables.read_ratings(data_path, columns)
-    if split in ("per_user_last", "global_time") and not table["timestamp"].any():
-        raise InputError(
-            f'split="{split}": {name} is read without times; name their column, '
-            'as in columns="time=<column>".'
+    if prepared.is_prepared(data_path):
+        return _load_prepared(data_path)
+    with DuckDB() as engine:
+        if not tables.is_table(data_path):
+            source = sources.find(sources.MOVIELENS, data_path)
+            reading = readers.read_movielens(source, engine)
+            return _prepare(engine, reading, split, test_share, seed)
+        reading = readers.read_ratings(data_path, engine, columns)
+        low, high, last = engine.row(
+            "SELECT min(rating), max(rating), max(timestamp) FROM ratings"
         )
-    scale = float(table["rating"].min()), float(table["rating"].max())
-    data = prepare(table, name, sha256, split, test_share, seed)
-    return replace(  # all users and items of a table have a rating
-        data, user_ids=ids["user"], item_ids=ids["item"], scale=scale
-    )
+        if split in ("per_user_last", "global_time") and not last:
+            raise InputError(
+                f'split="{split}": {reading.name} is read without times; name their '
+                'column, as in columns="time=<column>".'
+            )
+        data = _prepare(engine, reading, split, test_share, seed)
+    return replace(data, scale=(float(low), float(high)))
 
 
 def prepare(
@@ -155,71 +162,122 @@ def prepare(
     test_share: float = 0.2,
     seed: int = 0,
 ) -> Ratings:
-    """Runs all steps of ``load`` after reading; see there.
+    """Runs all steps of ``load`` on ratings in memory; see there.
 
-    Removes the columns from ``table``, so that their memory is free for the parts.
+    Args:
+        table: with the columns ``user, item, rating, timestamp``.
+        name, sha256: the data set, for records.
+        split, test_share, seed: see ``load``.
     """
+    with DuckDB() as engine:
+        engine.register("ratings", table.assign(place=np.arange(len(table))))
+        reading = readers.Reading(name, sha256, len(table))
+        return _prepare(engine, reading, split, test_share, seed)
+
+
+def _prepare(
+    engine: DuckDB, reading: readers.Reading, split: str, test_share: float, seed: int
+) -> Ratings:
+    """Numbers and splits the table ``ratings`` of an engine."""
     check_seed(seed)
-    user_ids, user_idx = _number_ids(table.pop("user"))
-    item_ids, item_idx = _number_ids(table.pop("item"))
-    rows = Part(
-        user_idx,
-        item_idx,
-        table.pop("rating").to_numpy(np.float32),
-        table.pop("timestamp").to_numpy(np.int64),
+    check_split(split, test_share)
+    rating_steps.number(engine)
+    ids = [
+        engine.arrays(f"SELECT {name} FROM {name}s ORDER BY number")[name]
+        for name in ("user", "item")
+    ]
+    rows = _fetch(
+        engine, f"SELECT * FROM numbered ORDER BY {rating_steps.order(split)}"
     )
-    if split != "modelzoo":  # a total order: nothing depends on the order of the file
-        rows = rows.take(np.lexsort((rows.item_idx, rows.timestamp, rows.user_idx)))
-    train, test = _split(rows, split, test_share, seed, name)
-    mean, user_mean = means(train, len(user_ids))
+    train, test = _split(rows, split, test_share, seed, reading.name, engine)
+    mean, user_mean = means(train, len(ids[0]))
     if split == "modelzoo":
-        _, user_mean = means(rows, len(user_ids))
+        _, user_mean = means(rows, len(ids[0]))
+    user_ids, item_ids = (np.array(each.tolist()) for each in ids)
     return Ratings(
-        train, test, user_ids, item_ids, mean, user_mean,
-        split, test_share, seed, name, sha256,
+        train, test, user_ids, item_ids, mean, user_mean, split, test_share, seed,
+        reading.name, reading.sha256, reading=str(reading),
     )  # fmt: skip
 
 
-def _number_ids(ids: pd.Series) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the sorted unique ids, and the place of each row's id among them."""
-    unique_ids = np.sort(ids.unique()).astype(np.int64)
-    return unique_ids, np.searchsorted(unique_ids, ids).astype(np.int32)
+def check_split(split: str, test_share: float) -> None:
+    """Raises InputError unless a split and its share are allowed."""
+    check_choice("split", split, SPLITS)
+    check_number("test_share", test_share, 0 < test_share < 1, "between 0 and 1")
+
+
+def _fetch(engine: DuckDB, query: str) -> Part:
+    columns = engine.arrays(query)
+    return Part(
+        columns["user_idx"].astype(np.int32),
+        columns["item_idx"].astype(np.int32),
+        columns["rating"].astype(np.float32),
+        columns["timestamp"].astype(np.int64),
+    )
 
 
 def _split(
-    rows: Part, split: str, test_share: float, seed: int, name: str
+    rows: Part,
+    split: str,
+    test_share: float,
+    seed: int,
+    name: str,
+    engine: DuckDB | None = None,
 ) -> tuple[Part, Part]:
     """Returns ``(train, test)``; the split does not depend on the ratings' values."""
-    check_choice("split", split, SPLITS)
-    check_number("test_share", test_share, 0 < test_share < 1, "between 0 and 1")
     n = len(rows)
-    n_train = n - int(round(test_share * n))
     rng = np.random.RandomState(seed)
     if split == "random":
-        train, test = np.split(rng.permutation(n), [n_train])
-        train, test = np.sort(train), np.sort(test)
-    elif split == "global_time":
-        order = np.lexsort((rows.item_idx, rows.user_idx, rows.timestamp))
-        train, test = order[:n_train], order[n_train:]
-    else:
-        by_time = [rows.item_idx, rows.timestamp] if split == "per_user_last" else []
-        order = np.lexsort(
-            [*by_time, rows.user_idx]
-        )  # stable: else by the file's order
+        train, test = np.split(rng.permutation(n), [n - int(round(test_share * n))])
+        parts = rows.take(np.sort(train)), rows.take(np.sort(test))
+    elif split == "modelzoo":  # the last of each user in the order of the file
+        order = np.argsort(rows.user_idx, kind="stable")
         count = np.bincount(rows.user_idx)
         first = (np.cumsum(count) - count)[rows.user_idx[order]]
         n_kept = np.floor((1 - test_share) * count + 1e-9)[rows.user_idx[order]]
         is_train = np.arange(n) - first < n_kept
-        train, test = order[is_train], order[~is_train]
-        if split == "modelzoo":
-            train = rng.permutation(train)
-    if not len(train) or not len(test):
+        train = rng.permutation(order[is_train])
+        parts = rows.take(train), rows.take(order[~is_train])
+    elif engine is None:  # a part of ratings in memory
+        with DuckDB() as engine:
+            columns = pd.DataFrame(vars(rows)).assign(place=np.arange(n))
+            engine.register("numbered", columns)
+            return _split(rows, split, test_share, seed, name, engine)
+    else:
+        engine.table("parts", rating_steps.split(split, test_share, n, seed))
+        query = "SELECT * FROM parts WHERE is_test = {} ORDER BY "
+        query += rating_steps.order(split)
+        parts = _fetch(engine, query.format(0)), _fetch(engine, query.format(1))
+    if not len(parts[0]) or not len(parts[1]):
         raise InputError(
             f"{name}: test_share={test_share} of {n} ratings leaves no "
-            f"{'test' if len(train) else 'training'} rating: add ratings or choose "
+            f"{'test' if len(parts[0]) else 'training'} rating: add ratings or choose "
             "another share."
         )
-    return rows.take(train), rows.take(test)
+    return parts
+
+
+def _load_prepared(folder: sources.PathLike) -> Ratings:
+    data = prepared.load(folder, "ratings")
+    train, test = (
+        Part(
+            data.arrays[f"{part}_users"],
+            data.arrays[f"{part}_items"],
+            data.arrays[f"{part}_ratings"],
+            np.broadcast_to(np.int64(0), len(data.arrays[f"{part}_ratings"])),
+        )  # no times are kept
+        for part in ("train", "test")
+    )
+    user_ids, item_ids = data.arrays["user_ids"], data.arrays["item_ids"]
+    rules = data.rules
+    low, high = rules.get("scale", STARS)
+    return Ratings(
+        train, test, user_ids, item_ids, *means(train, len(user_ids)),
+        split=str(rules.get("split", "")),
+        test_share=float(rules.get("test_share", 0)),
+        seed=int(rules.get("seed", 0)),
+        name=data.name, sha256=data.sha256, scale=(float(low), float(high)),
+    )  # fmt: skip
 
 
 def means(rows: Part, n_users: int) -> tuple[float, np.ndarray]:

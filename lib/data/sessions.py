@@ -1,21 +1,21 @@
-"""Prepare sessions: filter the clicks, split them by date, number the items.
+"""Sessions ready for training: read, filtered, split by date, items numbered.
 
-``load`` runs every step, on Diginetica or on any table of clicks; each step is a
-function, so that notebook 02 can show them one by one. Clicks are a table with the
-columns ``session, item, timeframe, day`` as ``readers.read_views`` returns it.
+``load`` takes Diginetica, any table of clicks, or a folder that was prepared. The steps
+are SQL, see ``session_steps``; notebook 02 shows them one by one.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from datetime import datetime
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from lib.data import readers, sources, tables
-from lib.errors import InputError, check_choice, check_whole
+from lib.data import prepared, readers, session_steps, sources, tables
+from lib.data.engines import DuckDB
+from lib.data.session_steps import TEST_DAYS, Rules
+from lib.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -84,13 +84,8 @@ class Examples:
         return Examples.from_sessions(items, offsets, self.days[keep])
 
 
-ORDERS = ("timeframe", "file")
-PROTOCOLS = ("srgnn", "modelzoo")
-MIN_SESSION_CLICKS = 2
-MIN_ITEM_CLICKS = 5
-TEST_DAYS = 7  # the last week; the day before it belongs to neither part
 PORT_DAY = "2016-05-25"  # the day of Diginetica on which the published port validates
-PORT_DAYS = {"train_until": "2016-05-24", "test_from": "2016-05-26"}
+PORT_DAYS: dict[str, Any] = {"train_until": "2016-05-24", "test_from": "2016-05-26"}
 
 
 @dataclass(frozen=True)
@@ -104,6 +99,10 @@ class Sessions:
         name, sha256: the data set, for records.
         held_out: under ``protocol="modelzoo"``, the sessions between the two parts, on
             which the port computes its ``val_loss``; else None.
+        reading: rows in the file and rows read, as a sentence.
+        unordered_clicks, unordered_sessions: clicks whose order within their session
+            the times do not tell, because another item was clicked at the same time,
+            and the sessions concerned. They stand in the order of the file.
     """
 
     train: Examples
@@ -112,6 +111,9 @@ class Sessions:
     name: str
     sha256: str
     held_out: Examples | None = None
+    reading: str = ""
+    unordered_clicks: int = 0
+    unordered_sessions: int = 0
 
     @property
     def n_items(self) -> int:
@@ -163,14 +165,16 @@ def load(
 ) -> Sessions:
     """Reads and preprocesses Diginetica's item views, or a table of clicks.
 
-    A copy of Diginetica that is filtered already, see ``is_filtered``, is not filtered
-    again; a table always is.
+    A copy of Diginetica that is filtered already, see ``session_steps.is_filtered``, is
+    not filtered again; a table always is.
 
     Args:
-        data_path: see ``lib.data.sources``; or a table, see ``tables.read_clicks``.
-        order: ``"timeframe"`` sorts the clicks of a session by their time (ties by
-            item); ``"file"`` leaves them in the order of the file, as the code of the
-            KDD 2018 paper did.
+        data_path: see ``lib.data.sources``; or a table, see ``readers.read_clicks``; or
+            a folder that was prepared, whose arrays are then mapped into memory and
+            whose rules stand.
+        order: ``"timeframe"`` sorts the clicks of a session by their time (ties keep
+            the order of the file); ``"file"`` leaves them in the order of the file, as
+            the code of the KDD 2018 paper did.
         protocol: ``"srgnn"`` (Wu et al. 2019) predicts the items of the training part
             only. ``"modelzoo"`` follows the published Ascend port: it predicts every
             item that the filters leave; on Diginetica it splits at a fixed day,
@@ -188,208 +192,115 @@ def load(
         InputError: the data cannot be found or read, a rule has a value that is not
             allowed, or a part would have no example.
     """
-    if not tables.is_table(data_path):
+    chosen = Rules(order, protocol, **rules)
+    if prepared.is_prepared(data_path):
+        return _load_prepared(data_path)
+    with DuckDB() as engine:
+        if tables.is_table(data_path):
+            reading = readers.read_clicks(data_path, engine, columns)
+            return _prepare(engine, reading, chosen)
         source = sources.find(sources.DIGINETICA, data_path)
-        clicks, sha256 = readers.read_views(source)
-        if protocol == "modelzoo" and (clicks["day"] == PORT_DAY).any():
-            rules = rules if any(map(rules.get, PORT_DAYS)) else {**rules, **PORT_DAYS}
-        return prepare(clicks, source.name, sha256, order, protocol, **rules)
-    clicks, raw_ids, name, sha256 = tables.read_clicks(data_path, columns)
-    data = prepare(clicks, name, sha256, order, protocol, filters=True, **rules)
-    return replace(data, item_ids=raw_ids[data.item_ids])
+        reading = readers.read_views(source, engine)
+        if protocol == "modelzoo" and not any(map(rules.get, PORT_DAYS)):
+            port_day = (np.datetime64(PORT_DAY) - np.datetime64("1970-01-01")).astype(
+                int
+            )
+            if engine.row(f"SELECT count(*) FROM clicks WHERE day = {port_day}")[0]:
+                chosen = replace(chosen, **PORT_DAYS)
+        return _prepare(engine, reading, session_steps.with_filters(engine, chosen))
 
 
-def prepare(
-    clicks: pd.DataFrame,
-    name: str,
-    sha256: str,
-    order: str = "timeframe",
-    protocol: str = "srgnn",
-    filters: bool | None = None,
-    min_session_clicks: int = MIN_SESSION_CLICKS,
-    min_item_clicks: int = MIN_ITEM_CLICKS,
-    train_until: str = "",
-    test_from: str = "",
-) -> Sessions:
-    """Runs all steps of ``load`` after reading.
+def prepare(clicks: pd.DataFrame, name: str, sha256: str, **rules: Any) -> Sessions:
+    """Runs all steps of ``load`` on clicks in memory.
 
     Args:
-        clicks: a table of clicks.
+        clicks: a table with the columns ``session, item, timeframe`` and ``day``, whole
+            days since 1970.
         name, sha256: the data set, for records.
-        filters: drop short sessions and rare items; None: unless ``is_filtered``, or
-            always under ``protocol="modelzoo"``, as the port does.
-        order, protocol, min_session_clicks, min_item_clicks, train_until, test_from:
-            see ``load``.
+        rules: see ``load``; and ``filters``: drop short sessions and rare items, by
+            default unless the clicks are filtered already.
 
     Raises:
         InputError: a rule has a value that is not allowed, or a part would have no
             example.
     """
-    check_choice("order", order, ORDERS)
-    check_choice("protocol", protocol, PROTOCOLS)
-    if min_session_clicks < 2:
-        raise InputError(
-            f"min_session_clicks={min_session_clicks}: a session needs 2 clicks or "
-            "more: one to predict, and one to predict it from."
-        )
-    check_whole("min_item_clicks", min_item_clicks)
-    if filters is None:
-        filters = protocol == "modelzoo" or not is_filtered(clicks)
-    if filters:
-        clicks = drop_short_sessions(clicks, min_session_clicks)
-        clicks = drop_rare_items(clicks, min_item_clicks)
-    if protocol == "srgnn":  # rare items may have left short sessions
-        clicks = drop_short_sessions(clicks, min_session_clicks)
-    parts, item_ids = _split(clicks, order, protocol, train_until, test_from)
-    examples = {
-        part: make_examples(table, np.searchsorted(item_ids, table["item"]) + 1)
-        for part, table in parts.items()
+    chosen = Rules(**rules)
+    with DuckDB() as engine:
+        engine.register("clicks", clicks.assign(place=np.arange(len(clicks))))
+        if "filters" not in rules:
+            chosen = session_steps.with_filters(engine, chosen)
+        return _prepare(engine, readers.Reading(name, sha256, len(clicks)), chosen)
+
+
+def _prepare(engine: DuckDB, reading: readers.Reading, rules: Rules) -> Sessions:
+    """Takes the steps and collects what they leave in arrays."""
+    session_steps.run(engine, rules)
+    parts = {
+        part: _examples(engine, part, rules)
+        for part in session_steps.PARTS
+        if part != "held_out" or rules.protocol == "modelzoo"
     }
+    days = engine.row("SELECT min(day), max(day) FROM clicks")
     for part, label in (("train", "training"), ("test", "test")):
-        if not len(examples[part]):
+        if not len(parts[part]):
             raise InputError(
-                f"{name}: after the filters (sessions of {min_session_clicks} clicks "
-                f"or more, items of {min_item_clicks} or more) and the split by date "
-                f"no {label} example is left: add clicks, so that they span more than "
-                f"{TEST_DAYS + 1} days, or choose other thresholds and days."
+                f"{reading.name}: after the filters (sessions of "
+                f"{rules.min_session_clicks} clicks or more, items of "
+                f"{rules.min_item_clicks} or more) and the split by date no {label} "
+                f"example is left: {_span(*days)}; add clicks, so that they span more "
+                f"than {TEST_DAYS + 1} days, or choose other thresholds and days."
             )
-    return Sessions(item_ids=item_ids, name=name, sha256=sha256, **examples)
+    ids = engine.arrays("SELECT item FROM items ORDER BY number")["item"]
+    tied = [engine.row(session_steps.ties(part)) for part in parts]
+    return Sessions(
+        item_ids=np.array(ids.tolist()),
+        name=reading.name,
+        sha256=reading.sha256,
+        reading=str(reading),
+        unordered_clicks=sum(int(clicks) for clicks, _ in tied),
+        unordered_sessions=sum(int(sessions) for _, sessions in tied),
+        **parts,
+    )
 
 
-def _split(
-    clicks: pd.DataFrame, order: str, protocol: str, train_until: str, test_from: str
-) -> tuple[dict[str, pd.DataFrame], np.ndarray]:
-    """Splits the clicks as the protocol does.
-
-    Returns:
-        The clicks of each part by its attribute's name in ``Sessions``, and the sorted
-        raw ids of the items that can be predicted.
-    """
-    if protocol == "srgnn":
-        clicks = sort_clicks(clicks, order)
-        train, _, test = split_by_day(clicks, "session", train_until, test_from)
-        item_ids = np.unique(train["item"])
-        test = drop_short_sessions(test[test["item"].isin(item_ids)])
-        return {"train": train, "test": test}, item_ids
-    clicks = clicks.sort_values(["day", "session"], kind="stable")
-    parts = [
-        drop_short_sessions(sort_clicks(part, order))
-        for part in split_by_day(clicks, "click", train_until, test_from)
-    ]
-    item_ids = np.unique(clicks["item"])
-    return dict(zip(("train", "held_out", "test"), parts)), item_ids
+def _span(first: int | None, last: int | None) -> str:
+    """The days of the clicks, in words."""
+    if first is None or last is None:
+        return "there is no click"
+    begin, end = np.datetime64(int(first), "D"), np.datetime64(int(last), "D")
+    doubt = ", which is hardly meant: is the time another column or another unit?"
+    return (
+        f"the clicks are of {begin} to {end}{doubt if end.astype(int) < 7300 else ''}"
+    )
 
 
-def is_filtered(clicks: pd.DataFrame) -> bool:
-    """Returns True if no session has one click, i.e. the log was filtered before.
-
-    A raw log has many one-click sessions. Filtering twice would drop items that the
-    first time kept, because an item loses clicks when short sessions are dropped.
-    """
-    return bool((_count_occurrences(clicks["session"]) > 1).all())
-
-
-def drop_short_sessions(
-    clicks: pd.DataFrame, min_clicks: int = MIN_SESSION_CLICKS
-) -> pd.DataFrame:
-    """Keeps the sessions of at least ``min_clicks`` clicks."""
-    return clicks[_count_occurrences(clicks["session"]) >= min_clicks]
+def _examples(engine: DuckDB, part: str, rules: Rules) -> Examples:
+    items = engine.arrays(session_steps.flat(part, rules))["number"]
+    lengths = engine.arrays(session_steps.lengths(part))
+    offsets = np.concatenate([[0], np.cumsum(lengths["clicks"])])
+    days = np.asarray(lengths["day"], np.int64).astype("datetime64[D]")
+    return Examples.from_sessions(items, offsets, days)
 
 
-def drop_rare_items(
-    clicks: pd.DataFrame, min_clicks: int = MIN_ITEM_CLICKS
-) -> pd.DataFrame:
-    """Keeps the items of at least ``min_clicks`` clicks."""
-    return clicks[_count_occurrences(clicks["item"]) >= min_clicks]
-
-
-def _count_occurrences(column: pd.Series) -> np.ndarray:
-    """Counts for each row how many rows have its value: int64 ``(n,)``."""
-    codes, values = pd.factorize(column.to_numpy())
-    return np.bincount(codes, minlength=len(values))[codes]
-
-
-def sort_clicks(clicks: pd.DataFrame, order: str = "timeframe") -> pd.DataFrame:
-    """Sorts by session, and with ``order="timeframe"`` by time and item within it."""
-    check_choice("order", order, ORDERS)
-    keys = ("item", "timeframe", "session") if order == "timeframe" else ("session",)
-    return clicks.iloc[np.lexsort([clicks[key].to_numpy() for key in keys])]
-
-
-def split_by_day(
-    clicks: pd.DataFrame,
-    by: str = "session",
-    train_until: str = "",
-    test_from: str = "",
-) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
-    """Splits the clicks at the day that is ``TEST_DAYS`` before the last one.
-
-    Args:
-        clicks: a table of clicks.
-        by: ``"session"`` assigns a session to the day of its last click; ``"click"``
-            splits a session that crosses midnight.
-        train_until, test_from: other days to split at, as ``2016-05-24``.
-
-    Returns:
-        ``(before, between, after)``: the clicks up to ``train_until``, those between,
-        and those from ``test_from`` on.
-
-    Raises:
-        InputError: a day is not a date, or the two are in the wrong order.
-    """
-    if not len(clicks):
-        return clicks, clicks, clicks
-    cut = clicks["day"].max() - pd.Timedelta(days=TEST_DAYS)
-    last = _parse_day("train_until", train_until, cut - pd.Timedelta(days=1))
-    first = _parse_day("test_from", test_from, cut + pd.Timedelta(days=1))
-    if not last < first:
-        raise InputError(
-            f"train_until={last:%Y-%m-%d}, test_from={first:%Y-%m-%d}: the "
-            "test part must begin after the training part ends."
+def _load_prepared(folder: sources.PathLike) -> Sessions:
+    data = prepared.load(folder, "sessions")
+    parts: dict[str, Any] = {
+        part: Examples.from_sessions(
+            *(data.arrays[f"{part}_{name}"] for name in ("items", "offsets", "days"))
         )
-    day = clicks["day"].to_numpy()
-    if by == "session":
-        codes, sessions = pd.factorize(clicks["session"].to_numpy())
-        session_day = np.full(len(sessions), np.datetime64("1678-01-01", "ns"))
-        np.maximum.at(session_day, codes, day)
-        day = session_day[codes]
-    early, late = day <= last.to_datetime64(), day >= first.to_datetime64()
-    return clicks[early], clicks[~early & ~late], clicks[late]
-
-
-def _parse_day(name: str, text: str, default: pd.Timestamp) -> pd.Timestamp:
-    if text and not is_day(text):
-        raise InputError(f'{name}="{text}": write a day as 2016-05-24.')
-    return pd.Timestamp(text) if text else default
-
-
-def is_day(text: str) -> bool:
-    """Tells whether a text is a day of the calendar, written as ``2016-05-24``."""
-    try:
-        return bool(datetime.strptime(text, "%Y-%m-%d")) and len(text) == 10
-    except ValueError:
-        return False
-
-
-def make_examples(clicks: pd.DataFrame, numbers: np.ndarray) -> Examples:
-    """Makes the examples of clicks.
-
-    Args:
-        clicks: a table in which the rows of a session are adjacent and in click order.
-        numbers: the item number of each row.
-    """
-    session = clicks["session"].to_numpy()
-    first = np.flatnonzero(np.diff(session, prepend=session[:1] - 1))
-    offsets = np.append(first, len(session))
-    days = clicks["day"].to_numpy().astype("datetime64[D]")
-    last = np.maximum.reduceat(days, first) if len(first) else days
-    return Examples.from_sessions(np.asarray(numbers), offsets, last)
+        for part in ("train", "test")
+    }
+    return Sessions(
+        item_ids=data.arrays["item_ids"], name=data.name, sha256=data.sha256, **parts
+    )
 
 
 def _drop_unknown_items(examples: Examples, known: np.ndarray) -> Examples:
     """Drops clicks on items not in ``known``, then sessions left with one click."""
     session = np.repeat(np.arange(examples.n_sessions), np.diff(examples.offsets))
-    clicks = pd.DataFrame({"session": session, "item": examples.items})
-    clicks["day"] = examples.days[session].astype("datetime64[ns]")
-    clicks = drop_short_sessions(clicks[clicks["item"].isin(np.unique(known))])
-    return make_examples(clicks, clicks["item"])
+    is_known = np.isin(examples.items, np.unique(known))
+    lengths = np.bincount(session[is_known], minlength=examples.n_sessions)
+    is_kept = lengths >= 2
+    items = examples.items[is_known & is_kept[session]]
+    offsets = np.concatenate([[0], np.cumsum(lengths[is_kept])])
+    return Examples.from_sessions(items, offsets, examples.days[is_kept])

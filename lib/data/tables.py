@@ -1,32 +1,30 @@
-"""Read tables of clicks or ratings: CSV, TSV or Parquet with any column names.
+"""Find the files of a table and say which column is which.
 
-A mapping such as ``"session=visit, item=sku, time=clicked_at"`` names the columns. Ids
-may be numbers or text and keep the form that they have in the file.
+A table is a file, a folder or a glob of files: CSV, TSV or Parquet with any column
+names. A mapping such as ``"session=visit, item=sku, time=clicked_at"`` names the
+columns; ``"user=1, item=2, rating=3"`` numbers those of a file without a header line.
 """
 
 from __future__ import annotations
 
 import csv
-import hashlib
-import io
+import glob
 from collections.abc import Collection
-
-import numpy as np
-import pandas as pd
-import pyarrow as pa
-from pyarrow import csv as arrow_csv
-from pyarrow import parquet
+from pathlib import Path
 
 from lib import files
-from lib.data import columns as converters
-from lib.data import readers
-from lib.data.sources import PathLike
+from lib.data.sources import DIGINETICA, MOVIELENS, PathLike
 from lib.errors import InputError
 
-_IDS = ("session", "user", "item")
 CLICKS = ("session", "item", "time")  # what a table of clicks needs
 RATINGS = ("user", "item", "rating")  # and one of ratings
-SEPARATORS = {".csv": ",;\t|", ".tsv": "\t", ".txt": "\t,;|"}
+SEPARATORS = {
+    ".csv": (",", ";", "\t", "|"),
+    ".tsv": ("\t",),
+    ".txt": ("\t", ",", ";", "|"),
+    ".dat": ("::", "\t", ",", ";", "|"),
+    ".data": ("\t", "::", ",", ";", "|"),
+}
 ENDINGS = (*SEPARATORS, ".parquet")
 
 
@@ -66,138 +64,99 @@ def mapping(
     return names
 
 
+def ending(path: PathLike) -> str:
+    """The ending of a file's name in small letters, without ``.gz``."""
+    return Path(str(path).lower().removesuffix(".gz")).suffix
+
+
 def is_table(path: PathLike) -> bool:
-    """Tells whether a path has the ending of a table, one of ``ENDINGS``."""
-    return str(path).removesuffix(".gz").lower().endswith(ENDINGS)
+    """Tells whether a path is a table: a file by its ending, a folder by its files."""
+    if ending(path) in ENDINGS:
+        return True
+    folder = files.resolve(path)
+    raw = (f"{name}{gz}" for name in (DIGINETICA, MOVIELENS) for gz in ("", ".gz"))
+    return not any((folder / name).exists() for name in raw) and bool(_inside(folder))
 
 
-def read_clicks(
-    path: PathLike, columns: str = ""
-) -> tuple[pd.DataFrame, np.ndarray, str, str]:
-    """Reads a table of clicks.
-
-    Args:
-        path: a ``.csv``, ``.tsv`` or ``.parquet`` file, text perhaps as ``.gz``; a
-            relative path starts at the repository's root.
-        columns: see ``mapping``: ``session, item, time``. A time is a number of Unix
-            seconds or milliseconds, or an ISO date such as ``2016-05-25`` or
-            ``2016-05-25T10:51:09.277Z`` (without a zone: UTC).
-
-    Returns:
-        ``(clicks, item_ids, name, sha256)``: a table as ``readers.read_views`` returns
-        it (``timeframe`` is the time since 1970 in ms), in which ``item`` is a place in
-        ``item_ids``, the sorted raw ids.
-
-    Raises:
-        InputError: a column is missing, or a value is empty or of another kind.
-    """
-    names = mapping(columns, CLICKS, ("user",))
-    table, name, sha256 = _read(path, names)
-    session, _ = converters.ids(table, names["session"], name)
-    item, item_ids = converters.ids(table, names["item"], name)
-    time = converters.milliseconds(table, names["time"], name)
-    clicks = pd.DataFrame({"session": session, "item": item, "timeframe": time})
-    clicks["day"] = (time // 86_400_000).astype("datetime64[D]").astype("M8[ns]")
-    return clicks, item_ids, name, sha256
+def _inside(folder: Path) -> list[Path]:
+    """The files of a table in a folder and its folders, in the order of their names."""
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if ending(path) in ENDINGS
+        and path.is_file()
+        and not any(part[0] in "._" for part in path.relative_to(folder).parts)
+    )
 
 
-def read_ratings(
-    path: PathLike, columns: str = ""
-) -> tuple[pd.DataFrame, dict[str, np.ndarray], str, str]:
-    """Reads a table of ratings.
-
-    Args:
-        path: see ``read_clicks``.
-        columns: see ``mapping``: ``user, item, rating`` and perhaps ``time``.
-
-    Returns:
-        ``(ratings, ids, name, sha256)``: a table as ``readers.read_ratings`` returns it
-        (rating float32, timestamp in seconds, 0 where there is no time), in which
-        ``user`` and ``item`` are places in ``ids["user"]`` and ``ids["item"]``.
+def find(location: PathLike) -> list[Path]:
+    """Finds the files of a table, in the order of their names.
 
     Raises:
-        InputError: a column is missing, or a value is empty or of another kind.
+        InputError: there is none, or a file has an ending that tables do not have.
     """
-    names = mapping(columns, RATINGS, ("time",))
-    table, name, sha256 = _read(path, names)
-    user, user_ids = converters.ids(table, names["user"], name)
-    item, item_ids = converters.ids(table, names["item"], name)
-    rating = converters.numbers(table, names["rating"], name)
-    ratings = pd.DataFrame({"user": user, "item": item, "rating": rating})
-    ratings["timestamp"] = 0
-    if "time" in names:
-        time = converters.milliseconds(table, names["time"], name)
-        ratings["timestamp"] = time // 1000
-    return ratings, {"user": user_ids, "item": item_ids}, name, sha256
-
-
-def _read(location: PathLike, names: dict[str, str]) -> tuple[pa.Table, str, str]:
-    """Reads the mapped columns; returns an Arrow table, the file's name and SHA-256."""
     path = files.resolve(location)
-    ending = path.with_suffix("").suffix if path.suffix == ".gz" else path.suffix
-    ending = ending.lower()
-    if ending not in ENDINGS or (ending == ".parquet" and path.suffix == ".gz"):
+    found = [path]
+    if path.is_dir():
+        found = _inside(path)
+    elif not path.exists() and glob.has_magic(str(location)):
+        found = [Path(name) for name in sorted(glob.glob(str(path), recursive=True))]
+    unfit = [each for each in found if ending(each) not in ENDINGS]
+    unfit += [each for each in found if each.name.lower().endswith(".parquet.gz")]
+    if unfit or not found:
         raise InputError(
-            f"{path.name}: a table ends in {', '.join(ENDINGS)}, or .csv.gz and so on."
+            f"{(unfit or [path])[0].name}: {'a' if unfit else 'no file of a'} table "
+            f"ends in {', '.join(ENDINGS)}, or .csv.gz and so on."
         )
-    raw = readers.unpacked(path)
-    read = _parquet if ending == ".parquet" else _text
-    table = read(raw, ending, names, path.name).combine_chunks()
-    if not len(table):
-        raise InputError(f"{path.name} holds a header and no row: copy it again.")
-    return table, path.name, hashlib.sha256(raw).hexdigest()
+    return found
 
 
-def _refuse_missing(names: dict[str, str], header: list[str], file_name: str) -> None:
+def split_header(line: str, path: Path, wanted: Collection[str]) -> tuple[list, str]:
+    """Splits the first line of a text file; returns its fields and the separator."""
+    fields = {}
+    for separator in SEPARATORS[ending(path)]:
+        parts = line.split(separator)
+        if len(separator) == 1:
+            parts = next(csv.reader([line], delimiter=separator), [])
+        fields[separator] = [part.strip() for part in parts]
+    best = max(fields, key=lambda s: (len({*fields[s]} & {*wanted}), len(fields[s])))
+    return fields[best], best
+
+
+def place_columns(
+    names: dict[str, str], header: list[str], file_name: str
+) -> tuple[dict[str, int], bool]:
+    """Finds the mapped columns.
+
+    Args:
+        names: from meanings to column names, see ``mapping``.
+        header: the fields of the first line, or the names in a Parquet file.
+        file_name: for messages.
+
+    Returns:
+        The position of each meaning's column, from 0, and whether the first line is
+        a header: it is not where the mapping numbers the columns from 1.
+
+    Raises:
+        InputError: a column is missing or is there twice.
+    """
+    n = len(header)
+    by_number = all(name.isdecimal() and 1 <= int(name) <= n for name in names.values())
+    if by_number and not {*names.values()} <= {*header}:
+        return {meaning: int(name) - 1 for meaning, name in names.items()}, False
     for meaning, column in names.items():
-        if header.count(column) != 1:
-            how = "two columns" if column in header else "no column"
-            raise InputError(
-                f'{file_name}: {how} "{column}" for the {meaning}; it has '
-                f"{', '.join(header[:20])}; say in columns which is meant, as in "
-                f"{meaning}=<column>."
+        if header.count(column) == 1:
+            continue
+        how = "two columns" if column in header else "no column"
+        advice = f"say in columns which is meant, as in {meaning}=<column>"
+        if any(any(c.isdigit() for c in field[:4]) for field in header):
+            numbered = ", ".join(f"{m}={k}" for k, m in enumerate(names, 1))
+            advice += (
+                "; if that is a row and the header line is missing, give the numbers "
+                f'of the columns, as in columns="{numbered}"'
             )
-
-
-def _text(raw: bytes, ending: str, names: dict[str, str], file_name: str) -> pa.Table:
-    head = readers.first_line(raw).decode("utf-8-sig", "replace")
-    fields = {s: next(csv.reader([head], delimiter=s), []) for s in SEPARATORS[ending]}
-    separator = max(fields, key=lambda s: len(set(fields[s]) & set(names.values())))
-    _refuse_missing(names, fields[separator], file_name)
-    if b"\0" in raw:
-        raise InputError(f"{file_name} holds zero bytes: give a plain text file.")
-    ids = pa.dictionary(pa.int32(), pa.string())
-    types = {c: ids if m in _IDS else pa.string() for m, c in names.items()}
-    try:
-        return arrow_csv.read_csv(
-            io.BytesIO(raw),
-            parse_options=arrow_csv.ParseOptions(delimiter=separator),
-            convert_options=arrow_csv.ConvertOptions(
-                column_types=types,
-                include_columns=list(types),
-                strings_can_be_null=False,
-            ),
+        raise InputError(
+            f'{file_name}: {how} "{column}" for the {meaning}; its first line has '
+            f"{', '.join(header[:20])}; {advice}."
         )
-    except pa.ArrowException as error:
-        raise InputError(
-            f"{file_name} cannot be read as a table in UTF-8 ({_first_line(error)}): "
-            "repair that line."
-        ) from error
-
-
-def _parquet(
-    raw: bytes, ending: str, names: dict[str, str], file_name: str
-) -> pa.Table:
-    try:
-        file = parquet.ParquetFile(io.BytesIO(raw))
-        _refuse_missing(names, list(file.schema_arrow.names), file_name)
-        return file.read(list(names.values()))
-    except (pa.ArrowException, OSError) as error:
-        raise InputError(
-            f"{file_name} is not a sound Parquet file ({_first_line(error)}): copy it "
-            "again."
-        ) from error
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0].strip().rstrip(".")[:200]
+    return {meaning: header.index(column) for meaning, column in names.items()}, True

@@ -1,0 +1,257 @@
+"""The steps that turn clicks into training and test sessions, as SQL.
+
+The text runs on every engine of ``lib.data.engines``. It starts from the table
+``clicks`` with the columns
+
+- ``session, item``: raw ids, whole numbers or texts;
+- ``timeframe``: time of the click in ms; ``day``: whole days since 1970;
+- ``place``: position in the file, which orders clicks of the same time.
+
+``run`` takes all steps and leaves the tables ``items`` (``item, number``), ``train``
+and ``test`` (and ``held_out`` under ``protocol="modelzoo"``); ``flat`` and ``lengths``
+are the queries that lay these out in the order of the sessions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import date, datetime, timedelta
+from typing import NamedTuple
+
+from lib.data.engines import Engine
+from lib.errors import InputError, check_choice, check_whole
+
+ORDERS = ("timeframe", "file")
+PROTOCOLS = ("srgnn", "modelzoo")
+MIN_SESSION_CLICKS = 2
+MIN_ITEM_CLICKS = 5
+TEST_DAYS = 7  # the last week; the day before it belongs to neither part
+PARTS = ("train", "held_out", "test")
+
+# For a source that does not know the order of its rows: the position of a click among
+# those of the same time. It is as good as drawn, and the same on every engine.
+PLACE_BY_DRAW = "md5(concat(CAST(session AS STRING), ' ', CAST(item AS STRING)))"
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How clicks become sessions; see ``sessions.load``."""
+
+    order: str = "timeframe"
+    protocol: str = "srgnn"
+    min_session_clicks: int = MIN_SESSION_CLICKS
+    min_item_clicks: int = MIN_ITEM_CLICKS
+    train_until: str = ""
+    test_from: str = ""
+    filters: bool = True
+
+    def __post_init__(self) -> None:
+        check_choice("order", self.order, ORDERS)
+        check_choice("protocol", self.protocol, PROTOCOLS)
+        if self.min_session_clicks < 2:
+            raise InputError(
+                f"min_session_clicks={self.min_session_clicks}: a session needs 2 "
+                "clicks or more: one to predict, and one to predict it from."
+            )
+        check_whole("min_item_clicks", self.min_item_clicks)
+        for name in ("train_until", "test_from"):
+            if getattr(self, name) and not is_day(getattr(self, name)):
+                raise InputError(
+                    f'{name}="{getattr(self, name)}": write a day as 2016-05-24.'
+                )
+
+
+class Step(NamedTuple):
+    """A step: what it does, the table that it makes, and the query of its rows."""
+
+    title: str
+    table: str
+    query: str
+
+
+def is_day(text: str) -> bool:
+    """Tells whether a text is a day of the calendar, written as ``2016-05-24``."""
+    try:
+        return bool(datetime.strptime(text, "%Y-%m-%d")) and len(text) == 10
+    except ValueError:
+        return False
+
+
+def frequent(column: str, table: str, at_least: int, condition: str = "TRUE") -> str:
+    """The rows of a table whose value of a column occurs ``at_least`` times."""
+    return (
+        f"SELECT * FROM {table} WHERE {condition} AND {column} IN (SELECT {column} "
+        f"FROM {table} WHERE {condition} GROUP BY {column} "
+        f"HAVING count(*) >= {at_least})"
+    )
+
+
+def filter_steps(rules: Rules) -> list[Step]:
+    """The steps from ``clicks`` to the clicks that are kept; none without filters."""
+    few, rare = rules.min_session_clicks, rules.min_item_clicks
+    steps = []
+    if rules.filters:
+        steps = [
+            Step(
+                f"sessions of {few} clicks or more",
+                "long_sessions",
+                frequent("session", "clicks", few),
+            ),
+            Step(
+                f"items of {rare} clicks or more",
+                "frequent_items",
+                frequent("item", "long_sessions", rare),
+            ),
+        ]
+    if rules.protocol == "srgnn":  # rare items may have left short sessions
+        steps.append(
+            Step(
+                f"sessions of {few} clicks or more, again",
+                "kept",
+                frequent("session", steps[-1].table if steps else "clicks", few),
+            )
+        )
+    return steps
+
+
+def split_steps(
+    rules: Rules, kept: str, train_until: int, test_from: int
+) -> list[Step]:
+    """The steps from the clicks that are kept to the parts and the numbered items.
+
+    Args:
+        rules: of the preparation.
+        kept: name of the table of clicks.
+        train_until, test_from: days since 1970.
+    """
+    number = "row_number() OVER (ORDER BY item) AS number"
+    if rules.protocol == "modelzoo":  # sessions that cross midnight are split
+        when = (
+            f"day <= {train_until}",
+            f"day > {train_until} AND day < {test_from}",
+            f"day >= {test_from}",
+        )
+        parts = [
+            Step(f"{part} part", part, frequent("session", kept, 2, f"({days})"))
+            for part, days in zip(PARTS, when)
+        ]
+        distinct = f"(SELECT DISTINCT item FROM {kept}) AS kinds"
+        items = Step("numbers", "items", f"SELECT item, {number} FROM {distinct}")
+        return [*parts, items]
+    by_day = (
+        f"SELECT * FROM {kept} WHERE session IN (SELECT session FROM {kept} "
+        "GROUP BY session HAVING max(day) {})"
+    )
+    known = "SELECT * FROM late WHERE item IN (SELECT item FROM items)"
+    distinct = "(SELECT DISTINCT item FROM train) AS kinds"
+    return [
+        Step("training sessions", "train", by_day.format(f"<= {train_until}")),
+        Step("sessions of the last days", "late", by_day.format(f">= {test_from}")),
+        Step("numbers of the items", "items", f"SELECT item, {number} FROM {distinct}"),
+        Step("clicks on items of the training part", "known", known),
+        Step(
+            "test sessions of 2 clicks or more", "test", frequent("session", "known", 2)
+        ),
+    ]
+
+
+def flat(part: str, rules: Rules) -> str:
+    """The item numbers of a part, session after session, each in the asked order."""
+    keys = ["session"]
+    if rules.order == "timeframe":
+        keys.append("timeframe")
+    if rules.protocol == "modelzoo":  # the port sorts the log by day first
+        keys.append("day")
+    return (
+        f"SELECT items.number AS number FROM {part} JOIN items "
+        f"ON {part}.item = items.item "
+        f"ORDER BY {', '.join(f'{part}.{key}' for key in [*keys, 'place'])}"
+    )
+
+
+def lengths(part: str) -> str:
+    """The number of clicks and the last day of each session of a part, in order."""
+    return (
+        f"SELECT count(*) AS clicks, max(day) AS day FROM {part} "
+        "GROUP BY session ORDER BY session"
+    )
+
+
+def ties(table: str) -> str:
+    """Clicks that the times do not order: on several items at one time of a session."""
+    return (
+        "SELECT coalesce(sum(clicks), 0) AS clicks, count(DISTINCT session) AS "
+        f"sessions FROM (SELECT session, count(*) AS clicks FROM {table} "
+        "GROUP BY session, timeframe HAVING min(item) <> max(item)) AS tied"
+    )
+
+
+def counts(table: str) -> str:
+    """The clicks, sessions and items of a table."""
+    return (
+        "SELECT count(*) AS clicks, count(DISTINCT session) AS sessions, "
+        f"count(DISTINCT item) AS items FROM {table}"
+    )
+
+
+def is_filtered(engine: Engine) -> bool:
+    """Returns True if no session has one click, i.e. the log was filtered before.
+
+    A raw log has many one-click sessions. Filtering twice would drop items that the
+    first time kept, because an item loses clicks when short sessions are dropped.
+    """
+    each = "SELECT count(*) AS clicks FROM clicks GROUP BY session"
+    fewest = engine.sql(f"SELECT min(clicks) AS fewest FROM ({each}) AS each_session")
+    return not (fewest["fewest"] == 1).any()
+
+
+def split_days(engine: Engine, kept: str, rules: Rules) -> tuple[int, int]:
+    """Returns the last day of training and the first of the test, as days since 1970.
+
+    Raises:
+        InputError: they are in the wrong order.
+    """
+    last = engine.sql(f"SELECT coalesce(max(day), 0) AS day FROM {kept}")["day"][0]
+    cut = date(1970, 1, 1) + timedelta(int(last) - TEST_DAYS)
+    train_until = rules.train_until or str(cut - timedelta(1))
+    test_from = rules.test_from or str(cut + timedelta(1))
+    if not train_until < test_from:
+        raise InputError(
+            f"train_until={train_until}, test_from={test_from}: the test part must "
+            "begin after the training part ends."
+        )
+    days = [
+        (date.fromisoformat(day) - date(1970, 1, 1)).days
+        for day in (train_until, test_from)
+    ]
+    return days[0], days[1]
+
+
+def run(engine: Engine, rules: Rules, keep_all: bool = False) -> list[Step]:
+    """Takes all steps, and returns them.
+
+    Args:
+        engine: holds the table ``clicks``.
+        rules: of the preparation.
+        keep_all: keep the tables between; else each goes once it is no longer read.
+
+    Raises:
+        InputError: the days of the split are in the wrong order.
+    """
+    kept, done = "clicks", []
+    for step in filter_steps(rules):
+        engine.table(step.table, step.query)
+        if kept != "clicks" and not keep_all:
+            engine.drop(kept)
+        kept = step.table
+        done.append(step)
+    for step in split_steps(rules, kept, *split_days(engine, kept, rules)):
+        engine.table(step.table, step.query)
+        done.append(step)
+    return done
+
+
+def with_filters(engine: Engine, rules: Rules) -> Rules:
+    """The rules for a copy of Diginetica: one that was filtered is left as it is."""
+    filters = rules.protocol == "modelzoo" or not is_filtered(engine)
+    return replace(rules, filters=filters)
