@@ -13,6 +13,7 @@ import json
 import os
 import re
 import shutil
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -297,13 +298,14 @@ def start_spark(master: str, memory: str, folder: Path) -> Iterator[Any]:
         "spark.executor.memory": f"{megabytes}m",
         "spark.sql.session.timeZone": "UTC",
         "spark.ui.enabled": "false",
-        "spark.ui.showConsoleProgress": "true",
+        "spark.ui.showConsoleProgress": str(sys.stderr.isatty()).lower(),
         "spark.local.dir": str(folder),
         "spark.sql.warehouse.dir": str(folder),
     }
     if master.startswith("local"):  # nothing is offered to the network
         settings["spark.driver.host"] = "127.0.0.1"
         settings["spark.driver.bindAddress"] = "127.0.0.1"
+        os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
     builder = SparkSession.builder.master(master).appName("prepare")
     for name, value in settings.items():
         builder = builder.config(name, value)
@@ -316,6 +318,7 @@ def start_spark(master: str, memory: str, folder: Path) -> Iterator[Any]:
             f'Spark does not start with master="{master}" ({reason}): Java 17 or newer '
             "and the address of a cluster that runs are needed."
         ) from error
+    session.sparkContext.setLogLevel("ERROR")
     try:
         yield session
     finally:
