@@ -25,9 +25,7 @@ FLOORS = (
 ROOMS = {"data", "models", "evaluation", "hardware", "training", "records", "serving"}
 UPWARD = {}  # an import that leaves the rule: the reason
 WITHOUT_TENSORFLOW = ("data", "evaluation", "records")
-ONE_IMPORTER = {  # a module that only one other imports: the reason to keep it apart
-    "data.rating_steps": "SQL for every engine; the preparing command runs it too",
-}
+ONE_IMPORTER = {}  # a module that only one other imports: the reason to keep it apart
 
 
 def modules(lib):

@@ -51,19 +51,19 @@ def split(split: str, test_share: float, n_ratings: int, seed: int = 0) -> str:
     """
     if split == "per_user_last":
         kept = f"floor(CAST({1 - test_share!r} AS DOUBLE) * n + CAST(1e-9 AS DOUBLE))"
-        return (
-            f"SELECT *, CASE WHEN rank <= {kept} THEN 0 ELSE 1 END AS is_test FROM ("
-            "SELECT *, count(*) OVER (PARTITION BY user_idx) AS n, row_number() OVER "
-            "(PARTITION BY user_idx ORDER BY timestamp, item_idx, place) AS rank "
-            "FROM numbered) AS ranked"
-        )
+        return f"""SELECT *, CASE WHEN rank <= {kept}
+    THEN 0 ELSE 1 END AS is_test
+FROM (
+    SELECT *, count(*) OVER (PARTITION BY user_idx) AS n, row_number() OVER (
+        PARTITION BY user_idx ORDER BY timestamp, item_idx, place) AS rank
+    FROM numbered) AS ranked"""
     if split == "global_time":
         n_train = n_ratings - int(round(test_share * n_ratings))
-        return (
-            f"SELECT *, CASE WHEN rank <= {n_train} THEN 0 ELSE 1 END AS is_test FROM ("
-            "SELECT *, row_number() OVER (ORDER BY timestamp, user_idx, item_idx, "
-            "place) AS rank FROM numbered) AS ranked"
-        )
+        return f"""SELECT *, CASE WHEN rank <= {n_train} THEN 0 ELSE 1 END AS is_test
+FROM (
+    SELECT *, row_number() OVER (
+        ORDER BY timestamp, user_idx, item_idx, place) AS rank
+    FROM numbered) AS ranked"""
     # Squares modulo a prime: products stay below 2**62.
     user, item = "CAST(user_idx AS BIGINT)", "CAST(item_idx AS BIGINT)"
     mixed = f"({user} * 48271 + {item} * 69621 + {seed * 16807 + 12345}) % {PRIME}"

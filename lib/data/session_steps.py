@@ -77,13 +77,13 @@ def is_day(text: str) -> bool:
         return False
 
 
-def frequent(column: str, table: str, at_least: int, condition: str = "TRUE") -> str:
+def frequent(column: str, table: str, at_least: int, condition: str = "") -> str:
     """The rows of a table whose value of a column occurs ``at_least`` times."""
-    return (
-        f"SELECT * FROM {table} WHERE {condition} AND {column} IN (SELECT {column} "
-        f"FROM {table} WHERE {condition} GROUP BY {column} "
-        f"HAVING count(*) >= {at_least})"
-    )
+    first = f"{condition} AND " if condition else ""
+    return f"""SELECT * FROM {table}
+WHERE {first}{column} IN (
+    SELECT {column} FROM {table}{f" WHERE {condition}" if condition else ""}
+    GROUP BY {column} HAVING count(*) >= {at_least})"""
 
 
 def filter_steps(rules: Rules) -> list[Step]:
@@ -136,18 +136,20 @@ def split_steps(
             for part, days in zip(PARTS, when)
         ]
         distinct = f"(SELECT DISTINCT item FROM {kept}) AS kinds"
-        items = Step("numbers", "items", f"SELECT item, {number} FROM {distinct}")
+        items = Step("numbers", "items", f"SELECT item, {number}\nFROM {distinct}")
         return [*parts, items]
-    by_day = (
-        f"SELECT * FROM {kept} WHERE session IN (SELECT session FROM {kept} "
-        "GROUP BY session HAVING max(day) {})"
-    )
-    known = "SELECT * FROM late WHERE item IN (SELECT item FROM items)"
+    by_day = f"""SELECT * FROM {kept}
+WHERE session IN (
+    SELECT session FROM {kept}
+    GROUP BY session HAVING max(day) {{}})"""
+    known = "SELECT * FROM late\nWHERE item IN (SELECT item FROM items)"
     distinct = "(SELECT DISTINCT item FROM train) AS kinds"
     return [
         Step("training sessions", "train", by_day.format(f"<= {train_until}")),
         Step("sessions of the last days", "late", by_day.format(f">= {test_from}")),
-        Step("numbers of the items", "items", f"SELECT item, {number} FROM {distinct}"),
+        Step(
+            "numbers of the items", "items", f"SELECT item, {number}\nFROM {distinct}"
+        ),
         Step("clicks on items of the training part", "known", known),
         Step(
             "test sessions of 2 clicks or more", "test", frequent("session", "known", 2)
