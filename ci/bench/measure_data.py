@@ -41,7 +41,7 @@ RULES = {
     "sessions": [],
     "ratings": ["--columns", "rating=rating, time=time", "--set", "split=global_time"],
 }
-TRAINING_ROUNDS = 3  # of the smallest and the largest log in turn
+TRAINING = "training from memory maps"
 MEMORY = "1GB"  # --memory of the engines
 PANDAS_SHARE = 0.75  # of the machine's memory: what pandas may take
 INTERVAL = 0.1  # seconds between two looks at a process
@@ -123,6 +123,9 @@ class Bench:
 
     def measure(self, key: dict, command: list[str], out: Path | None = None) -> None:
         """Measures a turn and keeps it; ``out`` is the folder that it writes."""
+        for left in (out, out and out.with_name(f"{out.name}.unfinished")):
+            if left:  # by a measurement that was interrupted
+                shutil.rmtree(left, ignore_errors=True)
         print(" ".join(str(value) for value in key.values()), end=" ", flush=True)
         turn = {**key, **watch(command, self.folder / "turn.log")}
         if out and out.is_dir():
@@ -159,34 +162,19 @@ class Bench:
                     log = self.log(kind, size, suffix)
                     self.measure(key, command_of(engine, kind, log, out), out)
                     shutil.rmtree(out, ignore_errors=True)
-        for path in self.folder.glob(f"{kind}-{size}.*"):
-            path.unlink()
 
-    def train(self, kind: str, sizes: list[int]) -> None:
-        """Trains on the smallest and the largest prepared log, in turn."""
-        ends = sorted({min(sizes), max(sizes)})
-        for number in range(TRAINING_ROUNDS):
-            for size in ends:
-                key = {"kind": kind, "size": size, "label": "training", "round": number}
-                if not self.is_measured(key):
-                    program = str(HERE / "train_from_disk.py")
-                    prepared = self.prepared(kind, size)
-                    self.measure(key, [sys.executable, program, str(prepared)])
-        for size in ends:
-            shutil.rmtree(self.folder / f"{kind}-{size}", ignore_errors=True)
-
-    def prepared(self, kind: str, size: int) -> Path:
-        """Returns a folder prepared by DuckDB, made the first time."""
+    def train(self, kind: str, size: int) -> None:
+        """Trains on a log that DuckDB prepared; see ``train_from_disk.py``."""
+        key = {"kind": kind, "size": size, "label": TRAINING, "round": 0}
         out = self.folder / f"{kind}-{size}"
-        if not out.exists():
-            log = self.log(kind, size, "parquet")
-            subprocess.run(
-                command_of("duckdb", kind, log, out),
-                check=True,
-                stdout=subprocess.DEVNULL,
-            )
-            log.unlink()
-        return out
+        if not self.is_measured(key):
+            if not out.exists():
+                log = self.log(kind, size, "parquet")
+                command = command_of("duckdb", kind, log, out)
+                subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+            program = str(HERE / "train_from_disk.py")
+            self.measure(key, [sys.executable, program, str(out)])
+        shutil.rmtree(out, ignore_errors=True)
 
     def format(self) -> str:
         """Returns the machine and a table for each kind of log as text."""
@@ -282,14 +270,19 @@ def format_slope(label: str, medians: dict[int, dict]) -> list[str]:
 
 
 def format_training(turns: list[dict]) -> list[str]:
-    """Returns the table of training from memory maps as lines."""
-    turns = [turn for turn in turns if turn["label"] == "training"]
+    """Returns the results of training as lines."""
     lines = []
-    for size in sorted({turn["size"] for turn in turns}):
-        turn = median_of([t for t in turns if t["size"] == size])
-        shown = f"private {turn['private_mb']:,} MB, resident {turn['peak_mb']:,} MB"
-        shown = turn["failed"] or f"{shown}; {turn['output']}"
-        lines.append(f"training on {size:,} rows: {shown}")
+    for turn in (turn for turn in turns if turn["label"] == TRAINING):
+        start = f"{TRAINING}, {turn['size']:,} rows"
+        if turn["failed"]:
+            lines.append(f"{start}: {turn['failed']}")
+            continue
+        said = json.loads(turn["output"])
+        lines.append(
+            f"{start}: {said['steps']} steps of {said['batch_size']} at "
+            f"{said['ms_per_step']:.2f} ms, {said['slower']:.2f} times those on a "
+            f"small log in memory; {said['private_mb']:,} MB private"
+        )
     return lines
 
 
@@ -327,7 +320,9 @@ def main() -> None:
     for kind in options.kinds.split(",") if options.kinds else RULES:
         for size in sizes:
             bench.prepare(kind, size)
-        bench.train(kind, sizes)
+        bench.train(kind, max(sizes))
+        for path in bench.folder.glob(f"{kind}-*.*"):
+            path.unlink()
     print(bench.format())
     print(files.relative(path))
 
