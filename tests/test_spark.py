@@ -15,12 +15,13 @@ from lib.files import ROOT
 # A cluster on this machine: two workers, each a process with a core and 1 GB.
 MASTER = "local-cluster[2,1,1024]"
 PREPARE = """
-import sys
-from lib.data.preparing import prepare
+import pathlib, sys
+from lib.data.preparing import prepare, start_spark
 folder, master = sys.argv[1:]
-for kind, rules in {rules}.items():
-    log, out = folder + "/" + kind + ".csv", folder + "/spark-" + kind
-    prepare(log, out, kind, "spark", "600MB", master, **rules)
+with start_spark(master, "600MB", pathlib.Path(folder)):
+    for kind, rules in {rules}.items():
+        log, out = folder + "/" + kind + ".csv", folder + "/spark-" + kind
+        prepare(log, out, kind, "spark", "600MB", **rules)
 """
 RULES = {
     "sessions": {"order": "timeframe"},

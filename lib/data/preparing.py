@@ -282,6 +282,8 @@ def check_spark(memory: str) -> None:
 def start_spark(master: str, memory: str, folder: Path) -> Iterator[Any]:
     """Starts a session of Spark SQL, which ends with the block.
 
+    A session that is active already is used as it is, and goes on.
+
     Args:
         master: address of the cluster, or ``"local[*]"`` for this machine.
         memory: of the driver and of each executor.
@@ -293,6 +295,10 @@ def start_spark(master: str, memory: str, folder: Path) -> Iterator[Any]:
     megabytes = parse_memory(memory)
     from pyspark.sql import SparkSession
 
+    active = SparkSession.getActiveSession()
+    if active:
+        yield active
+        return
     settings = {
         "spark.driver.memory": f"{megabytes}m",
         "spark.executor.memory": f"{megabytes}m",
