@@ -143,7 +143,8 @@ class DuckDB:
     def drop(self, *names: str) -> None:
         """See ``Engine.drop``."""
         for name in names:
-            kind = "TABLE" if self.folder is None else "VIEW"
+            views = "SELECT count(*) FROM duckdb_views() WHERE view_name = "
+            kind = "VIEW" if self.row(views + quote(name))[0] else "TABLE"
             self.connection.execute(f"DROP {kind} IF EXISTS {name}")
             if self.folder:
                 (self.folder / f"{name}.parquet").unlink(missing_ok=True)

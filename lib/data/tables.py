@@ -18,6 +18,7 @@ from lib.errors import InputError
 
 CLICKS = ("session", "item", "time")  # what a table of clicks needs
 RATINGS = ("user", "item", "rating")  # and one of ratings
+IDS = ("session", "user", "item")
 SEPARATORS = {
     ".csv": (",", ";", "\t", "|"),
     ".tsv": ("\t",),
