@@ -18,6 +18,15 @@ on_the_ascend_stack() (
 )
 
 source ci/setup.sh ""  # the arguments belong to pytest
+# Spark is not a requirement. It is tested where Java is installed; otherwise the test says NOT TESTED.
+spark=$(grep -o '^pyspark==[0-9.]*' ci/requirements-spark.txt)
+if ! java -version >/dev/null 2>&1; then
+  echo "No java found: $spark is not installed, and Spark is NOT TESTED."
+elif ! compgen -G "$venv/lib/python3*/site-packages/${spark/==/-}.dist-info" >/dev/null; then
+  echo "Installing $spark, 450 MB, for the test of Spark: a minute, once."
+  install "$venv" -r ci/requirements-spark.txt ||
+    echo "$spark could not be installed: Spark is NOT TESTED."
+fi
 ascend=
 if find_python39 >/dev/null; then
   echo "=== The Ascend stack runs at the same time; its output is at the end ==="

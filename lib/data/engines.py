@@ -7,6 +7,7 @@ numbers, semi-joins are written with IN, and no function of a single engine is c
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,6 +23,11 @@ from lib import files
 def quote(text: object) -> str:
     """Returns a text as a literal of SQL."""
     return "'" + str(text).replace("'", "''") + "'"
+
+
+def escape_glob(path: Path) -> str:
+    """Writes a path as a literal of SQL that DuckDB does not take for a glob."""
+    return quote(re.sub(r"([\[*?])", r"[\1]", str(path)))
 
 
 class Engine(Protocol):
@@ -104,7 +110,7 @@ class DuckDB:
             path = self.folder / f"{name}.parquet"
             if not path.exists():
                 self.save(query, path)
-            view = f"SELECT * FROM read_parquet({quote(path)})"
+            view = f"SELECT * FROM read_parquet({escape_glob(path)})"
             self.connection.execute(f"CREATE OR REPLACE VIEW {name} AS {view}")
         return self.count(name)
 
@@ -137,19 +143,21 @@ class DuckDB:
     def drop(self, *names: str) -> None:
         """See ``Engine.drop``."""
         for name in names:
-            kind = "TABLE" if self.folder is None else "VIEW"
+            views = "SELECT count(*) FROM duckdb_views() WHERE view_name = "
+            kind = "VIEW" if self.row(views + quote(name))[0] else "TABLE"
             self.connection.execute(f"DROP {kind} IF EXISTS {name}")
             if self.folder:
                 (self.folder / f"{name}.parquet").unlink(missing_ok=True)
 
 
 class Spark:
-    """SQL on a cluster.
+    """SQL on a cluster, or on this machine through Spark's local mode.
 
     Args:
         session: a ``pyspark.sql.SparkSession``.
-        folder: a place that all workers reach; each table is stored in it as a folder
-            of Parquet files, and one that is there is not computed again.
+        folder: a place that all workers reach. Each table is stored in it as
+            ``<name>.parquet``, a folder of files in order; a table that is there, or
+            that ``DuckDB`` stored there, is not computed again.
     """
 
     name = "spark"
@@ -160,26 +168,27 @@ class Spark:
 
     def table(self, name: str, query: str) -> int:
         """See ``Engine.table``."""
-        path = self.folder / name
-        if not (path / "_SUCCESS").exists():
+        path = self.folder / f"{name}.parquet"
+        if not path.exists():
             self.save(query, path)
-        stored = self.session.read.parquet(str(path))
+        stored = self.session.read.parquet(path.as_uri())
         stored.createOrReplaceTempView(name)
         return stored.count()
 
     def sql(self, query: str) -> pd.DataFrame:
         """See ``Engine.sql``."""
         answer = self.session.sql(query)
-        return pd.DataFrame(
-            [tuple(row) for row in answer.collect()], columns=answer.columns
-        )
+        rows = [tuple(row) for row in answer.collect()]
+        return pd.DataFrame(rows, columns=answer.columns)
 
     def save(self, query: str, path: Path) -> None:
         """See ``Engine.save``."""
-        self.session.sql(query).write.mode("overwrite").parquet(str(path))
+        with files.replace_whole(path) as unfinished:
+            self.session.sql(query).write.parquet(unfinished.as_uri())
 
     def drop(self, *names: str) -> None:
         """See ``Engine.drop``."""
         for name in names:
             self.session.catalog.dropTempView(name)
-            shutil.rmtree(self.folder / name, ignore_errors=True)
+            stored = self.folder / f"{name}.parquet"
+            shutil.rmtree(stored) if stored.is_dir() else stored.unlink()

@@ -1,13 +1,17 @@
-"""Folders of prepared data: arrays that training maps into memory, and their record.
+"""The format of prepared data: a folder of arrays that training maps into memory.
 
-A folder holds ``prepared.json`` and the arrays of ``ARRAYS`` as ``.npy`` files. Item
-numbers of sessions start at 1, users and items of ratings at 0.
+``prepared.json`` says how the arrays were made and holds the SHA-256 of each;
+docs/data.md describes the format. ``lib.data.preparing`` writes such a folder.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
+from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,33 +21,19 @@ from lib.errors import InputError
 
 VERSION = 1
 RECORD = "prepared.json"
-ARRAYS = {
-    "sessions": {
-        **{
-            f"{part}_{name}": dtype
-            for part in ("train", "test")
-            for name, dtype in (
-                ("items", "int32"),
-                ("offsets", "int64"),
-                ("days", "datetime64[D]"),
-            )
-        },
-        "item_ids": None,
-    },
-    "ratings": {
-        **{
-            f"{part}_{name}": dtype
-            for part in ("train", "test")
-            for name, dtype in (
-                ("users", "int32"),
-                ("items", "int32"),
-                ("ratings", "float32"),
-            )
-        },
-        "user_ids": None,
-        "item_ids": None,
-    },
+_PARTS = {
+    "sessions": {"items": "int32", "offsets": "int64", "days": "datetime64[D]"},
+    "ratings": {"users": "int32", "items": "int32", "ratings": "float32"},
 }
+_IDS = {"sessions": ["item_ids"], "ratings": ["user_ids", "item_ids"]}
+ARRAYS: dict[str, dict[str, str | None]] = {  # of a kind: name -> dtype, if it is fixed
+    kind: {
+        **{f"{p}_{n}": t for p in ("train", "test") for n, t in columns.items()},
+        **dict.fromkeys(_IDS[kind]),
+    }
+    for kind, columns in _PARTS.items()
+}
+_CHUNK = 2**22  # bytes
 
 
 class Prepared(NamedTuple):
@@ -51,7 +41,7 @@ class Prepared(NamedTuple):
 
     arrays: dict[str, np.ndarray]
     counts: dict[str, int]
-    rules: dict
+    rules: dict[str, Any]
     name: str
     sha256: str
 
@@ -62,46 +52,101 @@ def is_prepared(path: PathLike) -> bool:
 
 
 def load(path: PathLike, kind: str) -> Prepared:
-    """Maps the arrays of a folder into memory.
+    """Maps the arrays of a folder into memory, after a check of their SHA-256.
 
     Args:
-        path: of the folder.
+        path: of the folder; a relative one starts at the repository's root.
         kind: ``"sessions"`` or ``"ratings"``.
 
     Raises:
-        InputError: the folder is damaged, of another version, or of the other kind.
+        InputError: the folder is of another kind or version, or damaged.
     """
     folder = files.resolve(path)
+    again = "prepare the data again, with bash ci/prepare.sh"
     try:
         record = files.read_json(folder / RECORD)
         version, found = record["version"], record["kind"]
-        if (version, found) != (VERSION, kind):
+        if version != VERSION:
             raise InputError(
-                f"{folder} holds {found} of version {version}, and {kind} of version "
-                f"{VERSION} are needed: prepare the data again."
+                f"{folder} has version {version!r} of the format of prepared data, "
+                f"and this release reads version {VERSION}: {again}."
             )
-        source = record["source"]
-        arrays = {
-            name: _load_array(folder / f"{name}.npy", dtype)
-            for name, dtype in ARRAYS[kind].items()
-        }
+        if found != kind:
+            raise InputError(
+                f"{folder} holds prepared {found!r}, and {kind} are needed: choose "
+                f"another folder, or {again}."
+            )
+        hashes, source = record["sha256"], record["source"]
         return Prepared(
-            arrays,
+            {
+                name: _load_array(folder / f"{name}.npy", dtype, hashes)
+                for name, dtype in ARRAYS[kind].items()
+            },
             dict(record["counts"]),
             dict(record["rules"]),
             str(source["name"]),
             str(source["sha256"]),
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(
-            f"{folder} is damaged ({str(error)[:200]}): prepare the data again."
-        ) from error
+    except InputError:
+        raise
+    except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
+        reason = f"{type(error).__name__}: {str(error)[:200]}"
+        raise InputError(f"{folder} is damaged ({reason}): {again}.") from error
 
 
-def _load_array(path: Path, dtype: str | None) -> np.ndarray:
+def _load_array(path: Path, dtype: str | None, hashes: dict[str, str]) -> np.ndarray:
     array = np.load(path, mmap_mode="r", allow_pickle=False)
     if array.ndim != 1 or (dtype and array.dtype != np.dtype(dtype)):
         raise ValueError(f"{path.name} holds {array.dtype}, {array.ndim} dimensions")
+    if hash_file(path) != hashes[path.name]:
+        raise ValueError(f"{path.name} has not the SHA-256 that {RECORD} says")
     return array
+
+
+def hash_file(path: Path) -> str:
+    """Computes the SHA-256 of a file, in bounded memory."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def write_array(
+    path: Path, pieces: Iterable[np.ndarray], length: int, dtype: Any
+) -> None:
+    """Writes a one-dimensional ``.npy`` file piece by piece, in bounded memory.
+
+    Args:
+        path: of the file.
+        pieces: arrays that follow one another.
+        length: of all pieces together.
+        dtype: of the array; pieces are converted.
+
+    Raises:
+        ValueError: the pieces have another length together.
+    """
+    dtype = np.dtype(dtype)
+    header = {
+        "descr": np.lib.format.dtype_to_descr(dtype),
+        "fortran_order": False,
+        "shape": (length,),
+    }
+    written = 0
+    with open(path, "wb") as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        for piece in pieces:
+            file.write(np.asarray(piece, dtype).tobytes())
+            written += len(piece)
+        file.flush()
+        os.fsync(file.fileno())
+    if written != length:
+        raise ValueError(f"{path}: {written} entries instead of {length}")
+
+
+def write_record(folder: Path, record: dict[str, Any]) -> None:
+    """Writes ``prepared.json`` for the arrays of ``record["kind"]`` in a folder."""
+    names = [f"{name}.npy" for name in ARRAYS[record["kind"]]]
+    hashes = {name: hash_file(folder / name) for name in names}
+    text = json.dumps({**record, "version": VERSION, "sha256": hashes}, indent=1)
+    files.write_text(folder / RECORD, text + "\n")

@@ -1,25 +1,23 @@
 """Read clicks and ratings with DuckDB, and name the first row that cannot be read.
 
-Every file becomes rows of one table in the order of the file. A value that is not
-allowed becomes NULL there; only if there is one, or if the rows are fewer than the
-lines, is the file searched line by line for the first fault.
+Every file becomes rows of one table, in the order of the file. A value that is not
+allowed becomes NULL there; only if there is one, or if there are more lines than rows,
+is the file searched line by line for the first fault.
 """
 
 from __future__ import annotations
 
-import codecs
 import csv
 import gzip
 import hashlib
 import io
-import itertools
 import re
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple, NoReturn
 
 import duckdb
@@ -31,14 +29,14 @@ from lib.data.engines import DuckDB, quote
 from lib.data.sources import DIGINETICA, MOVIELENS, PathLike, Source
 from lib.errors import InputError
 
-BLANKS = " \t\r\n\x0b\x0c\x85\xa0\u2003\u2009\u202f\u3000\ufeff"
+BLANKS = "\0 \t\r\n\x0b\x0c\x85\xa0\u2003\u2009\u202f\u3000\ufeff"
 MISSING = ("", "NULL", "null", r"\N", "NA", "N/A", "NaN", "nan", "None", "<NA>", "NaT")
 LAST_SECOND = 4_102_444_800  # 2100-01-01; larger numbers are milliseconds
 
 
 @dataclass(frozen=True)
 class Reading:
-    """The result of reading: name and SHA-256 of the data, and the number of rows."""
+    """What was read: the name of the data, their SHA-256, and the number of rows."""
 
     name: str
     sha256: str
@@ -49,16 +47,11 @@ class Reading:
         return f"{self.name}: {n} rows in the file, {n} read, 0 refused"
 
 
-class Column(NamedTuple):
-    """A column to read.
+# How values are read: {v} in SQL is a value of the file; NULL where it is not allowed.
 
-    Attributes:
-        meaning: its name in the table of the engine.
-        name: its name in the file, for messages.
-        sql: an expression of ``{v}``, the value in the file; NULL where it is not
-            allowed.
-        expected: the values that are allowed, for messages.
-    """
+
+class Column(NamedTuple):
+    """A column: its meaning, its name in the file, how it is read, what is allowed."""
 
     meaning: str
     name: str
@@ -66,8 +59,95 @@ class Column(NamedTuple):
     expected: str
 
 
-class Text(NamedTuple):
-    """A text file: its columns by position, and its format."""
+def _when(pattern: str, value: str) -> str:
+    return f"CASE WHEN regexp_full_match({{v}}, '{pattern}') THEN {value} END"
+
+
+_SECONDS = "[0-9]{2}([.,][0-9]{1,9})?"
+_DATE, _CLOCK = "[0-9]{4}-[0-9]{2}-[0-9]{2}", f"[0-9]{{2}}:[0-9]{{2}}(:{_SECONDS})?"
+_UTC, _SHIFT = " ?(Z|z|UTC|GMT)", " ?[+-][0-9]{2}(:?[0-9]{2})?"
+_STAMP = "epoch_ms(TRY_CAST({} AS TIMESTAMP))"
+_BARE = f"upper(replace(regexp_replace({{v}}, '({_UTC}|{_SHIFT})$', ''), ',', '.'))"
+_HOURS, _MINUTES = (
+    f"CAST(regexp_extract({{v}}, '([+-])([0-9]{{2}}):?([0-9]{{2}})?$', {each}) || "
+    f"'0' AS INTEGER)"
+    for each in (2, 3)
+)
+_SIGN = "CASE WHEN {v}[-6:] LIKE '%-%' THEN -1 ELSE 1 END"
+_NUMBER = "[ \t]*[+-]?([0-9]+[.]?[0-9]*|[.][0-9]+)([eE][+-]?[0-9]+)?[ \t]*"
+_TEXT = "CAST({v} AS VARCHAR)"
+_MISSING = ", ".join(map(quote, MISSING))
+_ID = (  # the second condition is a quick one for most ids; trim takes ten times longer
+    f"CASE WHEN {_TEXT} IN ({_MISSING}) THEN NULL "
+    f"WHEN {_TEXT} BETWEEN '0' AND '~' AND {_TEXT} NOT LIKE '% ' THEN {_TEXT} "
+    f"WHEN trim({_TEXT}, {quote(BLANKS)}) NOT IN ({_MISSING}) THEN {_TEXT} END"
+)
+_WHOLE = (
+    _when("[ \t]*[0-9]{1,18}[ \t]*", "CAST({v} AS BIGINT)"),
+    "a whole number, 0 or more",
+)
+_DAY = (
+    _when(
+        "(19|20)[0-9]{2}(-[0-9]{1,2}){2}", "TRY_CAST({v} AS DATE) - DATE '1970-01-01'"
+    ),
+    "a date such as 2016-05-25",
+)
+_STARS = (
+    _when("[ \t]*[1-5][ \t]*", "CAST({v} AS TINYINT)"),
+    "a whole number from 1 to 5",
+)
+_TIMES = (
+    "Unix seconds or milliseconds, or an ISO date such as 2016-05-25 or "
+    "2016-05-25T10:51:09Z, from 1970 to 2099, one kind in the whole column"
+)
+
+
+def _number(kind: str) -> tuple[str, str]:
+    number = "TRY_CAST({v} AS DOUBLE)"
+    if kind == "VARCHAR":  # the cast alone takes 1_0
+        number = _when(_NUMBER, number)
+    return f"CASE WHEN isfinite({number}) THEN {number} END", "a number"
+
+
+def _id(kind: str) -> tuple[str, str]:
+    sql = "CAST(NULL AS VARCHAR)"  # a type that is no id: every row is refused
+    if re.fullmatch(r"FLOAT|DOUBLE|DECIMAL\(.*,[1-9].*\)", kind):
+        whole = "CAST(CAST({v} AS BIGINT) AS VARCHAR)"
+        sql = f"CASE WHEN {{v}} = floor({{v}}) AND abs({{v}}) < 9e15 THEN {whole} END"
+    elif re.fullmatch(r"VARCHAR|ENUM\(.*\)|UUID|\w*INT(EGER)?|DECIMAL\(.*", kind):
+        sql = _ID
+    return sql, "an id: a number or a text that is not empty and means no missing value"
+
+
+def _time(kind: str, first: str) -> tuple[str, str]:
+    """A time as ms since 1970, of the kind that the first value of the column is."""
+    if kind.startswith(("TIMESTAMP", "DATE")):
+        ms = "epoch_ms(CAST({v} AS TIMESTAMP))"
+    elif re.fullmatch(_NUMBER, first):
+        factor, sign = (1, ">=") if float(first) >= LAST_SECOND else (1000, "<")
+        number, _ = _number(kind)
+        bounds = f"{number} {sign} {LAST_SECOND} AND {number} < 1e15"
+        ms = f"CASE WHEN {bounds} THEN CAST(floor({number} * {factor}) AS BIGINT) END"
+    elif re.search(f":.*({_UTC}|{_SHIFT})$", first):
+        quick = _when(f"{_DATE}[T ][0-9:]{{8}}Z", _STAMP.format("{v}"))
+        shift = f"6000 * {_SIGN} * (60 * {_HOURS} + {_MINUTES})"
+        slow = _when(
+            f"{_DATE}[Tt ]{_CLOCK}({_UTC}|{_SHIFT})",
+            f"{_STAMP.format(_BARE)} - {shift}",
+        )
+        ms = f"coalesce({quick}, {slow})"
+    else:
+        bare = "upper(replace({v}, ',', '.'))"
+        ms = _when(f"{_DATE}([Tt ]{_CLOCK})?", _STAMP.format(bare))
+    within = f"({ms}) BETWEEN 0 AND {LAST_SECOND * 1000 - 1}"
+    return f"CASE WHEN {within} THEN ({ms}) END", _TIMES
+
+
+# Files
+
+
+class Layout(NamedTuple):
+    """How a text file is written."""
 
     path: Path
     n_fields: int
@@ -75,105 +155,75 @@ class Text(NamedTuple):
     quotes: str = ""
     has_header: bool = True
     encoding: str = "utf-8"
-    checked: bool = False  # True refuses text that is not UTF-8 anywhere
 
-    def relation(self, path: Path) -> str:
-        """The file, or a copy of it, as a table of SQL with the columns c0, c1, ..."""
+    def relation(self, strict: bool) -> str:
+        """The file as a table of SQL with the columns c0, c1, ..."""
         columns = ", ".join(f"'c{n}': 'VARCHAR'" for n in range(self.n_fields))
         return (
-            f"read_csv({escape_glob(path)}, auto_detect=false, ignore_errors=true, "
-            f"header={str(self.has_header).lower()}, delim={quote(self.separator)}, "
-            f"quote={quote(self.quotes)}, escape={quote(self.quotes)}, "
-            f"encoding={quote(self.encoding)}, columns={{{columns}}}, "
-            f"compression={quote('gzip' if path.suffix == '.gz' else 'none')})"
+            f"read_csv({_literal(self.path)}, auto_detect=false, ignore_errors=true, "
+            f"strict_mode={strict}, header={self.has_header}, "
+            f"delim={quote(self.separator)}, quote={quote(self.quotes)}, "
+            f"escape={quote(self.quotes)}, encoding={quote(self.encoding)}, "
+            f"compression={quote('gzip' if self.path.suffix == '.gz' else 'none')}, "
+            f"columns={{{columns}}})"
         )
 
     def rows(self) -> Iterator[tuple[int, list[str] | str]]:
-        """Yields the number and the fields of every row, or the reason of a fault."""
-        encoding = "utf-8-sig" if self.encoding == "utf-8" else self.encoding
-        newline = "" if self.quotes else None
-        stream = io.TextIOWrapper(unpack(self.path), encoding, "replace", newline)
-        with stream:
+        """Yields number and fields of every line that is a row, or why it is none."""
+        encoding = self.encoding.replace("utf-8", "utf-8-sig")
+        newline, number = "" if self.quotes else None, 1
+        with io.TextIOWrapper(unpack(self.path), encoding, "replace", newline) as lines:
             if not self.quotes:
-                for number, line in enumerate(stream, 1):
+                for number, line in enumerate(lines, 1):
                     if line.strip(" \t\n"):
                         yield number, line.rstrip("\n").split(self.separator)
                 return
-            reader = csv.reader(stream, delimiter=self.separator, strict=True)
-            number = 1
+            reader = csv.reader(lines, delimiter=self.separator, strict=True)
             try:
                 for fields in reader:
-                    if fields and (len(fields) > 1 or fields[0].strip()):
+                    if any(map(str.strip, fields)):
                         yield number, self._swallowed(fields) or fields
                     number = reader.line_num + 1
             except csv.Error as error:
-                yield number, f"{error}; perhaps a quote that is not closed"
-
-    def copy(self, path: Path) -> Path:
-        """Writes the rows with line ends of one kind and without blank lines."""
-        with open(path, "w", encoding=self.encoding, newline="") as file:
-            writer = csv.writer(file, delimiter=self.separator[0], lineterminator="\n")
-            for _, fields in self.rows():
-                if self.quotes:
-                    writer.writerow(fields)
-                else:
-                    file.write(self.separator.join(fields) + "\n")
-        return path
+                yield number, f"{error}, perhaps because of a quote that is not closed"
 
     def _swallowed(self, fields: list[str]) -> str:
-        """Returns a sentence if a quoted field holds a line that is a row itself."""
+        """Says so if a quoted field holds a line that is a row itself."""
         for line in (line for field in fields for line in field.splitlines()[1:]):
             if line.count(self.separator) >= self.n_fields - 1 > 0:
                 return f"a quoted field runs on to the row {line[:60]!r}"
         return ""
 
 
-def escape_glob(path: Path) -> str:
-    """Returns a path as a literal of SQL that DuckDB does not read as a glob."""
-    return quote(re.sub(r"([\[*?])", r"[\1]", str(path)))
+class Scan(NamedTuple):
+    """The SHA-256 of a file, its lines, and the first bytes of separators in it."""
+
+    sha256: str
+    lines: int
+    separators: int
 
 
 def unpack(path: Path) -> Any:
     """Opens a file for reading bytes, unpacked if its name ends in ``.gz``."""
-    packed = path.suffix.lower() == ".gz"
-    return gzip.open(path) if packed else open(path, "rb")
+    return gzip.open(path) if path.suffix.lower() == ".gz" else open(path, "rb")
 
 
-class Scan(NamedTuple):
-    """One pass over the bytes of a file: its hash, its lines, and its faults."""
-
-    sha256: str
-    lines: int
-    separators: int  # bytes that are the first of the separator
-    has_zero: bool
-    bad_line: int  # the first that is not UTF-8; 0 if all are
-
-
-def scan(path: Path, separator: str = "") -> Scan:
-    """Reads a file once, unpacked; without a separator it is not a text file.
+def scan(path: Path, separator: str = ",") -> Scan:
+    """Reads the bytes of a file once.
 
     Raises:
         InputError: it cannot be read, is damaged, or is empty.
     """
-    digest, decoder = hashlib.sha256(), codecs.getincrementaldecoder("utf-8")()
-    lines = returns = separators = bad_line = 0
-    has_zero, is_empty, last = False, True, b"\n"
+    digest, is_empty, last = hashlib.sha256(), True, b"\n"
+    lines = returns = separators = 0
     try:
         with unpack(path) as file:
             while chunk := file.read(1 << 20):
                 digest.update(chunk)
                 is_empty = is_empty and not chunk.strip()
-                if not separator:
-                    continue
-                separators += chunk.count(separator[:1].encode())
-                has_zero = has_zero or b"\0" in chunk
-                try:
-                    if not bad_line:
-                        decoder.decode(chunk)
-                except UnicodeDecodeError as error:
-                    bad_line = lines + chunk.count(b"\n", 0, error.start) + 1
                 lines += chunk.count(b"\n")
-                returns += chunk.count(b"\r") if not lines else 0
+                returns += 0 if lines else chunk.count(b"\r")
+                separators += chunk.count(separator[:1].encode())
                 last = chunk[-1:]
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise InputError(
@@ -183,102 +233,120 @@ def scan(path: Path, separator: str = "") -> Scan:
         raise InputError(f"{path} cannot be read: {error.strerror}.") from error
     if is_empty:
         raise InputError(f"{path} is empty: copy or download it again.")
-    ends = lines or returns
-    lines = ends + (last not in b"\r\n")
-    return Scan(digest.hexdigest(), lines, separators, has_zero, bad_line)
+    lines = (lines or returns) + (last not in b"\r\n")
+    return Scan(digest.hexdigest(), lines, separators)
 
 
-def first_line(path: Path) -> str:
-    """Returns the first line of a text file, without its end."""
-    try:
-        with unpack(path) as file:
-            head = file.read(1 << 16)
-    except (OSError, EOFError, zlib.error):
-        scan(path)  # reports the fault
-        raise
-    line = re.match(rb"[^\r\n]*", head)
-    return line.group().decode("utf-8-sig", "replace") if line else ""
+def _first_line(path: Path) -> str:
+    head = b""
+    with suppress(OSError, EOFError, zlib.error), unpack(path) as file:
+        head = file.read(1 << 16)
+    if not head.strip():
+        scan(path)  # says what is wrong
+    return re.split(rb"[\r\n]", head)[0].decode("utf-8-sig", "replace")
 
 
-# Expressions of SQL: {v} is a value of the file; NULL where it is not allowed.
+def _literal(path: Path) -> str:
+    """A path as a literal of SQL that DuckDB does not take for a glob."""
+    return quote(re.sub(r"([\[*?])", r"[\1]", str(path)))
 
-_MISSING = ", ".join(map(quote, MISSING))
-_TEXT = "CAST({v} AS VARCHAR)"
-WHOLE = (
-    "CASE WHEN regexp_full_match({v}, '[ \t]*[0-9]{1,18}[ \t]*') "
-    "THEN CAST({v} AS BIGINT) END"
-)
-STARS = (
-    "CASE WHEN regexp_full_match({v}, '[ \t]*[1-5][ \t]*') "
-    "THEN CAST({v} AS TINYINT) END"
-)
-DAY = (
-    "CASE WHEN regexp_full_match({v}, '(19|20)[0-9]{2}-[0-9]{1,2}-[0-9]{1,2}') "
-    "THEN CAST(TRY_CAST({v} AS DATE) - DATE '1970-01-01' AS INTEGER) END"
-)
-ID = f"CASE WHEN trim({_TEXT}, {quote(BLANKS)}) NOT IN ({_MISSING}) THEN {_TEXT} END"
-WHOLE_FLOAT = (
-    "CASE WHEN {v} = floor({v}) AND abs({v}) < 9e15 "
-    "THEN CAST(CAST({v} AS BIGINT) AS VARCHAR) END"
-)
-_NUMBER = r"[ \t]*[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?[ \t]*"
-NUMBER = (
-    f"CASE WHEN regexp_full_match({_TEXT}, '{_NUMBER}') "
-    "AND isfinite(TRY_CAST({v} AS DOUBLE)) THEN TRY_CAST({v} AS DOUBLE) END"
-)
-_CLOCK = r"[Tt ][0-9]{2}:[0-9]{2}(:[0-9]{2}([.,][0-9]{1,9})?)?"
-_ISO = rf"[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}({_CLOCK})?"
-_ZONE = " ?(Z|z|UTC|GMT|[+-][0-9]{2}(:?[0-9]{2})?)"
-_STAMP = "epoch_ms(TRY_CAST(upper(replace({v}, ',', '.')) AS TIMESTAMP))"
-ZONED = (
-    (
-        f"CASE WHEN regexp_full_match({{v}}, '{_ISO}{_ZONE}') THEN "
-        + _STAMP.replace("{v}", f"regexp_replace({{v}}, '{_ZONE}$', '')")
-        + " - 60000 * coalesce(60 * TRY_CAST({hours} AS INTEGER) + "
-        "coalesce(TRY_CAST({hours}[1] || {minutes} AS INTEGER), 0), 0) END"
+
+def _store(engine: DuckDB, table: str, columns: list, value: dict, source: str) -> None:
+    """Makes a table of the columns of a file, in the order of its rows."""
+    chosen = ", ".join(
+        f"{column.sql.replace('{v}', value[column.meaning])} AS {column.meaning}"
+        for column in columns
     )
-    .replace("{hours}", "regexp_extract({v}, ':.*([+-][0-9]{2}):?[0-9]{0,2}$', 1)")
-    .replace("{minutes}", "regexp_extract({v}, ':.*[+-][0-9]{2}:?([0-9]{2})$', 1)")
-)
-LOCAL = f"CASE WHEN regexp_full_match({{v}}, '{_ISO}') THEN {_STAMP} END"
-
-_WHOLE_SAID, _STARS_SAID = "a whole number, 0 or more", "a whole number from 1 to 5"
-_DAY_SAID, _NUMBER_SAID = "a date such as 2016-05-25", "a number"
-_ID_SAID = "an id: a number or a text that is not empty and does not stand for no value"
-_TIME_SAID = (
-    "Unix seconds or milliseconds, or an ISO date such as 2016-05-25 or "
-    "2016-05-25T10:51:09Z, from 1970 to 2099, one kind in the whole column"
-)
+    engine.connection.execute(
+        f"CREATE OR REPLACE TABLE {table} AS SELECT {chosen} FROM {source}"
+    )
 
 
-def _id_sql(kind: str) -> str:
-    """Returns SQL for an id in a column of a DuckDB type; whole floats become integers.
+def _first_refused(engine: DuckDB, table: str, columns: list) -> list:
+    """The first row with a NULL: its column, its number from 0, how many follow."""
+    nulls = [f"{column.meaning} IS NULL" for column in columns]
+    first = ", ".join(f"min(rowid) FILTER ({null})" for null in nulls)
+    bad, *rows = engine.row(
+        f"SELECT count(*) FILTER ({' OR '.join(nulls)}), {first} FROM {table}"
+    )
+    found = [(row, place) for place, row in enumerate(rows) if row is not None]
+    return [(columns[place], row, bad - 1) for row, place in sorted(found)[:1]]
 
-    The expression is NULL, so that every row is refused, for types that are no ids.
+
+def _refuse(where: str, column: Column, found: object, more: int) -> NoReturn:
+    rest = f", and {more:,} more like it" if more else ""
+    raise InputError(
+        f"{where}, column {column.name}: found {str(found)[:60]!r}, expected "
+        f"{column.expected}: repair or remove the line{rest}."
+    )
+
+
+def _read_text(
+    engine: DuckDB,
+    table: str,
+    layout: Layout,
+    columns: list,
+    places: dict,
+    name: object,
+) -> str:
+    """Makes a table of a text file, and returns the SHA-256 of the file.
+
+    Raises:
+        InputError: for the first fault of the file, which ``name`` stands for.
     """
-    if re.fullmatch(r"FLOAT|DOUBLE|DECIMAL\(.*,[1-9].*\)", kind):
-        return WHOLE_FLOAT
-    is_id = re.fullmatch(r"VARCHAR|ENUM\(.*\)|UUID|\w*INT(EGER)?|DECIMAL\(.*", kind)
-    return ID if is_id else "CAST(NULL AS VARCHAR)"
+    value = {meaning: f"c{place}" for meaning, place in places.items()}
+    with ThreadPoolExecutor(1) as pool:
+        scanning = pool.submit(scan, layout.path, layout.separator)
+        try:
+            _store(engine, table, columns, value, layout.relation(strict=True))
+        except duckdb.Error:  # line ends of several kinds
+            _store(engine, table, columns, value, layout.relation(strict=False))
+        scanned = scanning.result()
+    n_rows, refused = engine.count(table), _first_refused(engine, table, columns)
+    is_plain = 0 < n_rows == scanned.lines - layout.has_header
+    if not layout.quotes:  # DuckDB lets an empty field at the end of a line pass
+        each = (layout.n_fields - 1) * len(layout.separator)
+        is_plain = is_plain and scanned.separators == each * scanned.lines
+    if refused or not is_plain:
+        n_found = _search(layout, columns, places, name, refused)
+        if not n_found:
+            raise InputError(f"{name} holds a header and no row: copy it again.")
+        if n_found != n_rows:
+            raise InputError(
+                f"{name}: {n_found:,} rows in the file and {n_rows:,} read: save it "
+                "again as plain text in UTF-8."
+            )
+    return scanned.sha256
 
 
-def _time_sql(first: str, kind: str) -> str:
-    """Returns SQL for a time in ms since 1970, of the kind of the first value."""
-    if kind.startswith("TIMESTAMP") or kind == "DATE":
-        ms = "epoch_ms(CAST({v} AS TIMESTAMP))"
-    elif re.fullmatch(_NUMBER, first):
-        in_ms = float(first) >= LAST_SECOND
-        factor, sign = (1, ">=") if in_ms else (1000, "<")
-        ms = (
-            f"CASE WHEN ({NUMBER}) {sign} {LAST_SECOND} AND ({NUMBER}) < 1e15 "
-            f"THEN CAST(floor(({NUMBER}) * {factor}) AS BIGINT) END"
-        )
-    else:
-        ms = ZONED if re.search(f":[0-9.,]+{_ZONE}$", first) else LOCAL
-    return f"CASE WHEN ({ms}) BETWEEN 0 AND {LAST_SECOND * 1000 - 1} THEN ({ms}) END"
+def _search(
+    layout: Layout, columns: list, places: dict, name: object, refused: list
+) -> int:
+    """Counts the rows of a file, or raises InputError for the first that is refused."""
+    rows, good = layout.rows(), 0
+    if layout.has_header:
+        next(rows, None)
+    for number, fields in rows:
+        where = f"{name}, line {number}"
+        if isinstance(fields, str):
+            raise InputError(f"{where}: {fields}: repair or remove the line.")
+        line = layout.separator.join(fields)
+        if len(fields) != layout.n_fields:
+            raise InputError(
+                f"{where}: {len(fields)} fields separated by {layout.separator!r}, "
+                f"expected {layout.n_fields}; found {line[:80]!r}: repair or remove "
+                "the line."
+            )
+        for column, row, more in refused:
+            if row == good:
+                _refuse(where, column, fields[places[column.meaning]], more)
+        if any("\ufffd" in fields[place] for place in places.values()):
+            raise InputError(f"{where}: it is not UTF-8: repair or remove the line.")
+        good += 1
+    return good
 
 
-# Reading
+# Diginetica and MovieLens-1M
 
 
 def read_views(source: Source, engine: DuckDB) -> Reading:
@@ -291,26 +359,13 @@ def read_views(source: Source, engine: DuckDB) -> Reading:
     Raises:
         InputError: the file is damaged, empty, or a header, column or value is wrong.
     """
-    path = source.path(DIGINETICA)
-    wanted = ("sessionId", "itemId", "timeframe", "eventdate")
-    header = _raw_header(path)
-    missing = [name for name in wanted if name not in header]
-    if missing:
-        raise InputError(
-            f"{path}: its first line has no column {missing[0]}; it needs "
-            f"{';'.join(wanted)} (or session_id, item_id) and has {';'.join(header)}."
-        )
     columns = [
-        Column("session", "sessionId", WHOLE, _WHOLE_SAID),
-        Column("item", "itemId", WHOLE, _WHOLE_SAID),
-        Column("timeframe", "timeframe", WHOLE, _WHOLE_SAID),
-        Column("day", "eventdate", DAY, _DAY_SAID),
+        Column("session", "sessionId", *_WHOLE),
+        Column("item", "itemId", *_WHOLE),
+        Column("timeframe", "timeframe", *_WHOLE),
+        Column("day", "eventdate", *_DAY),
     ]
-    text = Text(path, len(header), ";")
-    places = {column.meaning: header.index(column.name) for column in columns}
-    scanned = _read_text(engine, "raw_clicks", text, columns, places, str(path))
-    engine.table("clicks", "SELECT *, rowid AS place FROM raw_clicks", lazy=True)
-    return Reading(source.name, scanned.sha256, engine.count("clicks"))
+    return _read_raw(source, DIGINETICA, engine, "clicks", columns)
 
 
 def read_movielens(source: Source, engine: DuckDB) -> Reading:
@@ -323,29 +378,16 @@ def read_movielens(source: Source, engine: DuckDB) -> Reading:
     Raises:
         InputError: the file is damaged or empty, or a value is wrong or out of range.
     """
-    path = source.path(MOVIELENS)
-    first = first_line(path)
+    first = _first_line(source.path(MOVIELENS))
     if not re.match(r"[0-9]+::", first):
-        scan(path)
         raise InputError(
-            f"{path}, line 1: found {first[:60]!r}, expected UserID::MovieID::Rating::"
-            "Timestamp, four whole numbers between two colons each; give the unchanged "
-            "ratings.dat of MovieLens-1M."
+            f"{source.path(MOVIELENS)}, line 1: found {first[:60]!r}, expected "
+            "UserID::MovieID::Rating::Timestamp, four whole numbers between two colons "
+            "each; give the unchanged ratings.dat of MovieLens-1M."
         )
-    columns = [
-        Column(name, name, STARS if name == "rating" else WHOLE, said)
-        for name, said in (
-            ("user", _WHOLE_SAID),
-            ("item", _WHOLE_SAID),
-            ("rating", _STARS_SAID),
-            ("timestamp", _WHOLE_SAID),
-        )
-    ]
-    text = Text(path, 4, "::", has_header=False)
-    places = {column.meaning: place for place, column in enumerate(columns)}
-    scanned = _read_text(engine, "raw_ratings", text, columns, places, str(path))
-    engine.table("ratings", "SELECT *, rowid AS place FROM raw_ratings", lazy=True)
-    return Reading(source.name, scanned.sha256, engine.count("ratings"))
+    names = ["user", "item", "rating", "timestamp"]
+    columns = [Column(n, n, *(_STARS if n == "rating" else _WHOLE)) for n in names]
+    return _read_raw(source, MOVIELENS, engine, "ratings", columns, names)
 
 
 def read_side_file(
@@ -356,7 +398,7 @@ def read_side_file(
     Args:
         source: the result of ``find``.
         file_name: for example ``"product-categories.csv"`` or ``"movies.dat"``.
-        columns: names for a file without a header (the ``.dat`` files).
+        columns: names for a file without a header (the ``.dat`` files, in latin-1).
 
     Returns:
         A table of strings; None if the source does not have the file.
@@ -365,22 +407,49 @@ def read_side_file(
         InputError: the file is damaged or empty, or a line has the wrong number of
             fields.
     """
-    path = source.path(file_name)
-    if not path.is_file():
+    if not source.path(file_name).is_file():
         return None
-    names = columns or _raw_header(path)
-    text = Text(path, len(names), "::" if columns else ";", has_header=not columns)
-    if columns:
-        text = text._replace(encoding="latin-1")
-    wanted = [
-        Column(f"c{place}", name, "coalesce({v}, '')", "text")
-        for place, name in enumerate(names)
-    ]
-    places = {column.meaning: place for place, column in enumerate(wanted)}
+    names = columns or _first_line(source.path(file_name)).strip().split(";")
+    texts = [Column(f'"{n}"', n, "coalesce({v}, '')", "a text") for n in names]
     with DuckDB() as engine:
-        _read_text(engine, "side", text, wanted, places, str(path))
-        table = engine.sql("SELECT * FROM side")
-    return table.set_axis(names, axis=1)
+        _read_raw(source, file_name, engine, "side", texts, columns)
+        return engine.sql("SELECT * EXCLUDE (place) FROM side ORDER BY place")
+
+
+def _read_raw(
+    source: Source,
+    file_name: str,
+    engine: DuckDB,
+    table: str,
+    columns: list[Column],
+    names: list[str] | None = None,
+) -> Reading:
+    """Reads a raw file: separated by ``;`` with a header, or by ``::`` with names."""
+    path, older = source.path(file_name), {"session_id": "sessionId"}
+    header = names or _first_line(path).strip().split(";")
+    header = [{**older, "item_id": "itemId"}.get(name, name) for name in header]
+    if len(header) < 2:
+        raise InputError(
+            f"{path}, line 1: columns must be separated by ';', found "
+            f"{header[0][:80]!r}; give the unchanged file of the CIKM Cup 2016."
+        )
+    missing = [column.name for column in columns if column.name not in header]
+    if missing:
+        raise InputError(
+            f"{path}: its first line has no column {missing[0]}; it needs "
+            f"{';'.join(column.name for column in columns)} (or session_id, item_id) "
+            f"and has {';'.join(header)}."
+        )
+    layout = Layout(path, len(header), "::" if names else ";", has_header=not names)
+    if file_name.endswith(".dat"):
+        layout = layout._replace(encoding="latin-1")
+    places = {column.meaning: header.index(column.name) for column in columns}
+    sha256 = _read_text(engine, f"raw_{table}", layout, columns, places, path)
+    engine.table(table, f"SELECT *, rowid AS place FROM raw_{table}", lazy=True)
+    return Reading(source.name, sha256, engine.count(table))
+
+
+# Tables
 
 
 def read_clicks(path: PathLike, engine: DuckDB, columns: str = "") -> Reading:
@@ -399,15 +468,8 @@ def read_clicks(path: PathLike, engine: DuckDB, columns: str = "") -> Reading:
     """
     names = tables.mapping(columns, tables.CLICKS, ("user",))
     names.pop("user", None)
-    reading = _read_table(path, engine, names)
-    ids = _ids(engine, ("session", "item"))
-    engine.table(
-        "clicks",
-        f"SELECT {ids}, time AS timeframe, CAST(time // 86400000 AS INTEGER) AS day, "
-        "rowid AS place FROM raw",
-    )
-    engine.connection.execute("DROP TABLE raw")
-    return reading
+    times = "time AS timeframe, CAST(time // 86400000 AS INTEGER) AS day"
+    return _read_table(path, engine, "clicks", names, times)
 
 
 def read_ratings(path: PathLike, engine: DuckDB, columns: str = "") -> Reading:
@@ -423,255 +485,94 @@ def read_ratings(path: PathLike, engine: DuckDB, columns: str = "") -> Reading:
         InputError: a column is missing, or a value is empty or of another kind.
     """
     names = tables.mapping(columns, tables.RATINGS, ("time",))
-    reading = _read_table(path, engine, names)
-    ids, time = (
-        _ids(engine, ("user", "item")),
-        "time // 1000" if "time" in names else "0",
-    )
-    engine.table(
-        "ratings",
-        f"SELECT {ids}, rating, CAST({time} AS BIGINT) AS timestamp, rowid AS place "
-        "FROM raw",
-    )
-    engine.connection.execute("DROP TABLE raw")
-    return reading
+    time = "time // 1000" if "time" in names else "CAST(0 AS BIGINT)"
+    return _read_table(path, engine, "ratings", names, f"rating, {time} AS timestamp")
 
 
-def _ids(engine: DuckDB, names: tuple[str, str]) -> str:
-    """Returns columns of ids; texts that are all whole numbers become BIGINT."""
-    columns = []
-    for name in names:
-        number = f"TRY_CAST({name} AS BIGINT)"
-        same = f"coalesce(CAST({number} AS VARCHAR) = {name}, false)"
-        short = f"abs({number}) < 1000000000000000000"
-        (whole,) = engine.row(f"SELECT bool_and({same} AND {short}) FROM raw")
-        columns.append(f"CAST({name} AS BIGINT) AS {name}" if whole else name)
-    return ", ".join(columns)
-
-
-def _read_table(path: PathLike, engine: DuckDB, names: dict[str, str]) -> Reading:
-    """Reads the files of a table into ``raw``: ids as texts, times as ms."""
+def _read_table(
+    path: PathLike, engine: DuckDB, table: str, names: dict[str, str], rest: str
+) -> Reading:
+    """Reads the files of a table; ids come first, ``rest`` are the other columns."""
     found, digests = tables.find(path), []
     for number, file in enumerate(found):
-        table = f"piece_{number}" if number else "raw"
-        if tables.ending(file) == ".parquet":
-            digests.append(_read_parquet(engine, table, file, names))
-        else:
-            digests.append(_read_own_text(engine, table, file, names))
+        read = _read_parquet if tables.ending(file) == ".parquet" else _read_own_text
+        digests.append(read(engine, f"piece_{number}", file, names))
         if number:
-            engine.connection.execute(f"INSERT INTO raw SELECT * FROM {table}")
-            engine.connection.execute(f"DROP TABLE {table}")
-    sha256 = digests[0]
-    if len(found) > 1:
-        sha256 = hashlib.sha256("".join(digests).encode()).hexdigest()
-    return Reading(files.resolve(path).name, sha256, engine.count("raw"))
+            piece = f"SELECT * FROM piece_{number}"
+            engine.connection.execute(f"INSERT INTO piece_0 {piece}")
+            engine.connection.execute(f"DROP TABLE piece_{number}")
+    ids = [_compact(engine, name) for name in names if name in tables.IDS]
+    query = f"SELECT {', '.join(ids)}, {rest}, rowid AS place FROM piece_0"
+    rows = engine.table(table, query)
+    engine.connection.execute("DROP TABLE piece_0")
+    sha256 = hashlib.sha256("".join(digests).encode()).hexdigest()
+    name = files.resolve(path).name
+    return Reading(name, sha256 if len(digests) > 1 else digests[0], rows)
 
 
-def _table_columns(
-    names: dict[str, str], kinds: dict[str, str], first_time: str
-) -> list[Column]:
-    """Returns the columns of a table by meaning, with the DuckDB types ``kinds``."""
+def _compact(engine: DuckDB, name: str) -> str:
+    """A column of ids as numbers, if all its texts are whole numbers."""
+    number = f"TRY_CAST({name} AS BIGINT)"
+    same = f"coalesce(CAST({number} AS VARCHAR) = {name}, false)"
+    short = f"abs({number}) < 1000000000000000000"
+    for rows in ("(SELECT * FROM piece_0 LIMIT 9)", "piece_0"):  # few of texts suffice
+        if not engine.row(f"SELECT bool_and({same} AND {short}) FROM {rows} AS ids")[0]:
+            return name
+    return f"CAST({name} AS BIGINT) AS {name}"
+
+
+def _columns(names: dict, kinds: dict, first: str) -> list[Column]:
+    """The columns of a table, of the DuckDB types ``kinds`` by their meaning."""
     columns = []
     for meaning, name in names.items():
         kind = kinds.get(meaning, "VARCHAR")
-        if meaning == "time":
-            columns.append(
-                Column(meaning, name, _time_sql(first_time, kind), _TIME_SAID)
-            )
-        elif meaning == "rating":
-            columns.append(Column(meaning, name, NUMBER, _NUMBER_SAID))
-        else:
-            columns.append(Column(meaning, name, _id_sql(kind), _ID_SAID))
+        how = _number(kind) if meaning == "rating" else _id(kind)
+        how = _time(kind, first) if meaning == "time" else how
+        columns.append(Column(meaning, name, *how))
     return columns
 
 
 def _read_own_text(
     engine: DuckDB, table: str, path: Path, names: dict[str, str]
 ) -> str:
-    header, separator = tables.split_header(first_line(path), path, names.values())
-    if not any(header):
-        scan(path)  # refuses an empty file
+    header, separator = tables.split_header(_first_line(path), path, names.values())
     places, has_header = tables.place_columns(names, header, path.name)
     quotes = '"' if len(separator) == 1 else ""
-    text = Text(path, len(header), separator, quotes, has_header, checked=True)
-    first = ""
-    if "time" in places:
-        rows = (fields for _, fields in text.rows() if isinstance(fields, list))
-        good = [f for f in itertools.islice(rows, 2) if len(f) == len(header)]
-        first = good[-1][places["time"]] if len(good) > has_header else ""
-    columns = _table_columns(names, {}, first)
-    return _read_text(engine, table, text, columns, places, path.name).sha256
+    layout = Layout(path, len(header), separator, quotes, has_header)
+    first, lines = "", layout.rows()
+    for _ in range(1 + has_header):
+        _, fields = next(lines, (0, ""))
+    if "time" in names and len(fields) == len(header):
+        first = fields[places["time"]]
+    columns = _columns(names, {}, first)
+    return _read_text(engine, table, layout, columns, places, path.name)
 
 
 def _read_parquet(engine: DuckDB, table: str, path: Path, names: dict[str, str]) -> str:
-    scanned = scan(path)
-    file = escape_glob(path)
-    relation = f"read_parquet({file}, binary_as_string=true, hive_partitioning=false)"
+    sha256, run = scan(path).sha256, engine.connection.sql
+    options = "binary_as_string=true, hive_partitioning=false"
+    source = f"read_parquet({_literal(path)}, {options})"
     try:
-        schema = engine.connection.sql(f"DESCRIBE SELECT * FROM {relation}").fetchall()
-        header = [column for column, *_ in schema]
-        places, _ = tables.place_columns(names, header, path.name)
-        value = {m: '"' + header[p].replace('"', '""') + '"' for m, p in places.items()}
+        schema = run(f"DESCRIBE SELECT * FROM {source}").fetchall()
+        places, _ = tables.place_columns(names, [row[0] for row in schema], path.name)
         kinds = {meaning: schema[place][1] for meaning, place in places.items()}
-        first = ""
-        if "time" in names:
-            sample = engine.connection.sql(
-                f"SELECT CAST({value['time']} AS VARCHAR) FROM {relation} LIMIT 1"
-            ).fetchall()
-            first = (sample[0][0] or "") if sample else ""
-        columns = _table_columns(names, kinds, first)
-        _store(engine, table, columns, value, relation)
+        value = {
+            m: '"' + schema[p][0].replace('"', '""') + '"' for m, p in places.items()
+        }
+        time = value.get("time", "''")
+        first = run(f"SELECT CAST({time} AS VARCHAR) FROM {source} LIMIT 1").fetchall()
+        columns = _columns(names, kinds, (first[0][0] or "") if first else "")
+        _store(engine, table, columns, value, source)
+        for column, row, more in _first_refused(engine, table, columns):
+            one = f"SELECT {value[column.meaning]} FROM {source} LIMIT 1 OFFSET {row}"
+            _refuse(
+                f"{path.name}, row {row + 1}", column, run(one).fetchall()[0][0], more
+            )
     except duckdb.Error as error:
         raise InputError(
-            f"{path.name} is not a sound Parquet file ({_reason(error)}): copy "
-            "it again."
+            f"{path.name} is not a sound Parquet file "
+            f"({str(error).splitlines()[0][:200]}): copy it again."
         ) from error
-    for column, row, more in _first_refused(engine, table, columns):
-        found = engine.connection.sql(
-            f"SELECT {value[column.meaning]} FROM {relation} LIMIT 1 OFFSET {row}"
-        ).fetchall()
-        _refuse(f"{path.name}, row {row + 1}", column, found[0][0], more)
-    if not engine.count(table):
+    if not first:
         raise InputError(f"{path.name} holds a header and no row: copy it again.")
-    return scanned.sha256
-
-
-def _raw_header(path: Path) -> list[str]:
-    line = first_line(path).strip()
-    if not line:
-        scan(path)  # an empty file
-    if ";" not in line:
-        raise InputError(
-            f"{path}, line 1: columns must be separated by ';', found {line[:80]!r}; "
-            "give the unchanged file of the CIKM Cup 2016."
-        )
-    older = {"session_id": "sessionId", "item_id": "itemId"}
-    return [older.get(name, name) for name in line.split(";")]
-
-
-def _store(
-    engine: DuckDB,
-    table: str,
-    columns: list[Column],
-    value: dict[str, str],
-    relation: str,
-) -> None:
-    """Makes the table of the converted columns of a file, in the order of its rows."""
-    chosen = ", ".join(
-        f"{column.sql.replace('{v}', value[column.meaning])} AS {column.meaning}"
-        for column in columns
-    )
-    engine.connection.execute(
-        f"CREATE OR REPLACE TABLE {table} AS SELECT {chosen} FROM {relation}"
-    )
-
-
-def _first_refused(
-    engine: DuckDB, table: str, columns: list[Column]
-) -> list[tuple[Column, int, int]]:
-    """Finds the first row with a NULL: its column, its number, and how many follow."""
-    nulls = [f"{column.meaning} IS NULL" for column in columns]
-    first = ", ".join(f"min(rowid) FILTER ({null})" for null in nulls)
-    bad, *rows = engine.row(
-        f"SELECT count(*) FILTER ({' OR '.join(nulls)}), {first} FROM {table}"
-    )
-    if not bad:
-        return []
-    row, place = min((row, place) for place, row in enumerate(rows) if row is not None)
-    return [(columns[place], row, bad - 1)]
-
-
-def _read_text(
-    engine: DuckDB,
-    table: str,
-    text: Text,
-    columns: list[Column],
-    places: dict[str, int],
-    label: str,
-) -> Scan:
-    """Makes a table of a text file, or raises InputError for its first fault."""
-    value = {meaning: f"c{place}" for meaning, place in places.items()}
-
-    def store(path: Path) -> str:
-        try:
-            _store(engine, table, columns, value, text.relation(path))
-        except duckdb.Error as error:
-            return _reason(error)
-        return ""
-
-    with ThreadPoolExecutor(1) as pool:
-        scanning = pool.submit(scan, text.path, text.separator)
-        problem = store(text.path)
-        scanned = scanning.result()
-    if text.checked and scanned.has_zero:
-        raise InputError(f"{label} holds zero bytes: give a plain text file.")
-    if scanned.bad_line and text.encoding == "utf-8":
-        if text.checked:
-            raise InputError(
-                f"{label}, line {scanned.bad_line}: it is not UTF-8: repair the line, "
-                "or save the file as UTF-8."
-            )
-        text = text._replace(encoding="latin-1")
-        problem = store(text.path)
-    n_rows = 0 if problem else engine.count(table)
-    refused = [] if problem else _first_refused(engine, table, columns)
-    is_plain = n_rows == scanned.lines - text.has_header
-    if not text.quotes:  # DuckDB accepts an empty field at the end of a line
-        each = (text.n_fields - 1) * len(text.separator)
-        is_plain = is_plain and scanned.separators == each * scanned.lines
-    if n_rows and is_plain and not refused:
-        return scanned
-    n_good = _search(text, columns, places, label, refused)
-    if n_good != n_rows:  # DuckDB reads some line ends or blank lines as rows
-        with TemporaryDirectory() as folder:
-            problem = store(text.copy(Path(folder, "copy")))
-        unread = problem or _first_refused(engine, table, columns)
-        if unread or engine.count(table) != n_good:
-            raise InputError(
-                f"{label}: {n_good:,} rows were found and {n_rows:,} can be read "
-                f"({problem or 'lines of an unknown kind'}): save the file again as "
-                "plain text in UTF-8."
-            )
-    if not n_good:
-        raise InputError(f"{label} holds a header and no row: copy it again.")
-    return scanned
-
-
-def _search(
-    text: Text,
-    columns: list[Column],
-    places: dict[str, int],
-    label: str,
-    refused: list[tuple[Column, int, int]],
-) -> int:
-    """Counts the rows of a file, or raises InputError for the first that is refused."""
-    rows, good = text.rows(), 0
-    if text.has_header:
-        next(rows, None)
-    for number, fields in rows:
-        where = f"{label}, line {number}"
-        if isinstance(fields, str):
-            raise InputError(f"{where}: {fields}: repair or remove the line.")
-        if len(fields) != text.n_fields:
-            raise InputError(
-                f"{where}: {len(fields)} fields separated by {text.separator!r}, "
-                f"expected {text.n_fields}; found "
-                f"{text.separator.join(fields)[:80]!r}: repair or remove the line."
-            )
-        for column, row, more in refused:
-            if row == good:
-                _refuse(where, column, fields[places[column.meaning]], more)
-        good += 1
-    return good
-
-
-def _refuse(where: str, column: Column, found: object, more: int) -> NoReturn:
-    rest = f", and {more:,} more like it" if more else ""
-    raise InputError(
-        f"{where}, column {column.name}: found {str(found)[:60]!r}, expected "
-        f"{column.expected}: repair or remove the line{rest}."
-    )
-
-
-def _reason(error: Exception) -> str:
-    return str(error).splitlines()[0].strip().rstrip(".")[:200]
+    return sha256

@@ -18,6 +18,8 @@ from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from typing import NamedTuple
 
+import numpy as np
+
 from lib.data.engines import Engine
 from lib.errors import InputError, check_choice, check_whole
 
@@ -157,7 +159,7 @@ WHERE session IN (
     ]
 
 
-def flat(part: str, rules: Rules) -> str:
+def flat(part: str, rules: Rules, columns: str = "items.number AS number") -> str:
     """The item numbers of a part, session after session, each in the asked order."""
     keys = ["session"]
     if rules.order == "timeframe":
@@ -165,7 +167,7 @@ def flat(part: str, rules: Rules) -> str:
     if rules.protocol == "modelzoo":  # the port sorts the log by day first
         keys.append("day")
     return (
-        f"SELECT items.number AS number FROM {part} JOIN items "
+        f"SELECT {columns} FROM {part} JOIN items "
         f"ON {part}.item = items.item "
         f"ORDER BY {', '.join(f'{part}.{key}' for key in [*keys, 'place'])}"
     )
@@ -180,12 +182,33 @@ def lengths(part: str) -> str:
 
 
 def ties(table: str) -> str:
-    """Clicks that the times do not order: on several items at one time of a session."""
+    """Clicks that the times do not order: on several items at one time of a session.
+
+    ``count_ties`` counts the same in arrays, in less memory.
+    """
     return (
         "SELECT coalesce(sum(clicks), 0) AS clicks, count(DISTINCT session) AS "
         f"sessions FROM (SELECT session, count(*) AS clicks FROM {table} "
         "GROUP BY session, timeframe HAVING min(item) <> max(item)) AS tied"
     )
+
+
+def count_ties(
+    items: np.ndarray, times: np.ndarray, offsets: np.ndarray
+) -> tuple[int, int]:
+    """Counts clicks that the times do not order, and their sessions.
+
+    Args:
+        items, times: of the clicks of flat sessions that are in the order of time.
+        offsets: position of each session's first click, and the number of clicks.
+    """
+    is_first = np.ones(len(items), bool)  # of the clicks of one time
+    is_first[1:] = np.diff(times) != 0
+    is_first[offsets[:-1]] = True
+    first = np.maximum.accumulate(np.where(is_first, np.arange(len(items)), 0))
+    tied = np.isin(first, first[items != items[first]])
+    sessions = np.searchsorted(offsets, np.flatnonzero(tied), side="right")
+    return int(tied.sum()), len(np.unique(sessions))
 
 
 def counts(table: str) -> str:
@@ -235,22 +258,26 @@ def run(engine: Engine, rules: Rules, keep_all: bool = False) -> list[Step]:
     Args:
         engine: holds the table ``clicks``.
         rules: of the preparation.
-        keep_all: keep the tables between; else each goes once it is no longer read.
+        keep_all: keep ``clicks`` and the tables between; else each is dropped once no
+            later step reads it.
 
     Raises:
         InputError: the days of the split are in the wrong order.
     """
-    kept, done = "clicks", []
-    for step in filter_steps(rules):
+    kept, done = "clicks", filter_steps(rules)
+    for step in done:
         engine.table(step.table, step.query)
-        if kept != "clicks" and not keep_all:
+        if not keep_all:
             engine.drop(kept)
         kept = step.table
-        done.append(step)
-    for step in split_steps(rules, kept, *split_days(engine, kept, rules)):
+    last = split_steps(rules, kept, *split_days(engine, kept, rules))
+    for number, step in enumerate(last):
         engine.table(step.table, step.query)
-        done.append(step)
-    return done
+        between = {kept, "late", "known"} & set(step.query.split())
+        for table in between if not keep_all else ():
+            if not any(table in later.query.split() for later in last[number + 1 :]):
+                engine.drop(table)
+    return done + last
 
 
 def with_filters(engine: Engine, rules: Rules) -> Rules:

@@ -170,13 +170,14 @@ def prepare(clicks: pd.DataFrame, name: str, sha256: str, **rules: Any) -> Sessi
 
 def _prepare(engine: DuckDB, reading: readers.Reading, rules: Rules) -> Sessions:
     """Takes the steps and collects what they leave in arrays."""
-    session_steps.run(engine, rules)
-    parts = {
-        part: _examples(engine, part, rules)
-        for part in session_steps.PARTS
-        if part != "held_out" or rules.protocol == "modelzoo"
-    }
     days = engine.row("SELECT min(day), max(day) FROM clicks")
+    engine.connection.execute("SET preserve_insertion_order = false")
+    session_steps.run(engine, rules)
+    parts, ties = {}, np.zeros(2, int)
+    for part in session_steps.PARTS:
+        if part != "held_out" or rules.protocol == "modelzoo":
+            parts[part], tied = _examples(engine, part, rules)
+            ties += tied
     for part, label in (("train", "training"), ("test", "test")):
         if not len(parts[part]):
             raise InputError(
@@ -187,14 +188,13 @@ def _prepare(engine: DuckDB, reading: readers.Reading, rules: Rules) -> Sessions
                 f"than {TEST_DAYS + 1} days, or choose other thresholds and days."
             )
     ids = engine.arrays("SELECT item FROM items ORDER BY number")["item"]
-    tied = [engine.row(session_steps.ties(part)) for part in parts]
     return Sessions(
         item_ids=np.array(ids.tolist()),
         name=reading.name,
         sha256=reading.sha256,
         reading=str(reading),
-        unordered_clicks=sum(int(clicks) for clicks, _ in tied),
-        unordered_sessions=sum(int(sessions) for _, sessions in tied),
+        unordered_clicks=int(ties[0]),
+        unordered_sessions=int(ties[1]),
         **parts,
     )
 
@@ -210,12 +210,19 @@ def _span(first: int | None, last: int | None) -> str:
     )
 
 
-def _examples(engine: DuckDB, part: str, rules: Rules) -> Examples:
-    items = engine.arrays(session_steps.flat(part, rules))["number"]
+def _examples(
+    engine: DuckDB, part: str, rules: Rules
+) -> tuple[Examples, tuple[int, int]]:
+    """The examples of a part, and its clicks and sessions that no time orders."""
+    columns = f"items.number AS number, {part}.timeframe AS timeframe"
+    clicks = engine.arrays(session_steps.flat(part, rules, columns))
     lengths = engine.arrays(session_steps.lengths(part))
     offsets = np.concatenate([[0], np.cumsum(lengths["clicks"])])
     days = np.asarray(lengths["day"], np.int64).astype("datetime64[D]")
-    return Examples.from_sessions(items, offsets, days)
+    ties = (0, 0)
+    if rules.order == "timeframe":
+        ties = session_steps.count_ties(clicks["number"], clicks["timeframe"], offsets)
+    return Examples.from_sessions(clicks["number"], offsets, days), ties
 
 
 def _load_prepared(folder: sources.PathLike) -> Sessions:

@@ -1,4 +1,4 @@
-"""Find the files of a table and map its columns.
+"""Find the files of a table and say which column is which.
 
 A table is a file, a folder or a glob of files: CSV, TSV or Parquet with any column
 names. A mapping such as ``"session=visit, item=sku, time=clicked_at"`` names the
@@ -16,8 +16,9 @@ from lib import files
 from lib.data.sources import DIGINETICA, MOVIELENS, PathLike
 from lib.errors import InputError
 
-CLICKS = ("session", "item", "time")  # columns that a table of clicks needs
-RATINGS = ("user", "item", "rating")  # columns that a table of ratings needs
+CLICKS = ("session", "item", "time")  # what a table of clicks needs
+RATINGS = ("user", "item", "rating")  # and one of ratings
+IDS = ("session", "user", "item")
 SEPARATORS = {
     ".csv": (",", ";", "\t", "|"),
     ".tsv": ("\t",),
@@ -65,12 +66,12 @@ def mapping(
 
 
 def ending(path: PathLike) -> str:
-    """Returns the ending of a file's name in lower case, without ``.gz``."""
+    """The ending of a file's name in small letters, without ``.gz``."""
     return Path(str(path).lower().removesuffix(".gz")).suffix
 
 
 def is_table(path: PathLike) -> bool:
-    """Returns whether a path is a table, by its ending or by the files inside it."""
+    """Tells whether a path is a table: a file by its ending, a folder by its files."""
     if ending(path) in ENDINGS:
         return True
     folder = files.resolve(path)
