@@ -239,7 +239,10 @@ class FakeRun:
 
 
 @pytest.mark.parametrize("name", ["als", "gibbs"])
-def test_seeded_runs_repeat_and_a_killed_run_resumes_to_the_same_result(name, tmp_path):
+def test_seeded_runs_repeat_and_a_killed_run_resumes_to_the_same_result(
+    name, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(solvers, "SAVE_EVERY", 2)
     solver, history = train(name)
     again, same = train(name)
     assert same == history

@@ -11,19 +11,21 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from scipy import sparse
 
 from lib.data.ratings import Part
-from lib.errors import InputError, check_number
+from lib.errors import InputError, check_choice, check_number
 from lib.evaluation import metrics
 from lib.hardware.tensorflow import tf
 from lib.models import mf
 
 BLOCK = 2**16  # places for ratings, padding included, in one batch of equations
 UNEVEN = 0.75  # least number of ratings of a row in a batch, relative to the largest
+SAVE_EVERY = 10  # sweeps from one checkpoint to the next
 START = 0.1  # standard deviation of the first factors and biases
 BURN_IN = 0.2  # share of the sweeps of Gibbs that are no samples
 LEAST = 1e-4  # penalty with which every row has one solution in float32
@@ -236,21 +238,31 @@ class Solver(tf.Module):
                 'GPU, since an NPU has no Cholesky factorisation: choose solver="adam",'
                 ' or device="cpu" with one worker and nothing frozen.'
             )
-        self.model, self.test, self.n_ratings = model, test, len(part)
+        self.model, self.part, self.test = model, part, test
         model.build(None)
-        n_users, n_items, mean = model.n_users, model.n_items, model.global_mean
-        users, items = part.user_idx, part.item_idx
-        self.by_user = group(users, items, part.rating, n_users, mean)
-        self.by_item = group(items, users, part.rating, n_items, mean)
-        self.square = sum(
-            float(np.square(self.by_user.targets[place], dtype=np.float64).sum())
-            for _, place in self.by_user.blocks()
-        )
         rng, dim = np.random.default_rng(model.seed), self.dim
         self.users, self.items = (
             tf.Variable(START * rng.standard_normal((n, dim), np.float32))
-            for n in (n_users, n_items)
+            for n in (model.n_users, model.n_items)
         )
+
+    @cached_property  # so that the time it takes counts as training
+    def by_user(self) -> Grouped:
+        """The ratings of each user."""
+        columns = self.part.user_idx, self.part.item_idx, self.part.rating
+        return group(*columns, self.model.n_users, self.model.global_mean)
+
+    @cached_property
+    def by_item(self) -> Grouped:
+        """The ratings of each item."""
+        columns = self.part.item_idx, self.part.user_idx, self.part.rating
+        return group(*columns, self.model.n_items, self.model.global_mean)
+
+    @cached_property
+    def square(self) -> float:
+        """Sum of the squared ratings, less the mean."""
+        parts = (self.by_user.targets[place] for _, place in self.by_user.blocks())
+        return sum(float(np.square(part, dtype=np.float64).sum()) for part in parts)
 
     @property
     def dim(self) -> int:
@@ -260,7 +272,11 @@ class Solver(tf.Module):
     def fit(self, epochs: range, monitor: Any) -> None:
         """Does the sweeps of ``epochs`` and reports to ``lib.training.fit.Monitor``."""
         monitor.set_model(self.model)
+        save = monitor.save  # a sweep may take less time than saving the model
         for epoch in epochs:
+            done = epoch + 1
+            is_due = done % SAVE_EVERY == 0 or done == epochs.stop
+            monitor.save = save if is_due else None
             monitor.on_epoch_begin(epoch)
             logs = {"loss": self.sweep(epoch, epochs.stop)}
             monitor.on_train_batch_end(0, logs)
@@ -360,7 +376,7 @@ class ALS(Solver):
             getattr(self.model, names[0]).assign(factors)
             if self.model.use_bias:
                 getattr(self.model, names[1]).assign(biases[0])
-        return (error + paid) / self.n_ratings
+        return (error + paid) / len(self.part)
 
 
 class Gibbs(Solver):
@@ -406,7 +422,7 @@ class Gibbs(Solver):
         users, _ = self._draw_rows(self.by_user, users, items, prior, rng)
         of_items = draw_prior(items, rng)
         items, error = self._draw_rows(self.by_item, items, users, of_items, rng)
-        n = self.n_ratings
+        n = len(self.part)
         self.alpha.assign(rng.gamma(1 + n / 2, 1 / (1 + error / 2)))
         self.users.assign(users)
         self.items.assign(items)
@@ -443,3 +459,53 @@ class Gibbs(Solver):
 
 
 SOLVERS = {"als": ALS, "gibbs": Gibbs}
+
+
+def make(name: str, model: mf.MF, part: Part, test: Part, device: Any) -> Solver | None:
+    """Makes the solver of a name; None for ``"adam"``, which ``fit`` has already.
+
+    Args:
+        name: ``"adam"``, ``"als"`` or ``"gibbs"``.
+        model, part, test, device: see ``Solver``.
+
+    Raises:
+        InputError: another name, or one that the model or the device cannot take.
+    """
+    check_choice("solver", name, ("adam", *SOLVERS))
+    if name == "adam":
+        return None
+    if type(model) not in (mf.MF, mf.SampledMF):
+        raise InputError(
+            f'solver="{name}": the published port is trained by Adam; choose '
+            'solver="adam", or variant="biased".'
+        )
+    return SOLVERS[name](model, part, test, device)
+
+
+def make_model(
+    solver: str,
+    sizes: tuple[int, int, float],
+    use_bias: bool,
+    samples: int,
+    **settings: Any,
+) -> mf.MF:
+    """Makes the model that a solver trains.
+
+    Args:
+        solver: see ``make``.
+        sizes: numbers of users and items, and the mean rating.
+        use_bias: see ``MF``.
+        samples: see ``SampledMF``.
+        **settings: other arguments of both.
+
+    Raises:
+        InputError: Gibbs sampling without biases, or a wrong setting.
+    """
+    if solver != "gibbs":
+        return mf.MF(*sizes, use_bias=use_bias, **settings)
+    if not use_bias:
+        raise InputError(
+            'use_bias=False: solver="gibbs" draws the biases with the factors; choose '
+            'True, or solver="adam" or "als".'
+        )
+    return mf.SampledMF(*sizes, samples=samples, **settings)
