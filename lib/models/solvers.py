@@ -9,7 +9,7 @@ solutions, ``Gibbs`` draws from the normal distributions around them.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -26,10 +26,15 @@ from lib.models import mf
 BLOCK = 2**16  # places for ratings, padding included, in one batch of equations
 UNEVEN = 0.75  # least number of ratings of a row in a batch, relative to the largest
 SAVE_EVERY = 10  # sweeps from one checkpoint to the next
+POWER, SPREAD, DAMPING = 3, 0.3, 5  # of the start of ALS; SPREAD as a deviation
 START = 0.1  # standard deviation of the first factors and biases
 BURN_IN = 0.2  # share of the sweeps of Gibbs that are no samples
 LEAST = 1e-4  # penalty with which every row has one solution in float32
 CHUNK = 2**23  # ratings that are sorted at once; with more, the result is in a file
+
+
+# Rows, their counts, and padded others and targets, in pieces of at most BLOCK ratings.
+Batch = tuple[np.ndarray, np.ndarray, list[tuple[tf.Tensor, tf.Tensor]]]
 
 
 @dataclass(frozen=True)
@@ -41,39 +46,64 @@ class Grouped:
         counts: int64 ``(n_rows,)``, their numbers of ratings, in the same order.
         others: int32 ``(n,)``, the other side of each rating, row after row.
         targets: float32 ``(n,)``, the ratings in the same order, less a mean.
+        n_others: rows of the other side; the number that stands for none of them.
     """
 
     rows: np.ndarray
     counts: np.ndarray
     others: np.ndarray
     targets: np.ndarray
+    n_others: int
 
-    def blocks(self) -> Iterator[tuple[slice, slice]]:
-        """Yields batches of similar rows: their places in ``rows``, their ratings."""
-        first, start, stops = 0, 0, np.cumsum(self.counts)
+    def batches(self) -> Iterable[Batch]:
+        """The batches of similar rows; of many ratings, made again each time."""
+        return self._kept if len(self.targets) <= CHUNK else self._make_batches()
+
+    @cached_property
+    def _kept(self) -> list[Batch]:
+        return list(self._make_batches())
+
+    def _make_batches(self) -> Iterator[Batch]:
+        first, start = 0, 0
         while first < len(self.rows):
             longest = int(self.counts[first])
             last = first + max(BLOCK // max(longest, 1), 1)
             shorter = self.counts[first:last] < UNEVEN * longest
             last = first + int(shorter.argmax()) if shorter.any() else last
-            last = min(last, len(self.rows))
-            stop = int(stops[last - 1])
-            yield slice(first, last), slice(start, stop)
-            first, start = last, stop
+            counts = self.counts[first:last]
+            pieces = [  # a row may be longer than a batch
+                self._pad(start + skip, np.clip(counts - skip, 0, BLOCK))
+                for skip in range(0, max(longest, 1), BLOCK)
+            ]
+            yield self.rows[first:last], counts, pieces
+            first, start = last, start + int(counts.sum())
+
+    def _pad(self, start: int, counts: np.ndarray) -> tuple[tf.Tensor, tf.Tensor]:
+        """Others and targets from ``start`` on, a row for each of ``counts``."""
+        filled = np.arange(counts.max()) < counts[:, None]
+        place = slice(start, start + int(counts.sum()))
+        others = np.full(filled.shape, self.n_others, np.int32)
+        targets = np.zeros(filled.shape, np.float32)
+        others[filled], targets[filled] = self.others[place], self.targets[place]
+        return tf.constant(others), tf.constant(targets)
 
 
 def group(
-    own: np.ndarray, other: np.ndarray, rating: np.ndarray, n_rows: int, mean: float
+    own: np.ndarray,
+    other: np.ndarray,
+    rating: np.ndarray,
+    sizes: tuple[int, int],
+    mean: float,
 ) -> Grouped:
     """Groups ratings by row, in memory for ``CHUNK`` ratings at a time.
 
     Args:
         own, other, rating: ``(n,)``, perhaps memory-mapped: the row of each rating, the
             row of the other side, and the rating.
-        n_rows: number of rows; those without ratings are rows too.
+        sizes: numbers of rows of both sides; those without ratings are rows too.
         mean: to subtract from the ratings.
     """
-    n = len(own)
+    n, (n_rows, n_others) = len(own), sizes
     chunks = [slice(first, first + CHUNK) for first in range(0, n, CHUNK)]
     counts = np.zeros(n_rows, np.int64)
     for chunk in chunks:
@@ -93,7 +123,7 @@ def group(
         others[target] = other[chunk][matrix.indices]
         targets[target] = rating[chunk][matrix.indices] - np.float32(mean)
         free += here
-    return Grouped(rows, counts, others, targets)
+    return Grouped(rows, counts, others, targets, n_others)
 
 
 def _empty(n: int, dtype: Any) -> np.ndarray:
@@ -106,13 +136,12 @@ def _empty(n: int, dtype: Any) -> np.ndarray:
 @tf.function(
     input_signature=[
         tf.TensorSpec([None, None], tf.float32),
-        tf.TensorSpec([None], tf.int32),
-        tf.TensorSpec([None], tf.float32),
-        tf.TensorSpec([None], tf.int64),
+        tf.TensorSpec([None, None], tf.int32),
+        tf.TensorSpec([None, None], tf.float32),
     ]
 )
 def sum_products(
-    table: tf.Tensor, others: tf.Tensor, targets: tf.Tensor, counts: tf.Tensor
+    table: tf.Tensor, others: tf.Tensor, targets: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Sums ``z z'`` and ``r z`` over the ratings of each row of a batch.
 
@@ -121,18 +150,14 @@ def sum_products(
     Args:
         table: ``(n + 1, k)``, a ``z`` for each row of the other side; the last one is
             zero, for padding.
-        others, targets: ``(m,)``, row after row: which ``z`` and ``r`` a rating has.
-        counts: ``(batch,)``, ratings of each row.
+        others, targets: ``(batch, ratings)``: which ``z`` and ``r`` a rating has.
 
     Returns:
         ``(batch, k, k)`` and ``(batch, k)``.
     """
-    none = tf.shape(table)[0] - 1
-    ragged = tf.RaggedTensor.from_row_lengths(others, counts, validate=False)
-    z = tf.gather(table, ragged.to_tensor(none))
-    ragged = tf.RaggedTensor.from_row_lengths(targets, counts, validate=False)
+    z = tf.gather(table, others)
     product = tf.matmul(z, z, transpose_a=True)
-    return product, tf.linalg.matvec(z, ragged.to_tensor(), transpose_a=True)
+    return product, tf.linalg.matvec(z, targets, transpose_a=True)
 
 
 @tf.function(
@@ -250,18 +275,21 @@ class Solver(tf.Module):
     def by_user(self) -> Grouped:
         """The ratings of each user."""
         columns = self.part.user_idx, self.part.item_idx, self.part.rating
-        return group(*columns, self.model.n_users, self.model.global_mean)
+        sizes = self.model.n_users, self.model.n_items
+        return group(*columns, sizes, self.model.global_mean)
 
     @cached_property
     def by_item(self) -> Grouped:
         """The ratings of each item."""
         columns = self.part.item_idx, self.part.user_idx, self.part.rating
-        return group(*columns, self.model.n_items, self.model.global_mean)
+        sizes = self.model.n_items, self.model.n_users
+        return group(*columns, sizes, self.model.global_mean)
 
     @cached_property
     def square(self) -> float:
         """Sum of the squared ratings, less the mean."""
-        parts = (self.by_user.targets[place] for _, place in self.by_user.blocks())
+        values = self.by_user.targets
+        parts = (values[k : k + CHUNK] for k in range(0, len(values), CHUNK))
         return sum(float(np.square(part, dtype=np.float64).sum()) for part in parts)
 
     @property
@@ -314,10 +342,11 @@ class Solver(tf.Module):
         table = _make_table(other, self.model.latent_dim)
         prior, error = (tf.constant(precision), tf.constant(centre)), self.square
         solved = np.empty_like(noise)
-        for place, ratings in side.blocks():
-            rows, counts = side.rows[place], tf.constant(side.counts[place])
-            values = side.others[ratings], side.targets[ratings]
-            sums = sum_products(table, *map(tf.constant, values), counts)
+        for rows, _, pieces in side.batches():
+            sums = sum_products(table, *pieces[0])
+            for piece in pieces[1:]:
+                added = sum_products(table, *piece)
+                sums = [before + more for before, more in zip(sums, added)]
             own = tf.constant(weight[rows]), *prior, tf.constant(noise[rows])
             found, added = solve(*sums, tf.constant(alpha, tf.float32), *own)
             solved[rows] = found.numpy()
@@ -359,7 +388,35 @@ class ALS(Solver):
     def dim(self) -> int:
         return self.model.latent_dim + int(self.model.use_bias)
 
+    def _start(self) -> np.ndarray:
+        """Rows of the items that span the main directions of the ratings.
+
+        Random rows cost three sweeps until they do. With means of users and items
+        taken off (shrunken by ``DAMPING`` ratings), ``POWER`` iterations turn random
+        columns into the leading singular vectors. Of many ratings, those of the users
+        with the most are taken.
+        """
+        side, n_items = self.by_user, self.model.n_items
+        n_users = int(np.searchsorted(np.cumsum(side.counts), CHUNK, side="right"))
+        counts = side.counts[:n_users]
+        starts = np.concatenate([[0], np.cumsum(counts)])
+        item, stars = side.others[: starts[-1]], side.targets[: starts[-1]]
+        user = np.repeat(np.arange(n_users), counts)
+        total, n = (np.bincount(item, x, n_items) for x in (stars, None))
+        bias = total / (n + DAMPING)
+        stars = stars - bias[item]
+        level = np.bincount(user, stars, n_users) / (counts + DAMPING)
+        stars = (stars - level[user]).astype(np.float32)
+        matrix = sparse.csr_matrix((stars, item, starts), (n_users, n_items))
+        vectors = self.items.numpy()[:, : self.model.latent_dim]
+        for _ in range(POWER):
+            vectors = np.linalg.qr(matrix.T @ (matrix @ vectors))[0]
+        rows = np.hstack([vectors * (SPREAD * n_items**0.5), bias[:, None]])
+        return rows[:, : self.dim].astype(np.float32)
+
     def sweep(self, epoch: int, epochs: int) -> float:
+        if epoch == 0:
+            self.items.assign(self._start())
         penalty, paid = self.model.regularization, 0.0
         precision = penalty * np.eye(self.dim, dtype=np.float32)
         users, items = (self.by_user, self.users), (self.by_item, self.items)
