@@ -37,12 +37,16 @@ def test_every_worker_of_stamp_measures_what_it_is_asked(kind, worker, monkeypat
     assert seconds > 0
 
 
-@pytest.mark.parametrize("kind", ["published", "naive", "best", "steps", "floor"])
+@pytest.mark.parametrize(
+    "kind",
+    ["published", "naive", "best", "als", "steps", "floor", "sweep als", "sweep gibbs"],
+)
 def test_every_worker_of_mf_measures_what_it_is_asked(kind, worker):
     options = {"steps": {"batch_size": 64}}
     options["floor"] = {"batch_size": 64, "steps": 2}
     options["best"] = {"latent_dim": 2, "batch_size": 64, "epochs": 1}
     options["best"].update(learning_rate=0.01, regularization=0.1)
+    options["als"] = {"latent_dim": 2, "epochs": 2, "regularization": 0.1}
     of_this_kind = {"device": "cpu", "threads": 0, **options.get(kind, {})}
     one_round = worker("mf_ours").prepare(kind, "sample", **of_this_kind)
     done, seconds, *found = one_round()
@@ -203,6 +207,14 @@ def test_the_published_way_and_ours_run_on_a_card_in_turn(
     # The ports train with plain Adam; ours in float16 with the loss scale of the card:
     # in both of its processes, to warm up and in the round.
     assert [call[0] for call in calls].count("NpuLossScaleOptimizer") == 4
+
+
+def test_a_table_shows_when_each_rmse_was_reached_first(worker):
+    curve = [[0.5, 0.87], [0.75, 0.8649], [1.25, 0.8512]]
+    row = {"curve": curve, "tracing_s": 0.2}
+    assert worker("measure").format_times(row).split() == ["0.75", "0.20"]
+    curve.append([2.0, 0.85])
+    assert worker("measure").format_times({"curve": curve}).split() == ["0.75", "2.00"]
 
 
 def test_a_bench_with_nothing_to_measure_lists_its_groups(worker, capsys):

@@ -107,6 +107,15 @@ def _peer(label, script, **options):
 SURPRISE_TUNED = {"n_factors": 32, "n_epochs": 40, "lr_all": 0.01, "reg_all": 0.05}
 
 
+FAST_PEERS = (  # factors, iterations, penalty; one row for each RMSE to reach
+    ("LIBMF", 16, 7, 0.05),
+    ("LIBMF", 32, 20, 0.05),
+    ("cornac", 32, 22, 0.05),
+    ("cornac", 32, 40, 0.05),
+    ("LensKit", 32, 10, 0.1),
+)
+
+
 def _mf_groups(low):
     asked = low if low == "float16" else "float32"  # the published scripts, on an NPU
     published = [
@@ -119,7 +128,11 @@ def _mf_groups(low):
     sgd = {"latent_dim": 32, "epochs": 40, "learning_rate": 0.01}
     quick = {"epochs": 2, "batch_size": 4096, "learning_rate": 0.02}
     quick = {**tuned, **quick, "regularization": 0.04}
+    solved = {"latent_dim": 8, "regularization": 0.05, "epochs": 3}
+    solved_32 = {"latent_dim": 32, "regularization": 0.07, "epochs": 6}
     to_rmse = [
+        _mf("ours, ALS, 8 factors", "als", 1, warm=False, **solved),
+        _mf("ours, ALS, 32 factors", "als", 1, warm=False, **solved_32),
         _mf("ours, quick", "best", 4096, warm=False, **quick),
         _mf("ours, tuned", "best", 8192, warm=False, **tuned),
         _peer("Surprise SVD, defaults", "mf_surprise.py", algorithm="SVD", warm=False),
@@ -131,6 +144,18 @@ def _mf_groups(low):
             **SURPRISE_TUNED,
         ),
         _peer("compiled SGD", "mf_sgd.py", regularization=0.05, **sgd),
+        *(
+            _peer(
+                f"{program}, {dim} factors, {iterations} iterations",
+                "mf_peers.py",
+                program=program.lower(),
+                latent_dim=dim,
+                iterations=iterations,
+                regularization=penalty,
+                warm=False,
+            )
+            for program, dim, iterations, penalty in FAST_PEERS
+        ),
     ]
     groups = {"published": published, "time to RMSE": to_rmse}
     for batch_size in (512, 2048, 8192, 32768):
@@ -141,6 +166,15 @@ def _mf_groups(low):
             row["options"].update(batch_size=batch_size, precision=precision)
             rows.append(row)
         groups[f"batch {batch_size}"] = rows
+    for solver in ("als", "gibbs"):
+        label = f"ours, a sweep of {solver}"
+        groups[f"sweep of {solver}"] = [
+            _mf(f"{label}, MovieLens-1M", f"sweep {solver}", 1, warm=False),
+            _mf(
+                f"{label}, 100 million ratings", f"huge {solver}", 1, "float32", 1,
+                warm=False,
+            ),  # the first sweep, before the round, warms it up
+        ]  # fmt: skip
     groups["100 million"] = [
         _mf(
             "ours, 100 million ratings", "huge", 2**20, "float32", 1, warm=False

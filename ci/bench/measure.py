@@ -28,6 +28,7 @@ from lib.records.run import describe_origin
 
 HERE = Path(__file__).resolve().parent
 METRICS = {"rmse": "RMSE", "hr_at_20": "HR@20", "mrr_at_20": "MRR@20"}
+LEVELS = (0.865, 0.850)  # RMSE whose first seconds a table shows
 TURNS = {  # by whether a worker must be the only process
     False: "the workers of a group are all ready and do a round each in turn",
     True: "one process at a time, as a card takes one: workers do a round each in "
@@ -195,10 +196,13 @@ def format_table(rows: list[dict], compare: Sequence[str]) -> str:
     """Returns rows as text; each rate is also divided by those of ``compare``."""
     found = {k: v for k, v in METRICS.items() if any(k in row for row in rows)}
     with_window = any("window" in row for row in rows)
+    with_curve = any("curve" in row for row in rows)
     head = f"{'':<42}{'batch':>6}" + with_window * f"{'window':>8}"
     head += f"{'per second':>13}{'slowest':>11}{'fastest':>11}"
     head += f"{'MB':>7}{'stolen %':>10}{'others %':>10}"
     head += "".join(f"{title:>8}" for title in found.values())
+    head += with_curve * "".join(f"{f's to {level}':>11}" for level in LEVELS)
+    head += with_curve * f"{'tracing s':>11}"
     lines = [head + "".join(f"{'/ ' + name:>18}" for name in compare)]
     for row in rows:
         alone = row["label"] in row["group"]  # then the group says more than the label
@@ -210,6 +214,7 @@ def format_table(rows: list[dict], compare: Sequence[str]) -> str:
         line += f"{row['stolen_percent']:>10}{row['others_percent']:>10}"
         for name in found:
             line += f"{row[name]:>8.4f}" if name in row else " " * 8
+        line += with_curve * format_times(row)
         for name in compare:
             same = [
                 other["per_second"]
@@ -219,6 +224,16 @@ def format_table(rows: list[dict], compare: Sequence[str]) -> str:
             line += f"{row['per_second'] / same[0]:>18.2f}" if same else f"{'':>18}"
         lines.append(line.rstrip())
     return "\n".join(lines)
+
+
+def format_times(row: dict) -> str:
+    """Returns the seconds until a row first reached each RMSE, and those of tracing."""
+    cells = []
+    for level in LEVELS:
+        seconds = [s for s, rmse in row.get("curve", []) if rmse <= level]
+        cells.append(f"{min(seconds):.2f}" if seconds else "")
+    cells.append(f"{row['tracing_s']:.2f}" if "tracing_s" in row else "")
+    return "".join(f"{cell:>11}" for cell in cells)
 
 
 def parse_options(

@@ -1,5 +1,6 @@
 """MF as this repository trains it, and the floor under it; a worker of the bench."""
 
+import importlib
 import time
 
 import numpy as np
@@ -7,7 +8,7 @@ import work
 
 from lib.data import ratings
 from lib.hardware.tensorflow import tf
-from lib.models import mf, optimizers, published
+from lib.models import mf, optimizers, published, solvers
 from lib.training.fit import fit, set_seed
 from lib.training.schedule import Schedule
 
@@ -21,12 +22,16 @@ def prepare(
     threads=1,
     **options,
 ):
-    """One of ``published``, ``naive``, ``best``, ``steps``, ``floor``, ``huge``."""
+    """One of ``published``, ``naive``, ``best``, ``als``, ``steps``, ``floor``,
+    ``huge``, ``huge als``, ``huge gibbs``.
+    """
     port = kind == "published"  # it has no loss scale
     opened = work.open_device(device, precision, threads, loss_scale=not port)
     set_seed(0)
     if kind == "huge":
         return train_in_fit(make_ratings(**options), mf.MF, 2**20, opened)
+    if kind.startswith("huge"):
+        return sweep(make_ratings(**options), kind.split()[1], opened)
     data = ratings.load(data_path, test_share=test_share)
     if kind == "published":  # what the published script computes, our way
         return train_in_fit(data, published.MF, 512, opened)
@@ -36,6 +41,10 @@ def prepare(
         return train_in_fit(data, mf.MF, opened=opened, **options)
     if kind == "floor":
         return run_floor(data, **options)
+    if kind == "als":
+        return solve_to_rmse(data, opened, **options)
+    if kind.startswith("sweep"):
+        return sweep(data, kind.split()[1], opened)
     return train_to_rmse(data, opened, **options)
 
 
@@ -104,6 +113,63 @@ def train_to_rmse(
         fit(model, data.train, schedule, opened, evaluate=evaluate, verbose=False)
         seconds, rmse = curve[-1]
         return n, seconds, {"rmse": rmse, "curve": curve}
+
+    return one_round
+
+
+def solve_to_rmse(data, opened, latent_dim, epochs, regularization):
+    """ALS from new weights: RMSE on test against seconds, as in ``train_to_rmse``.
+
+    Its functions are new in every round, so that each one traces them; the seconds
+    until a first call of both returns are also told apart.
+    """
+
+    def one_round():
+        importlib.reload(solvers)
+        started = time.perf_counter()
+        table, none = tf.zeros((2, 3)), tf.zeros((1, 1), tf.int32)
+        sums = solvers.sum_products(table, none, tf.zeros((1, 1)))
+        ones = tf.constant(1.0), tf.ones(1), tf.eye(2), tf.zeros(2), tf.zeros((1, 2))
+        solvers.solve(*sums, *ones)[0].numpy()
+        tracing = time.perf_counter() - started
+        model = make_model(
+            data, mf.MF, latent_dim=latent_dim, regularization=regularization
+        )
+        solver, curve = solvers.ALS(model, data.train, data.test, opened), []
+        for k in range(epochs):
+            solver.sweep(k, epochs)
+            now = time.perf_counter()
+            rmse = solver.evaluate()["rmse"]
+            curve.append([round(now - started, 3), round(rmse, 4)])
+            started += time.perf_counter() - now
+        seconds, rmse = curve[-1]
+        found = {"rmse": rmse, "curve": curve, "tracing_s": round(tracing, 3)}
+        return epochs * len(data.train), seconds, found
+
+    return one_round
+
+
+def sweep(data, name, opened, latent_dim=32):
+    """One sweep of a solver after a first one, which groups the ratings and traces."""
+    model = solvers.make_model(
+        name,
+        (data.n_users, data.n_items, data.global_mean),
+        True,
+        1,
+        latent_dim=latent_dim,
+        regularization=0.07,
+    )
+    few = data.train.take(slice(0, 1))
+    solver = solvers.SOLVERS[name](model, data.train, few, opened)
+    started = time.perf_counter()
+    solver.sweep(0, 2)
+    first_s = round(time.perf_counter() - started, 1)
+
+    def one_round():
+        started = time.perf_counter()
+        loss = solver.sweep(1, 2)
+        seconds = time.perf_counter() - started
+        return len(data.train), seconds, {"loss": loss, "first_s": first_s}
 
     return one_round
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -76,6 +76,11 @@ class MF(tf.keras.Model):
         self.regularization, self.matmul_dtype = regularization, matmul_dtype
         self.seed, self.frozen = seed, frozen
 
+    @property
+    def width(self) -> int:
+        """Length of the vectors whose product is a rating."""
+        return self.latent_dim
+
     def table(self, name: str, shape: tuple, initializer: Any) -> tf.Variable:
         """Adds a table, trainable unless its part is frozen."""
         trainable = not any(name in PARTS[part] for part in self.frozen)
@@ -133,6 +138,94 @@ class MF(tf.keras.Model):
         return read
 
 
+class SampledMF(MF):
+    """MF that predicts the mean over samples of its weights, as Gibbs sampling draws.
+
+    It is ``mu + <p_u, q_i>`` on long vectors: one block for each sample, with two
+    columns for the biases, ``(p_u, b_u, 1)`` and ``(q_i, 1, b_i)``, both divided by the
+    square root of the number of samples. The product of two long vectors is then the
+    mean of the samples' predictions.
+
+    Args:
+        samples: blocks; ``n_samples`` of them are in use.
+        latent_dim: length of a sample's factor vector.
+        n_users, n_items, global_mean, regularization, matmul_dtype, seed, scale,
+            frozen: see ``MF``.
+    """
+
+    def __init__(
+        self,
+        n_users: int,
+        n_items: int,
+        global_mean: float,
+        latent_dim: int = 32,
+        samples: int = 32,
+        regularization: float = 0.02,
+        matmul_dtype: str = "float32",
+        seed: int = 0,
+        scale: tuple[float, float] = (1.0, 5.0),
+        frozen: Sequence[str] = (),
+    ) -> None:
+        options = regularization, matmul_dtype, seed, scale, frozen
+        super().__init__(n_users, n_items, global_mean, latent_dim, False, *options)
+        check_whole("samples", samples)
+        self.samples = samples
+
+    @property
+    def width(self) -> int:
+        return self.samples * (self.latent_dim + 2)
+
+    def build(self, input_shape: object) -> None:
+        def constant(column: int) -> Callable:
+            block = np.zeros(self.latent_dim + 2, np.float32)
+            block[column] = self.samples**-0.5
+            return lambda shape, dtype=None: tf.tile(
+                block[None], [shape[0], self.samples]
+            )
+
+        def value(name: str, *shape: int) -> tf.Variable:
+            return self.add_weight(
+                name=name, shape=shape, initializer="zeros", trainable=False
+            )
+
+        d = self.latent_dim + 1
+        self.p = self.table("p", (self.n_users, self.width), constant(-1))
+        self.q = self.table("q", (self.n_items, self.width), constant(-2))
+        self.precision = value("precision", self.samples, d, d)  # of the users' prior
+        self.centre = value("centre", self.samples, d)  # and its mean
+        self.alpha = value("alpha", self.samples)  # precision of a rating
+        self.n_samples = value("n_samples")
+        self.built = True
+
+    def keep(
+        self, place: int, users: np.ndarray, items: np.ndarray, *prior: np.ndarray
+    ) -> None:
+        """Replaces the sample at ``place``; those after it are not in use any more.
+
+        Args:
+            place: at most the number of samples in use.
+            users, items: factors and, in the last column, biases.
+            prior: precision and mean of the users' rows; precision of a rating.
+        """
+        d, before = self.latent_dim, max(float(self.n_samples), 1.0)
+        block, scale = slice(place * (d + 2), (place + 1) * (d + 2)), (place + 1) ** 0.5
+        for table, rows, order in (
+            (self.p, users, [*range(d + 1), -1]),
+            (self.q, items, [*range(d), -1, d]),
+        ):
+            long = np.array(table) * np.float32(before**0.5 / scale)
+            long[:, block.start :] = 0
+            ones = np.ones((len(rows), 1), np.float32)
+            long[:, block] = np.hstack([rows, ones])[:, order] / np.float32(scale)
+            table.assign(long)
+        for name, value in zip(("precision", "centre", "alpha"), prior):
+            variable = getattr(self, name)
+            values = np.array(variable)
+            values[place] = value
+            variable.assign(values)
+        self.n_samples.assign(float(place + 1))
+
+
 def predict(
     model: MF, user_idx: np.ndarray, item_idx: np.ndarray, batch_size: int = 16_384
 ) -> np.ndarray:
@@ -169,28 +262,69 @@ def fold_in(model: MF, part: Part) -> None:
     With the items fixed, equation 5 is a ridge regression for each user, solved
     exactly: with the rows ``z = (q_i, 1)`` of the user's ``n`` rated items,
     ``(Z'Z + n * regularization * I) w = Z'(r - mu - b_i)`` and ``w = (p_u, b_u)``.
+    A ``SampledMF`` gets the expected row given the items, the prior and the precision
+    of a rating, for each of its samples.
 
     Args:
         model: a trained ``MF`` that has a row for each of the users.
         part: a part of ``lib.data.ratings.Ratings``; users without a rating in it keep
             their rows.
     """
-    q, p = np.asarray(model.q), np.array(model.p)
-    z, residual = q, part.rating - np.float32(model.global_mean)
+    if isinstance(model, SampledMF):
+        _fold_in_samples(model, part)
+        return
+    d, tables = model.latent_dim, [np.array(model.p)]
+    z, offset = np.asarray(model.q), np.zeros(model.n_items, np.float32)
     if model.use_bias:
-        z = np.concatenate([q, np.ones((len(q), 1), np.float32)], axis=1)
-        residual = residual - np.asarray(model.item_bias)[part.item_idx, 0]
-        user_bias = np.array(model.user_bias)
+        z = np.concatenate([z, np.ones((len(z), 1), np.float32)], axis=1)
+        offset = np.asarray(model.item_bias)[:, 0]
+        tables.append(np.array(model.user_bias))
+    eye, none = np.eye(z.shape[1], dtype=z.dtype), np.zeros(z.shape[1], z.dtype)
+
+    def ridge(n: int) -> tuple[np.ndarray, np.ndarray]:
+        return n * model.regularization * eye, none
+
+    for user, w in _solve_users(part, z, offset + np.float32(model.global_mean), ridge):
+        for table, row in zip(tables, (w[:d], w[d:])):
+            table[user] = row
+    for name, table in zip(PARTS["users"], tables):
+        getattr(model, name).assign(table)
+
+
+def _fold_in_samples(model: SampledMF, part: Part) -> None:
+    d, p, q = model.latent_dim, np.array(model.p), np.asarray(model.q)
+    n_samples = int(model.n_samples)
+    scale = np.float32(n_samples**0.5)
+    for s in range(n_samples):
+        block = slice(s * (d + 2), (s + 1) * (d + 2))
+        z, offset = scale * q[:, block][:, :-1], scale * q[:, block.stop - 1]
+        alpha = np.asarray(model.alpha)[s]
+        prior = np.asarray(model.precision)[s] / alpha
+        right = prior @ np.asarray(model.centre)[s]
+        offset = offset + np.float32(model.global_mean)
+        for user, w in _solve_users(part, z, offset, lambda n: (prior, right)):  # noqa: B023
+            p[user, block] = np.append(w, 1) / scale
+    model.p.assign(p)
+
+
+def _solve_users(
+    part: Part,
+    z: np.ndarray,
+    offset: np.ndarray,
+    prior: Callable[[int], tuple[np.ndarray, np.ndarray]],
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Yields each user of ``part`` and ``w`` of ``(Z'Z + A) w = Z'(r - offset) + b``.
+
+    Args:
+        part: ratings.
+        z, offset: of every item.
+        prior: ``prior(number of the user's ratings) -> (A, b)``.
+    """
+    residual = part.rating - offset[part.item_idx]
     order = np.argsort(part.user_idx, kind="stable")
     users, first = np.unique(part.user_idx[order], return_index=True)
     for user, rows in zip(users, np.split(order, first[1:])):
         rated = z[part.item_idx[rows]]
-        ridge = len(rows) * model.regularization * np.eye(z.shape[1], dtype=z.dtype)
-        gram, moment = rated.T @ rated + ridge, rated.T @ residual[rows]
-        w = np.linalg.lstsq(gram, moment, rcond=None)[0]
-        p[user] = w[: model.latent_dim]
-        if model.use_bias:
-            user_bias[user] = w[model.latent_dim :]
-    model.p.assign(p)
-    if model.use_bias:
-        model.user_bias.assign(user_bias)
+        matrix, right = prior(len(rows))
+        gram, moment = rated.T @ rated + matrix, rated.T @ residual[rows] + right
+        yield user, np.linalg.lstsq(gram, moment, rcond=None)[0]

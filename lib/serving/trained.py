@@ -22,7 +22,7 @@ from lib.hardware.tensorflow import tf
 from lib.models import mf, stamp
 from lib.training import checkpoints
 
-CLASSES = {"STAMP": stamp.STAMP, "MF": mf.MF}
+CLASSES = {"STAMP": stamp.STAMP, "MF": mf.MF, "SampledMF": mf.SampledMF}
 DTYPES = "float32", "float16", "bfloat16"
 # TensorFlow's errors for a checkpoint that is damaged or does not fit the model.
 UNREADABLE = AssertionError, LookupError, TypeError, ValueError, tf.errors.OpError
@@ -163,7 +163,7 @@ def _make(description: Any, source: str, n_bytes: int) -> Trained:
     if isinstance(model, stamp.STAMP):
         sizes, dim = [model.n_items, 0], model.embed_dim
     else:
-        sizes, dim = [model.n_items, model.n_users], model.latent_dim
+        sizes, dim = [model.n_items, model.n_users], model.width
     if not (
         all(array.ndim == 1 and array.dtype.kind in "iufU" for array in ids)
         and [len(array) for array in ids] == sizes

@@ -89,17 +89,21 @@ class Checkpoints:
         run: a ``lib.records.run.Run``.
         model: compiled, with all its variables.
         device: of the run; its chief writes.
+        solver: whose variables are saved in place of an optimizer's.
 
     Raises:
         InputError: the folder is damaged.
     """
 
-    def __init__(self, run: Any, model: tf.keras.Model, device: Device) -> None:
+    def __init__(
+        self, run: Any, model: tf.keras.Model, device: Device, solver: Any = None
+    ) -> None:
         self.run, self.device = run, device
         self.variables = model.trainable_variables
         self.folder = run.chief_folder / "ckpt"
         self.removed = run.chief_folder / "ckpt.removed"
-        self.checkpoint = tf.train.Checkpoint(model=model, optimizer=model.optimizer)
+        state = solver or model.optimizer
+        self.checkpoint = tf.train.Checkpoint(model=model, optimizer=state)
         _ = self.checkpoint.save_counter  # created here, by all workers together
         self._latest = latest(self.folder)  # refused before TensorFlow reads it
         self.manager = tf.train.CheckpointManager(

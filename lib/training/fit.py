@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence, Sized
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -63,6 +64,7 @@ def fit(
     evaluate: Callable[[], Metrics] | None = None,
     validate: Callable[[], Metrics] | None = None,
     verbose: bool = True,
+    solver: Any = None,
 ) -> tuple[list[Metrics], dict[str, Any]]:
     """Compiles and trains a model; resumes an interrupted run.
 
@@ -82,6 +84,8 @@ def fit(
             epochs; on every worker, so that all of them run the same graphs.
         validate: the same for cheap metrics; called after every epoch.
         verbose: False prints nothing.
+        solver: a solver of ``lib.models.solvers`` for the model, instead of Adam; an
+            epoch is then one sweep over all examples.
 
     Returns:
         ``(history, timing)``, as ``result.json`` holds them: one dict an epoch, with
@@ -97,17 +101,11 @@ def fit(
     """
     if run:
         run.check_order()
-    read, plan = model.example_reader(examples), schedule.plan(len(examples), device)
-    model.rank = device.rank
-    rate = scale_rate(schedule.learning_rate, schedule.rate_scaling, device.workers)
-    optimizer = make_adam(rate, schedule.epochs * plan.steps, schedule.decay)
-    model.compile(
-        optimizer=device.scale(optimizer),
-        loss=model.training_loss,
-        steps_per_execution=plan.steps_per_call,
-    )
-    make_variables(model, read)
-    _reset_weights(model)
+    if solver:
+        schedule = replace(schedule, batch_size=len(examples), steps_per_epoch=0)
+        schedule = replace(schedule, steps_per_execution=1)
+    plan = schedule.plan(len(examples), device)
+    train = solver.fit if solver else _compile(model, examples, plan, device)
     log_path = run and run.folder / f"train_{run.device_id}.log"
     with RunLog(log_path) if run else nullcontext() as log:
 
@@ -117,7 +115,7 @@ def fit(
             if log:
                 log.write(line)
 
-        store = Checkpoints(run, model, device) if run else None
+        store = Checkpoints(run, model, device, solver) if run else None
         progress = store.resume(plan) if store else Progress()
         done = len(progress.history)
         if progress.number:
@@ -131,8 +129,26 @@ def fit(
             save = store.save if store else None
             monitor = Monitor(plan, device, progress, metrics, report, save)
             with monitor.line:
-                _run_epochs(model, read, plan, range(done, schedule.epochs), monitor)
+                train(range(done, schedule.epochs), monitor)
     return progress.history, _summarise_timing(progress, plan, device.workers)
+
+
+def _compile(
+    model: tf.keras.Model, examples: Sized, plan: Plan, device: Device
+) -> Callable[[range, Monitor], None]:
+    """Compiles a model; returns the function that trains the given epochs."""
+    read, schedule = model.example_reader(examples), plan.schedule
+    model.rank = device.rank
+    rate = scale_rate(schedule.learning_rate, schedule.rate_scaling, device.workers)
+    optimizer = make_adam(rate, schedule.epochs * plan.steps, schedule.decay)
+    model.compile(
+        optimizer=device.scale(optimizer),
+        loss=model.training_loss,
+        steps_per_execution=plan.steps_per_call,
+    )
+    make_variables(model, read)
+    _reset_weights(model)
+    return partial(_run_epochs, model, read, plan)
 
 
 def make_variables(model: tf.keras.Model, read: Callable[[Any], Any]) -> None:
