@@ -11,7 +11,7 @@ from lib.hardware.tensorflow import tf
 from lib.hardware.workers import share_batch
 from lib.training.schedule import Plan
 
-CHUNK = 2**14  # examples read at once, so that Python runs rarely
+CHUNK = 2**16  # examples read at once, so that Python runs rarely
 BLOCK = 2**12  # consecutive examples that stay together: 16 kB of an array
 BUFFER = 2**20  # examples shuffled together: 8 MB of numbers
 
@@ -62,7 +62,7 @@ def batches(
         for p in read(np.zeros(1, np.int64))
     )
     chunks = tf.data.Dataset.from_generator(read_chunks, output_signature=signature)
-    return chunks.prefetch(1).unbatch().prefetch(4)
+    return chunks.prefetch(2).unbatch().prefetch(4)
 
 
 def draw_order(plan: Plan, epoch: int, first: int = 0) -> Iterator[np.ndarray]:
