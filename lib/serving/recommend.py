@@ -211,6 +211,7 @@ def recommend_file(
     find_best = tf.function(
         lambda items, lengths: scorer.find_best(items, lengths, exclude_seen, k),
         input_signature=[tf.TensorSpec([None], tf.int32)] * 2,
+        autograph=False,
     )
 
     def answer(clicks: list[list]) -> tuple[str, list[int]]:
