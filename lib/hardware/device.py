@@ -209,7 +209,8 @@ def select_device(
             return _add_precision_notes(card, loss_scale)
     elif _opened_npu:
         _refuse_other_arguments(arguments)
-    notes += [f"{name}: not applicable without an NPU" for name in options.asked_for()]
+    unused = [name for name in options.asked_for() if name != "profiling"]  # fit does
+    notes += [f"{name}: not applicable without an NPU" for name in unused]
     processor = _open_processor(device, precision_mode, threads, notes)
     return _add_precision_notes(replace(processor, fallback=fallback), loss_scale)
 
