@@ -115,6 +115,5 @@ if [ "$(cat "$venv/made-from" 2>/dev/null || true)" != "$stamp" ]; then
   "$venv/bin/pip" install --quiet --disable-pip-version-check --no-deps -e .
   echo "$stamp" >"$venv/made-from"
 fi
-# A kernel's note that it talks over TCP, within this machine, is no alarm.
 mkdir -p "$venv/etc/ipython"
-echo "c.IPKernelApp.log_level = 40" >"$venv/etc/ipython/ipython_kernel_config.py"
+cp ci/ipython_kernel_config.py "$venv/etc/ipython/"

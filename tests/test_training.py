@@ -329,3 +329,38 @@ def test_a_loss_that_is_no_number_stops_the_run(tmp_path):
     for kept in (run, None):
         with pytest.raises(InputError, match=sentence):
             fit(model, data.train, Schedule(4096), CPU, kept)
+
+
+# --- TensorBoard ---------------------------------------------------------------------
+
+
+def read_scalars(folder):
+    """``{(tag, step): value}`` of event files, as TensorBoard finds its scalars."""
+    found = {}
+    for path in folder.glob("events.out.tfevents.*"):
+        for event in tf.compat.v1.train.summary_iterator(str(path)):
+            for value in event.summary.value:
+                assert value.metadata.plugin_data.plugin_name == "scalars"
+                found[value.tag, event.step] = float(tf.make_ndarray(value.tensor))
+    return found
+
+
+def test_profiling_writes_what_tensorboard_opens(tmp_path):
+    data, profiles = ratings.load("sample"), tmp_path / "profiles"
+    options = {"profiling": True, "profiling_dump_path": str(profiles)}
+    schedule = Schedule(1000, 2, 0.01, steps_per_epoch=30)
+    histories = []
+    for ascend in (options, {}):
+        parameters = {"output_dir": str(tmp_path), "ascend": ascend}
+        run = Run("test", parameters, describe(data), CPU)
+        model = mf.MF(data.n_users, data.n_items, data.global_mean)
+        histories.append(fit(model, data.train, schedule, CPU, run, verbose=False)[0])
+    with_profile, without = histories
+    assert with_profile == without
+    (folder,) = profiles.iterdir()
+    scalars = read_scalars(folder)
+    assert scalars == {
+        ("loss", row["epoch"]): pytest.approx(row["loss"]) for row in without
+    }
+    (profile,) = folder.glob("plugins/profile/*/*.xplane.pb")
+    assert profile.stat().st_size > 1000

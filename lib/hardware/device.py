@@ -204,7 +204,8 @@ def select_device(
     }
     opened, notes, fallback = _open_npu(arguments, settings)
     if opened is None:
-        notes += [f"{n}: not applicable without an NPU" for n in options.asked_for()]
+        unused = [n for n in options.asked_for() if n != "profiling"]  # see fit
+        notes += [f"{n}: not applicable without an NPU" for n in unused]
         opened = _open_processor(device, threads)
     elif threads:
         notes.append(f"threads={threads}: not applicable on an NPU")

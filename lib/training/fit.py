@@ -9,14 +9,17 @@ from collections.abc import Callable, Sequence, Sized
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from lib import files
 from lib.errors import InputError, check_seed
 from lib.files import RunLog
 from lib.hardware import collectives
 from lib.hardware.device import Device
+from lib.hardware.launch_options import LaunchOptions
 from lib.hardware.tensorflow import tf
 from lib.hardware.workers import scale_rate
 from lib.models.optimizers import make_adam
@@ -28,6 +31,7 @@ from lib.training.schedule import Plan, Schedule
 Metrics = dict[str, float]
 
 LOG_EVERY = 100  # steps between two lines of the log inside an epoch
+PROFILED_CALLS = 20  # of a training
 STUCK_STEPS = 100  # steps with the same loss that count as stuck
 COARSE = 2.0**-9  # relative difference of two losses that count as the same
 ROUNDING = 2.0**-22  # relative rounding error of a float32 mean, per loss in it
@@ -128,7 +132,8 @@ def fit(
             metrics = _schedule_metrics(schedule, evaluate, validate)
             save = store.save if store else None
             monitor = Monitor(plan, device, progress, metrics, report, save)
-            with monitor.line:
+            monitor.board = board = _open_board(run, device)
+            with monitor.line, board or nullcontext():
                 train(range(done, schedule.epochs), monitor)
     return progress.history, _summarise_timing(progress, plan, device.workers)
 
@@ -292,6 +297,7 @@ class Monitor(tf.keras.callbacks.Callback):
         self.first_epoch = self.epoch
         left = (plan.schedule.epochs - len(history)) * plan.steps
         self.line = ProgressLine("training", left)
+        self.board: Board | None = None
 
     @property
     def epoch(self) -> int:
@@ -311,6 +317,8 @@ class Monitor(tf.keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         self.step += self.plan.steps_per_call
+        if self.board:
+            self.board.count_call()
         fault = self.check.find_fault(float(logs["loss"]), self.plan.steps_per_call)
         if fault:
             self._stop(f"the loss {fault} at step {self.step}")
@@ -364,6 +372,8 @@ class Monitor(tf.keras.callbacks.Callback):
         self._check_weights("at the end")
         loss = collectives.mean(self.device, float(logs["loss"]))
         row: Metrics = {"epoch": self.epoch, "loss": loss, **self.metrics(self.epoch)}
+        if self.board:
+            self.board.write(row)
         fields = {key: f"{value:.4f}" for key, value in row.items() if key != "epoch"}
         fields.update(self._speed(self.first_counted, counted))
         if self.first_step_s is not None:
@@ -419,6 +429,56 @@ def _loss_sums(model: tf.keras.Model) -> list[tf.Variable]:
     """The sum and the weight of the losses of the epoch so far, as Keras holds them."""
     metrics = model.metrics or [model.compiled_loss._loss_metric]  # late in Keras 2.6
     return metrics[0].variables
+
+
+class Board:
+    """Event files for TensorBoard: the metrics of every epoch, and a profile.
+
+    The profile is of the calls after the first, which compiles. ``tf.summary.scalar``
+    would need the package tensorboard; what it writes does not.
+
+    Args:
+        folder: of the files; made if missing.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.calls = str(folder), 0
+        self.writer = tf.summary.create_file_writer(self.folder)
+        self.metadata = tf.compat.v1.SummaryMetadata(data_class=1)  # scalars
+        self.metadata.plugin_data.plugin_name = "scalars"
+
+    def __enter__(self) -> Board:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if 0 < self.calls < PROFILED_CALLS:
+            tf.profiler.experimental.stop()
+        self.writer.close()
+
+    def count_call(self) -> None:
+        """Begins the profile after the first call and ends it some calls later."""
+        self.calls += 1
+        if self.calls == 1:
+            tf.profiler.experimental.start(self.folder)
+        elif self.calls == PROFILED_CALLS:
+            tf.profiler.experimental.stop()
+
+    def write(self, row: Metrics) -> None:
+        """Writes the metrics of an epoch."""
+        with self.writer.as_default():
+            for name in row.keys() - {"epoch"}:
+                value = tf.constant(row[name], tf.float32)
+                tf.summary.write(name, value, int(row["epoch"]), self.metadata)
+        self.writer.flush()
+
+
+def _open_board(run: Any, device: Device) -> Board | None:
+    """The board of a run with the launch option ``profiling``; an NPU has its own."""
+    asked = run.parameters.get("ascend") if run else None
+    options = LaunchOptions(**(asked or {}))
+    if not options.profiling or device.kind == "npu" or not device.is_chief:
+        return None
+    return Board(files.resolve(options.profiling_dump_path) / run.name)
 
 
 def _join_fields(head: str, fields: dict[str, str]) -> str:
