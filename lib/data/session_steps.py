@@ -14,6 +14,7 @@ are the queries that arrange these in the order of the sessions.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from typing import NamedTuple
@@ -271,12 +272,13 @@ def run(engine: Engine, rules: Rules, keep_all: bool = False) -> list[Step]:
             engine.drop(kept)
         kept = step.table
     last = split_steps(rules, kept, *split_days(engine, kept, rules))
+    between = {kept, "late", "known"}
     for number, step in enumerate(last):
         engine.table(step.table, step.query)
-        between = {kept, "late", "known"} & set(step.query.split())
-        for table in between if not keep_all else ():
-            if not any(table in later.query.split() for later in last[number + 1 :]):
-                engine.drop(table)
+        later = " ".join(step.query for step in last[number + 1 :])
+        read = {*re.findall(r"\w+", step.query)} - {*re.findall(r"\w+", later)}
+        if not keep_all:
+            engine.drop(*between & read)
     return done + last
 
 
