@@ -8,6 +8,7 @@ import pytest
 from lib.data import ratings
 from lib.errors import InputError
 from lib.hardware.device import Device
+from lib.hardware.tensorflow import tf
 from lib.models import mf, solvers
 from lib.training import fit as training
 from lib.training.schedule import Schedule
@@ -296,6 +297,21 @@ def test_the_kept_model_predicts_the_mean_of_its_samples():
     np.testing.assert_allclose(found, np.mean(kept, axis=0), rtol=1e-4)
     variance = np.var(stars[1:], axis=0) + solver.noise.numpy()
     np.testing.assert_allclose(solver.deviation() ** 2, variance, rtol=1e-3)
+
+
+def test_coverage_is_that_of_normal_intervals():
+    part = make_ratings()
+    solver = make("gibbs", part)
+    rng = np.random.default_rng(0)
+    solver.test = part.take(np.zeros(20_000, int))
+    solver.test.rating[:] = 3 + rng.normal(0, 0.5**0.5, 20_000)
+    solver.mean = tf.fill(20_000, 3.0)
+    solver.square_mean = tf.fill(20_000, 9.2)  # 0.2 over the samples, 0.3 of a rating
+    solver.noise.assign(0.3)
+    found = solver.coverage()
+    assert found == pytest.approx(
+        {"coverage_50": 0.5, "coverage_80": 0.8, "coverage_95": 0.95}, abs=0.01
+    )
 
 
 @pytest.mark.parametrize(
