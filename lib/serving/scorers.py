@@ -29,7 +29,7 @@ def scorer_for(trained: Trained) -> SessionScorer | UserScorer:
     """
     if type(trained.model) is stamp.STAMP:
         return SessionScorer(trained.model)
-    if type(trained.model) is mf.MF:
+    if type(trained.model) in (mf.MF, mf.SampledMF):
         return UserScorer(trained.model)
     raise InputError(
         f"{trained.source}: recommendations need a stamp.STAMP or an mf.MF, not a "
