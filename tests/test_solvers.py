@@ -8,7 +8,9 @@ import pytest
 from lib.data import ratings
 from lib.errors import InputError
 from lib.hardware.device import Device
-from lib.models import mf, solvers
+from lib.hardware.tensorflow import tf
+from lib.models import mf, published, solvers
+from lib.serving import export, recommend, trained, transfer
 from lib.training import fit as training
 from lib.training.schedule import Schedule
 
@@ -249,6 +251,7 @@ class FakeRun:
 
     def __init__(self, folder):
         self.folder = self.chief_folder = folder
+        folder.mkdir(exist_ok=True)
 
     def recorded_at(self):
         return None
@@ -296,6 +299,82 @@ def test_the_kept_model_predicts_the_mean_of_its_samples():
     np.testing.assert_allclose(found, np.mean(kept, axis=0), rtol=1e-4)
     variance = np.var(stars[1:], axis=0) + solver.noise.numpy()
     np.testing.assert_allclose(solver.deviation() ** 2, variance, rtol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["als", "gibbs"])
+def test_a_saved_model_recommends_exports_and_moves_like_the_trained_one(
+    name, tmp_path
+):
+    solver, _ = train(name, tmp_path / "run")
+    users, items = 100 + np.arange(N_USERS), 500 + np.arange(N_ITEMS)
+    trained.keep(FakeRun(tmp_path / "run"), solver.model, items, users)
+    loaded = trained.load(tmp_path / "run", "MF")
+    everything = np.full(N_ITEMS, 7, np.int32), np.arange(N_ITEMS, dtype=np.int32)
+    stars = mf.predict(solver.model, *everything)
+    np.testing.assert_array_equal(mf.predict(loaded.model, *everything), stars)
+    best = recommend.recommend(loaded, 107, k=3)
+    assert best.ids == items[np.argsort(-stars)[:3]].tolist()
+    np.testing.assert_allclose(best.scores, np.sort(stars)[::-1][:3], rtol=1e-5)
+    module = tf.saved_model.load(str(export.save(loaded, tmp_path / "export")))
+    answer = module.recommend(tf.constant([107], tf.int64), tf.constant(3))
+    assert answer["ids"].numpy()[0].tolist() == best.ids
+    moved, counts = transfer.carry_over(loaded, items[::-1], users[5:])
+    assert counts["items"] == {"kept": N_ITEMS, "new": 0, "dropped": 0}
+    same = mf.predict(moved, everything[0] - 5, everything[1][::-1])
+    np.testing.assert_allclose(same, stars, rtol=1e-6)
+    part = make_ratings()
+    mf.fold_in(moved, part.take(part.user_idx == 2))
+    assert np.isfinite(mf.predict(moved, np.full(3, 2), np.arange(3))).all()
+
+
+def test_a_user_folded_in_gets_the_mean_given_the_items_of_every_sample():
+    part = make_ratings()
+    solver = make("gibbs", part, samples=2, latent_dim=1)
+    for sweep in range(4):
+        solver.sweep(sweep, 4)
+    model, mine = solver.model, part.take(part.user_idx == 4)
+    q = np.asarray(model.q).reshape(N_ITEMS, 2, 3) * 2**0.5
+    np.testing.assert_allclose(q[:, :, 1], 1, rtol=1e-6)
+    mf.fold_in(model, mine)
+    p = np.asarray(model.p).reshape(N_USERS, 2, 3)[4] * 2**0.5
+    for sample in range(2):
+        prior, centre, alpha = (
+            np.asarray(value)[sample].astype("f8")
+            for value in (model.precision, model.centre, model.alpha)
+        )
+        z = q[mine.item_idx, sample, :2].astype("f8")
+        target = mine.rating - 3.25 - q[mine.item_idx, sample, 2]
+        left = prior + alpha * z.T @ z
+        right = prior @ centre + alpha * z.T @ target
+        np.testing.assert_allclose(p[sample, :2], np.linalg.solve(left, right), 1e-4)
+    np.testing.assert_allclose(p[:, 2], 1, rtol=1e-6)
+
+
+def test_gibbs_needs_biases_and_no_solver_trains_the_port():
+    with pytest.raises(InputError, match="use_bias=False.*gibbs.*draws the biases"):
+        solvers.make_model("gibbs", (4, 4, 3.0), False, 8)
+    port = published.MF(N_USERS, N_ITEMS)
+    part = make_ratings()
+    with pytest.raises(InputError, match='solver="als": the published port'):
+        solvers.make("als", port, part, part, CPU)
+    with pytest.raises(InputError, match='solver="sgd": allowed are "adam", "als"'):
+        solvers.make("sgd", mf.MF(4, 4, 3.0), part, part, CPU)
+    assert solvers.make("adam", port, part, part, CPU) is None
+
+
+def test_coverage_is_that_of_normal_intervals():
+    part = make_ratings()
+    solver = make("gibbs", part)
+    rng = np.random.default_rng(0)
+    solver.test = part.take(np.zeros(20_000, int))
+    solver.test.rating[:] = 3 + rng.normal(0, 0.5**0.5, 20_000)
+    solver.mean = tf.fill(20_000, 3.0)
+    solver.square_mean = tf.fill(20_000, 9.2)  # 0.2 over the samples, 0.3 of a rating
+    solver.noise.assign(0.3)
+    found = solver.coverage()
+    assert found == pytest.approx(
+        {"coverage_50": 0.5, "coverage_80": 0.8, "coverage_95": 0.95}, abs=0.01
+    )
 
 
 @pytest.mark.parametrize(

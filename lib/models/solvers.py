@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 from scipy import sparse
+from scipy.stats import norm
 
 from lib.data.ratings import Part
 from lib.errors import InputError, check_choice, check_number
@@ -471,6 +472,16 @@ class Gibbs(Solver):
         """Standard deviation of the ratings to predict: float32 ``(n,)``, in stars."""
         variance = self.square_mean - tf.square(self.mean)
         return np.sqrt(np.maximum(variance.numpy(), 0) + self.noise.numpy())
+
+    def coverage(self) -> dict[str, float]:
+        """Shares of the ratings to predict inside their 50, 80 and 95 % intervals."""
+        error = np.abs(self.test.rating - self.mean.numpy()) / self.deviation()
+        return {
+            f"coverage_{percent}": float(
+                np.mean(error <= norm.ppf(0.5 + percent / 200))
+            )
+            for percent in (50, 80, 95)
+        }
 
     def sweep(self, epoch: int, epochs: int) -> float:
         rng, alpha = np.random.default_rng([self.model.seed, epoch]), self.alpha.numpy()
