@@ -252,7 +252,7 @@ def test_onnxruntime_ranks_as_the_model(clicks, tmp_path, scale):
     ours = trained.Trained(model, clicks.item_ids, np.array([]), "a STAMP")
     path = export.save_onnx(ours, tmp_path / "new" / "stamp.onnx", k=20)
     windows, _ = model.example_reader(clicks.test)(np.arange(300, dtype=np.int32))
-    found = run_onnx(path, windows=windows.numpy())
+    found = run_onnx(path, windows=windows)
     scores = np.asarray(model(windows))
     order = np.argsort(-scores, axis=1, kind="stable")[:, :20]
     np.testing.assert_array_equal(found["numbers"], order + 1)

@@ -513,7 +513,7 @@ def test_counting_finds_the_hits_of_a_sort(clicks):
     set_weights(model, {"embedding": 40 * np.asarray(model.embedding)})
     windows, targets = model.example_reader(clicks.test)(np.arange(len(clicks.test)))
     best = np.argsort(-model.query(windows).numpy() @ model.items().numpy().T, axis=1)
-    hits = (best[:, :20] == targets.numpy()[:, None]).any(axis=1).mean()
+    hits = (best[:, :20] == targets[:, None]).any(axis=1).mean()
     found = stamp.evaluate(model, clicks.test)["hr_at_20"]
     assert found == pytest.approx(hits, abs=2 / len(clicks.test))
 

@@ -46,7 +46,7 @@ def prepare(batch_size, steps, maxlen=8, device="auto", precision="float32"):
     read = model.example_reader(train)
     rng = np.random.default_rng(0)
     n = (steps + 1) * batch_size
-    windows, targets = (part.numpy() for part in read(rng.integers(0, len(train), n)))
+    windows, targets = read(rng.integers(0, len(train), n))
     inputs = [np.zeros(n), np.zeros(n, np.int64), windows[:, None]]
     model.compile(
         optimizer=tf.keras.optimizers.Adam(learning_rate=0.005),
