@@ -345,6 +345,7 @@ def test_a_bad_table_is_named_with_its_row_and_column(tmp_path, case):
     ("name", "content", "sentence"),
     [
         ("log.xlsx", b"PK", "log.xlsx: a table ends in .csv, .tsv, .txt, "),
+        ("log.csv", "session,item,time".encode("utf-16"), "holds zero bytes: save it"),
         ("log.csv.gz", b"no gzip", "is cut short or is not a gzip file"),
         ("log.parquet", b"PAR1 and no more", "is not a sound Parquet file"),
         (

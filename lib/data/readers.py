@@ -29,7 +29,7 @@ from lib.data.engines import DuckDB, quote
 from lib.data.sources import DIGINETICA, MOVIELENS, PathLike, Source
 from lib.errors import InputError
 
-BLANKS = "\0 \t\r\n\x0b\x0c\x85\xa0\u2003\u2009\u202f\u3000\ufeff"
+BLANKS = " \t\r\n\x0b\x0c\x85\xa0\u2003\u2009\u202f\u3000\ufeff"
 MISSING = ("", "NULL", "null", r"\N", "NA", "N/A", "NaN", "nan", "None", "<NA>", "NaT")
 LAST_SECOND = 4_102_444_800  # 2100-01-01; larger numbers are milliseconds
 
@@ -80,7 +80,8 @@ _MISSING = ", ".join(map(quote, MISSING))
 _ID = (  # most ids meet the second condition; trim takes ten times as long
     f"CASE WHEN {_TEXT} IN ({_MISSING}) THEN NULL "
     f"WHEN {_TEXT} BETWEEN '0' AND '~' AND {_TEXT} NOT LIKE '% ' THEN {_TEXT} "
-    f"WHEN trim({_TEXT}, {quote(BLANKS)}) NOT IN ({_MISSING}) THEN {_TEXT} END"
+    f"WHEN trim({_TEXT}, {quote(BLANKS)} || chr(0)) NOT IN ({_MISSING}) "
+    f"THEN {_TEXT} END"
 )
 _WHOLE = (
     _when("[ \t]*[0-9]{1,18}[ \t]*", "CAST({v} AS BIGINT)"),
@@ -243,7 +244,10 @@ def _first_line(path: Path) -> str:
         head = file.read(1 << 16)
     if not head.strip():
         scan(path)  # says what is wrong
-    return re.split(rb"[\r\n]", head)[0].decode("utf-8-sig", "replace")
+    line = re.split(rb"[\r\n]", head)[0].decode("utf-8-sig", "replace")
+    if "\0" in line:
+        raise InputError(f"{path} holds zero bytes: save it as plain text in UTF-8.")
+    return line
 
 
 def _literal(path: Path) -> str:
@@ -299,7 +303,7 @@ def _read_text(
         scanning = pool.submit(scan, layout.path, layout.separator)
         for strict in (True, False):  # False: the line ends are of several kinds
             n_rows, refused = 0, []
-            with suppress(duckdb.Error):
+            with suppress(duckdb.InvalidInputException, duckdb.IOException):
                 _store(engine, table, columns, value, layout.relation(strict))
                 n_rows = engine.count(table)
                 refused = _first_refused(engine, table, columns)
@@ -447,7 +451,7 @@ def _read_raw(
             f"{';'.join(names)} (or session_id, item_id) and has {';'.join(header)}."
         )
     has_header = separator == ";"
-    encoding = "utf-8" if has_header else "latin-1"
+    encoding = "utf-8" if has_header or file_name == MOVIELENS else "latin-1"
     layout = Layout(path, len(header), separator, "", has_header, encoding)
     places = {column.meaning: header.index(column.name) for column in columns}
     if names == header:  # also where a name is there twice
