@@ -75,7 +75,8 @@ def test_prepared_sessions_are_those_that_load_makes(rules, tmp_path):
     loaded = sessions.load("sample", **rules)
     data = sessions.load(prepare(tmp_path / "out", **rules))
     assert data.counts() == loaded.counts()
-    assert (data.name, data.sha256) == (loaded.name, loaded.sha256)
+    for name in ("name", "sha256", "unordered_clicks", "unordered_sessions"):
+        assert getattr(data, name) == getattr(loaded, name), name
     np.testing.assert_array_equal(data.item_ids, loaded.item_ids)
     for part in ("train", "test"):
         for name in ("items", "offsets", "days"):

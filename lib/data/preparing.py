@@ -53,7 +53,7 @@ _VECTORS = 128  # of 2,048 rows each: a piece of an array
 _PATIENCE = 10  # seconds between two lines about the same step
 _UNITS = {"MB": 1, "GB": 1000, "TB": 1_000_000}
 _DISK_FULL = ("No space left on device", "max_temp_directory_size", "errno 28")
-_NO_MEMORY = ("Out of Memory Error", "OutOfMemoryError", "memory limit", "Cannot grow")
+_NO_MEMORY = ("Out of Memory Error", "OutOfMemoryError")
 _LEAST_FOR_SPARK = 600  # MB; below about 500 its JVM does not start
 
 
@@ -494,7 +494,7 @@ def check_space(found: list[Path], kind: str, out: Path) -> None:
     if free < need:
         raise InputError(
             f"{parent} has {free / 1e9:.1f} GB free, and preparing about {rows:,} "
-            f"rows needs {need / 1e9:.1f} GB, of which the arrays are a tenth: free "
+            f"rows needs {need / 1e9:.1f} GB, of which the arrays keep a tenth: free "
             "some space, or choose an --out on another disk."
         )
 

@@ -220,6 +220,8 @@ def _load_prepared(folder: sources.PathLike) -> Sessions:
         )
         for part in ("train", "test")
     }
+    unordered = ("unordered_clicks", "unordered_sessions")
+    parts.update({name: data.counts.get(name, 0) for name in unordered})
     return Sessions(
         item_ids=data.arrays["item_ids"], name=data.name, sha256=data.sha256, **parts
     )
