@@ -119,7 +119,8 @@ def parameters(notebook):
 
 def missing(text):
     """Words of the commands of a text that name something that does not exist here."""
-    scripts = "".join(path.read_text("utf-8") for path in (ROOT / "ci").rglob("*.*"))
+    paths = [p for end in ("sh", "py") for p in (ROOT / "ci").rglob(f"*.{end}")]
+    scripts = "".join(path.read_text("utf-8") for path in paths)
     found = []
     for program, *words in commands(text):
         name = Path(program).name

@@ -45,9 +45,8 @@ def check_order() -> None:
     stale = find_stale(shell.user_ns.get("In", ()), failed)
     if stale:
         name, number = stale
-        reason = "was run before the parameters were last checked"
-        if number in failed:
-            reason = "did not finish"
+        older = "was run before the parameters were last checked"
+        reason = "did not finish" if number in failed else older
         raise InputError(
             f"{name} comes from cell [{number}], which {reason}: run the cells in "
             "order, from the one with the parameters on."

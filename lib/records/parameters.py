@@ -53,10 +53,6 @@ class Parameters(Mapping[str, Any]):
             "notebook again."
         )
 
-    def as_dict(self) -> dict[str, Any]:
-        """A copy, for the record of a run."""
-        return dict(self.__dict__)
-
 
 def check(namespace: Mapping[str, Any], **allowed: Sequence[Any]) -> Parameters:
     """Checks the parameters of a notebook; call it right after the parameters cell.

@@ -172,14 +172,6 @@ def audit(table: pd.DataFrame, metric: str) -> tuple[Figure, np.ndarray]:
     return fig, axs
 
 
-def whole_epochs(ax: Axes) -> None:
-    """Puts ticks at whole epochs only, even if there is only one."""
-    curves = [line for line in ax.lines if line.get_marker() == "o"]
-    last = max((np.max(line.get_xdata()) for line in curves), default=1)
-    ax.set_xlim(0.5, last + 0.5)
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-
-
 def learning_curve(
     history: Sequence[Mapping[str, float]],
     metric: str,
@@ -205,8 +197,9 @@ def learning_curve(
         axs[0].text(1, value, name, transform=right_end, ha="right", va="bottom")
     axs[0].set(xlabel="epoch", ylabel=label(metric))
     axs[1].set(xlabel="epoch", ylabel="training loss")
-    for ax in axs:
-        whole_epochs(ax)
+    for ax in axs:  # whole epochs only, even if there is only one
+        ax.set_xlim(0.5, len(history) + 0.5)
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     return fig, axs
 
 
