@@ -1,6 +1,6 @@
 """Exact solvers: their equations, their distributions, and runs that repeat."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from lib.data import ratings
 from lib.errors import InputError
 from lib.hardware.device import Device
 from lib.hardware.tensorflow import tf
-from lib.models import mf, published, solvers
+from lib.models import mf, solvers
 from lib.serving import export, recommend, trained, transfer
 from lib.training import fit as training
 from lib.training.schedule import Schedule
@@ -122,13 +122,13 @@ def test_order_padding_and_chunks_change_nothing(name, monkeypatch):
     part = make_ratings()
     first = make(name, part)
     first.sweep(1, 2)
-    n_batches = len(list(first.by_user.batches()))
+    n_batches = len(list(first.sides[0].batches()))
     monkeypatch.setattr(solvers, "UNEVEN", 0.0)  # more padding
     monkeypatch.setattr(solvers, "CHUNK", 50)  # the rest lies in files
     order = np.random.default_rng(5).permutation(len(part))
     second = make(name, part.take(order))
-    assert isinstance(second.by_user.others, np.memmap)
-    assert len(list(second.by_user.batches())) < n_batches
+    assert isinstance(second.sides[0].others, np.memmap)
+    assert len(list(second.sides[0].batches())) < n_batches
     second.sweep(1, 2)  # without the start, which many ratings are not needed for
     for table in ("users", "items"):
         np.testing.assert_allclose(
@@ -177,8 +177,9 @@ def test_drawn_rows_have_the_mean_and_the_covariance_of_their_distribution():
     precision = np.array([[2.0, 0.3], [0.3, 1.0]], np.float32)
     centre = np.array([0.5, -0.2], np.float32)
     noise = rng.standard_normal((n, 2), np.float32)
-    prior = np.ones(n, np.float32), precision, centre, noise
-    draws, _ = solver.solve_rows(solver.by_user, items, *prior, alpha)
+    solver.items.assign(items)
+    solver.solve_rows(0, np.ones(n, np.float32), (precision, centre), noise, alpha)
+    draws = solver.users.numpy()
     rated = items[[0, 2, 3]].astype(np.float64)
     z = np.stack([rated[:, 0], np.ones(3)], axis=1)
     target = np.array([4, 2.5, 5]) - 3.25 - rated[:, 1]
@@ -211,10 +212,10 @@ def test_a_chain_has_the_posterior_of_a_model_that_can_be_integrated():
         np.random.default_rng(0),
         (2 * np.eye(2, dtype="f4"), np.zeros(2, "f4")),
     )
-    users, items = rng.standard_normal((2, n, 2), np.float32)
-    for _ in range(40):
-        users, _ = solver._draw_rows(solver.by_user, users, items, prior, rng)
-        items, _ = solver._draw_rows(solver.by_item, items, users, prior, rng)
+    for side in 40 * [0, 1]:
+        noise = rng.standard_normal((n, 2), np.float32)
+        solver.solve_rows(side, np.ones(n, np.float32), prior, noise, 1.0)
+    users, items = solver.users.numpy(), solver.items.numpy()
     drawn = users[:, 0] * items[:, 0] + users[:, 1] + items[:, 1]
     # b_u + b_i is one normal variable of variance 1, s; p and q have variance 1/2.
     grid = np.linspace(-4, 4, 161)
@@ -350,16 +351,27 @@ def test_a_user_folded_in_gets_the_mean_given_the_items_of_every_sample():
     np.testing.assert_allclose(p[:, 2], 1, rtol=1e-6)
 
 
-def test_gibbs_needs_biases_and_no_solver_trains_the_port():
-    with pytest.raises(InputError, match="use_bias=False.*gibbs.*draws the biases"):
-        solvers.make_model("gibbs", (4, 4, 3.0), False, 8)
-    port = published.MF(N_USERS, N_ITEMS)
+def test_a_name_makes_a_model_and_its_solver():
     part = make_ratings()
-    with pytest.raises(InputError, match='solver="als": the published port'):
-        solvers.make("als", port, part, part, CPU)
+    data = Data(part, part)
+    model, solver = solvers.make("adam", data, CPU, use_bias=False, latent_dim=2)
+    assert (type(model), model.use_bias, solver) == (mf.MF, False, None)
+    model, solver = solvers.make("gibbs", data, CPU, samples=3, latent_dim=2)
+    assert (type(model), model.samples) == (mf.SampledMF, 3)
+    assert solver.model is model
+    with pytest.raises(InputError, match="use_bias=False.*gibbs.*draws the biases"):
+        solvers.make("gibbs", data, CPU, use_bias=False)
     with pytest.raises(InputError, match='solver="sgd": allowed are "adam", "als"'):
-        solvers.make("sgd", mf.MF(4, 4, 3.0), part, part, CPU)
-    assert solvers.make("adam", port, part, part, CPU) is None
+        solvers.make("sgd", data, CPU)
+
+
+@dataclass
+class Data:
+    """As much of ``lib.data.ratings.Ratings`` as a solver asks for."""
+
+    train: ratings.Part
+    test: ratings.Part
+    n_users, n_items, global_mean = N_USERS, N_ITEMS, 3.25
 
 
 def test_coverage_is_that_of_normal_intervals():

@@ -151,16 +151,9 @@ def solve_to_rmse(data, opened, latent_dim, epochs, regularization):
 
 def sweep(data, name, opened, latent_dim=32):
     """One sweep of a solver after a first one, which groups the ratings and traces."""
-    model = solvers.make_model(
-        name,
-        (data.n_users, data.n_items, data.global_mean),
-        True,
-        1,
-        latent_dim=latent_dim,
-        regularization=0.07,
-    )
-    few = data.train.take(slice(0, 1))
-    solver = solvers.SOLVERS[name](model, data.train, few, opened)
+    few = SyntheticRatings(data.train, data.n_users, data.n_items, data.global_mean)
+    options = {"samples": 1, "latent_dim": latent_dim, "regularization": 0.07}
+    _, solver = solvers.make(name, few, opened, **options)
     started = time.perf_counter()
     solver.sweep(0, 2)
     first_s = round(time.perf_counter() - started, 1)
@@ -222,10 +215,9 @@ def make_ratings(n_ratings=100_000_000, n_users=1_000_000, n_items=100_000):
 class SyntheticRatings:
     """As much of ``lib.data.ratings.Ratings`` as training asks for."""
 
-    global_mean = 0.0
-
-    def __init__(self, train, n_users, n_items):
+    def __init__(self, train, n_users, n_items, global_mean=0.0):
         self.train, self.n_users, self.n_items = train, n_users, n_items
+        self.global_mean, self.test = global_mean, train.take(slice(0, 1))
 
 
 if __name__ == "__main__":

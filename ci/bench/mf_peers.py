@@ -4,6 +4,7 @@ Each trains for a number of iterations at once, in one thread, and is then judge
 of them tells its accuracy on the way.
 """
 
+import os
 import time
 
 import numpy as np
@@ -66,6 +67,8 @@ def cornac(data, latent_dim, iterations, regularization, learning_rate=0.01):
 
 def lenskit(data, latent_dim, iterations, regularization):
     """LensKit's ALS; the time to make its data set is not counted."""
+    threads = dict.fromkeys(("LK_NUM_THREADS", "LK_NUM_BACKEND_THREADS"), "1")
+    os.environ.update(threads, OMP_NUM_THREADS="1")
     from lenskit.als import BiasedMFScorer
     from lenskit.data import ItemList, from_interactions_df
 

@@ -198,7 +198,7 @@ class SampledMF(MF):
         self.built = True
 
     def keep(
-        self, place: int, users: np.ndarray, items: np.ndarray, *prior: np.ndarray
+        self, place: int, users: np.ndarray, items: np.ndarray, *prior: Any
     ) -> None:
         """Replaces the sample at ``place``; those after it are not in use any more.
 

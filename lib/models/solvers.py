@@ -34,6 +34,7 @@ LEAST = 1e-4  # penalty with which every row has one solution in float32
 CHUNK = 2**23  # ratings that are sorted at once; with more, the result is in a file
 
 
+Prior = tuple[np.ndarray, np.ndarray]  # precision matrix and mean of rows
 # Rows, their counts, and padded others and targets, in pieces of at most BLOCK ratings.
 Batch = tuple[np.ndarray, np.ndarray, list[tuple[tf.Tensor, tf.Tensor]]]
 
@@ -134,13 +135,11 @@ def _empty(n: int, dtype: Any) -> np.ndarray:
     return np.memmap(tempfile.TemporaryFile(), dtype, shape=(n,))
 
 
-@tf.function(
-    input_signature=[
-        tf.TensorSpec([None, None], tf.float32),
-        tf.TensorSpec([None, None], tf.int32),
-        tf.TensorSpec([None, None], tf.float32),
-    ]
-)
+def _spec(rank: int, dtype: Any = tf.float32) -> tf.TensorSpec:
+    return tf.TensorSpec([None] * rank, dtype)
+
+
+@tf.function(input_signature=[_spec(2), _spec(2, tf.int32), _spec(2)])
 def sum_products(
     table: tf.Tensor, others: tf.Tensor, targets: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor]:
@@ -161,17 +160,7 @@ def sum_products(
     return product, tf.linalg.matvec(z, targets, transpose_a=True)
 
 
-@tf.function(
-    input_signature=[
-        tf.TensorSpec([None, None, None], tf.float32),
-        tf.TensorSpec([None, None], tf.float32),
-        tf.TensorSpec([], tf.float32),
-        tf.TensorSpec([None], tf.float32),
-        tf.TensorSpec([None, None], tf.float32),
-        tf.TensorSpec([None], tf.float32),
-        tf.TensorSpec([None, None], tf.float32),
-    ]
-)
+@tf.function(input_signature=[_spec(rank) for rank in (3, 2, 0, 1, 2, 1, 2)])
 def solve(
     product: tf.Tensor,
     moment: tf.Tensor,
@@ -211,9 +200,7 @@ def solve(
     return rows, tf.reduce_sum(full * error, axis=1)
 
 
-def draw_prior(
-    rows: np.ndarray, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
+def draw_prior(rows: np.ndarray, rng: np.random.Generator) -> Prior:
     """Draws precision and mean of the rows' normal prior, given the rows.
 
     The hyperprior is normal-Wishart with scale ``I``, ``d`` degrees of freedom and the
@@ -266,37 +253,28 @@ class Solver(tf.Module):
             )
         self.model, self.part, self.test = model, part, test
         model.build(None)
-        rng, dim = np.random.default_rng(model.seed), self.dim
-        self.users, self.items = (
-            tf.Variable(START * rng.standard_normal((n, dim), np.float32))
+        has_biases = model.use_bias or isinstance(model, mf.SampledMF)
+        self.dim = model.latent_dim + int(has_biases)  # length of a row
+        rng = np.random.default_rng(model.seed)
+        self.users, self.items = self.tables = [
+            tf.Variable(START * rng.standard_normal((n, self.dim), np.float32))
             for n in (model.n_users, model.n_items)
-        )
+        ]
 
     @cached_property  # so that the time it takes counts as training
-    def by_user(self) -> Grouped:
-        """The ratings of each user."""
-        columns = self.part.user_idx, self.part.item_idx, self.part.rating
-        sizes = self.model.n_users, self.model.n_items
-        return group(*columns, sizes, self.model.global_mean)
-
-    @cached_property
-    def by_item(self) -> Grouped:
-        """The ratings of each item."""
-        columns = self.part.item_idx, self.part.user_idx, self.part.rating
-        sizes = self.model.n_items, self.model.n_users
-        return group(*columns, sizes, self.model.global_mean)
+    def sides(self) -> tuple[Grouped, Grouped]:
+        """The ratings by user and by item."""
+        n, mean = (self.model.n_users, self.model.n_items), self.model.global_mean
+        user, item, stars = self.part.user_idx, self.part.item_idx, self.part.rating
+        by_user = group(user, item, stars, n, mean)
+        return by_user, group(item, user, stars, n[::-1], mean)
 
     @cached_property
     def square(self) -> float:
         """Sum of the squared ratings, less the mean."""
-        values = self.by_user.targets
+        values = self.sides[0].targets
         parts = (values[k : k + CHUNK] for k in range(0, len(values), CHUNK))
         return sum(float(np.square(part, dtype=np.float64).sum()) for part in parts)
-
-    @property
-    def dim(self) -> int:
-        """Length of a row: the factors and the bias."""
-        return self.model.latent_dim + 1
 
     def fit(self, epochs: range, monitor: Any) -> None:
         """Does the sweeps of ``epochs`` and reports to ``lib.training.fit.Monitor``."""
@@ -320,39 +298,33 @@ class Solver(tf.Module):
         raise NotImplementedError
 
     def solve_rows(
-        self,
-        side: Grouped,
-        other: np.ndarray,
-        weight: np.ndarray,
-        precision: np.ndarray,
-        centre: np.ndarray,
-        noise: np.ndarray,
-        alpha: float = 1.0,
-    ) -> tuple[np.ndarray, float]:
-        """Solves all rows of a side, or draws around the solutions.
+        self, k: int, weight: np.ndarray, prior: Prior, noise: np.ndarray, alpha: float
+    ) -> float:
+        """Solves all rows of a side given the other, or draws around the solutions.
 
         Args:
-            side: the ratings by row.
-            other: the rows of the other side.
-            weight, precision, centre, noise, alpha: see ``solve``; for all rows, in
-                their own order.
+            k: 0 for the users, 1 for the items.
+            weight, noise: see ``solve``; for all rows.
+            prior: precision and centre.
+            alpha: see ``solve``.
 
         Returns:
-            ``(rows, error)``: all rows, and the squared error of all ratings.
+            The squared error of all ratings.
         """
-        table = _make_table(other, self.model.latent_dim)
-        prior, error = (tf.constant(precision), tf.constant(centre)), self.square
+        table = _make_table(self.tables[1 - k].numpy(), self.model.latent_dim)
+        own, error = [tf.constant(value) for value in prior], self.square
         solved = np.empty_like(noise)
-        for rows, _, pieces in side.batches():
+        for rows, _, pieces in self.sides[k].batches():
             sums = sum_products(table, *pieces[0])
             for piece in pieces[1:]:
-                added = sum_products(table, *piece)
-                sums = [before + more for before, more in zip(sums, added)]
-            own = tf.constant(weight[rows]), *prior, tf.constant(noise[rows])
-            found, added = solve(*sums, tf.constant(alpha, tf.float32), *own)
+                more = sum_products(table, *piece)
+                sums = [before + added for before, added in zip(sums, more)]
+            values = tf.constant(alpha, tf.float32), tf.constant(weight[rows])
+            found, added = solve(*sums, *values, *own, tf.constant(noise[rows]))
             solved[rows] = found.numpy()
             error += float(added.numpy().sum(dtype=np.float64))
-        return solved, error
+        self.tables[k].assign(solved)
+        return error
 
 
 def _make_table(rows: np.ndarray, latent_dim: int) -> tf.Tensor:
@@ -385,10 +357,6 @@ class ALS(Solver):
         value = model.regularization
         check_number("regularization", value, value >= LEAST, allowed)
 
-    @property
-    def dim(self) -> int:
-        return self.model.latent_dim + int(self.model.use_bias)
-
     def _start(self) -> np.ndarray:
         """Rows of the items that span the main directions of the ratings.
 
@@ -397,7 +365,7 @@ class ALS(Solver):
         columns into the leading singular vectors. Of many ratings, those of the users
         with the most are taken.
         """
-        side, n_items = self.by_user, self.model.n_items
+        side, n_items = self.sides[0], self.model.n_items
         n_users = int(np.searchsorted(np.cumsum(side.counts), CHUNK, side="right"))
         counts = side.counts[:n_users]
         starts = np.concatenate([[0], np.cumsum(counts)])
@@ -420,16 +388,14 @@ class ALS(Solver):
             self.items.assign(self._start())
         penalty, paid = self.model.regularization, 0.0
         precision = penalty * np.eye(self.dim, dtype=np.float32)
-        users, items = (self.by_user, self.users), (self.by_item, self.items)
-        for (side, own), (_, other) in ((users, items), (items, users)):
+        for k, side in enumerate(self.sides):
             weight = np.empty(len(side.rows), np.float32)
             weight[side.rows] = np.maximum(side.counts, 1)
-            none = np.zeros(own.shape, np.float32)
-            prior = weight, precision, none[0]
-            rows, error = self.solve_rows(side, other.numpy(), *prior, none)
-            own.assign(rows)
-            paid += penalty * float(weight @ np.square(rows).sum(axis=1))
-        for rows, names in zip((self.users, self.items), mf.PARTS.values()):
+            none = np.zeros((len(weight), self.dim), np.float32)
+            error = self.solve_rows(k, weight, (precision, none[0]), none, 1.0)
+            squares = np.square(self.tables[k].numpy()).sum(axis=1)
+            paid += penalty * float(weight @ squares)
+        for rows, names in zip(self.tables, mf.PARTS.values()):
             factors, *biases = tf.split(rows, [self.model.latent_dim, -1], axis=1)
             getattr(self.model, names[0]).assign(factors)
             if self.model.use_bias:
@@ -484,36 +450,27 @@ class Gibbs(Solver):
         }
 
     def sweep(self, epoch: int, epochs: int) -> float:
-        rng, alpha = np.random.default_rng([self.model.seed, epoch]), self.alpha.numpy()
-        users, items = self.users.numpy(), self.items.numpy()
-        prior = draw_prior(users, rng)
-        users, _ = self._draw_rows(self.by_user, users, items, prior, rng)
-        of_items = draw_prior(items, rng)
-        items, error = self._draw_rows(self.by_item, items, users, of_items, rng)
-        n = len(self.part)
+        rng = np.random.default_rng([self.model.seed, epoch])
+        alpha, n = float(self.alpha.numpy()), len(self.part)
+        prior, _ = self._draw(0, rng, alpha)
+        _, error = self._draw(1, rng, alpha)
         self.alpha.assign(rng.gamma(1 + n / 2, 1 / (1 + error / 2)))
-        self.users.assign(users)
-        self.items.assign(items)
         first = int(BURN_IN * epochs)
         kept = np.linspace(first, epochs - 1, self.model.samples).round()
         if epoch <= first or epoch in kept:
             place = max(int((np.unique(kept) <= epoch).sum()) - 1, 0)
-            self.model.keep(place, users, items, *prior, alpha)
+            rows = self.users.numpy(), self.items.numpy()
+            self.model.keep(place, *rows, *prior, np.float32(alpha))
         self._update_means(max(epoch - first, 0) + 1)
         return error / n
 
-    def _draw_rows(
-        self,
-        side: Grouped,
-        own: np.ndarray,
-        other: np.ndarray,
-        prior: tuple[np.ndarray, np.ndarray],
-        rng: np.random.Generator,
-    ) -> tuple[np.ndarray, float]:
-        weight, noise = np.ones(len(own), np.float32), np.empty_like(own)
-        rng.standard_normal(dtype=np.float32, out=noise)
-        alpha = float(self.alpha.numpy())
-        return self.solve_rows(side, other, weight, *prior, noise, alpha)
+    def _draw(
+        self, k: int, rng: np.random.Generator, alpha: float
+    ) -> tuple[Prior, float]:
+        """Draws the prior and the rows of a side; returns it and the squared error."""
+        prior = draw_prior(self.tables[k].numpy(), rng)
+        noise = rng.standard_normal(self.tables[k].shape, np.float32)
+        return prior, self.solve_rows(k, np.ones(len(noise), "f4"), prior, noise, alpha)
 
     def _update_means(self, k: int) -> None:
         """Adds sample ``k``, from 1, to the running means."""
@@ -529,51 +486,39 @@ class Gibbs(Solver):
 SOLVERS = {"als": ALS, "gibbs": Gibbs}
 
 
-def make(name: str, model: mf.MF, part: Part, test: Part, device: Any) -> Solver | None:
-    """Makes the solver of a name; None for ``"adam"``, which ``fit`` has already.
+def make(
+    name: str,
+    data: Any,
+    device: Any,
+    use_bias: bool = True,
+    samples: int = 32,
+    **settings: Any,
+) -> tuple[mf.MF, Solver | None]:
+    """Makes a model and its solver.
 
     Args:
-        name: ``"adam"``, ``"als"`` or ``"gibbs"``.
-        model, part, test, device: see ``Solver``.
+        name: ``"adam"``, for which there is no solver, since ``fit`` has it;
+            ``"als"`` or ``"gibbs"``.
+        data: a ``lib.data.ratings.Ratings``.
+        device: see ``Solver``.
+        use_bias: see ``MF``.
+        samples: see ``SampledMF``, the model of ``"gibbs"``.
+        **settings: other arguments of the model.
 
     Raises:
-        InputError: another name, or one that the model or the device cannot take.
+        InputError: another name; Gibbs sampling without biases; or see ``Solver``.
     """
     check_choice("solver", name, ("adam", *SOLVERS))
-    if name == "adam":
-        return None
-    if type(model) not in (mf.MF, mf.SampledMF):
-        raise InputError(
-            f'solver="{name}": the published port is trained by Adam; choose '
-            'solver="adam", or variant="biased".'
-        )
-    return SOLVERS[name](model, part, test, device)
-
-
-def make_model(
-    solver: str,
-    sizes: tuple[int, int, float],
-    use_bias: bool,
-    samples: int,
-    **settings: Any,
-) -> mf.MF:
-    """Makes the model that a solver trains.
-
-    Args:
-        solver: see ``make``.
-        sizes: numbers of users and items, and the mean rating.
-        use_bias: see ``MF``.
-        samples: see ``SampledMF``.
-        **settings: other arguments of both.
-
-    Raises:
-        InputError: Gibbs sampling without biases, or a wrong setting.
-    """
-    if solver != "gibbs":
-        return mf.MF(*sizes, use_bias=use_bias, **settings)
-    if not use_bias:
+    sizes = data.n_users, data.n_items, data.global_mean
+    if name != "gibbs":
+        model = mf.MF(*sizes, use_bias=use_bias, **settings)
+    elif use_bias:
+        model = mf.SampledMF(*sizes, samples=samples, **settings)
+    else:
         raise InputError(
             'use_bias=False: solver="gibbs" draws the biases with the factors; choose '
             'True, or solver="adam" or "als".'
         )
-    return mf.SampledMF(*sizes, samples=samples, **settings)
+    if name == "adam":
+        return model, None
+    return model, SOLVERS[name](model, data.train, data.test, device)
