@@ -326,7 +326,7 @@ BAD = {
         "line 3: 5 fields separated by ',', expected 3",
     ),
     "an open quote": ('session,item,time\n1,"2,1464134400\n', "line 2: .*a quote"),
-    "zero bytes": ("session,item,time\n1,\0,1464134400\n", "line 2, column item"),
+    "zero bytes": ("session,item,time\n1,\0,1464134400\n", "log.csv, line 2"),
 }
 
 
@@ -376,7 +376,7 @@ STRAY = {  # what is done to a line in the middle: its number if it cannot be re
     "a quote in a field": (lambda line: line.replace("text", 'te"xt'), None),
     "a quote opens": (lambda line: line.replace("text", '"text'), 501),
     "a quote is the field": (lambda line: line.split("text")[0] + '"', 501),
-    "a line break in quotes": (lambda line: line.replace("text", '"a\nb"'), None),
+    "a line break in quotes": (lambda line: line.split("text")[0] + '"a\nb"', None),
     "a blank line": (lambda line: line + "\n", None),
     "blanks": (lambda line: line + "\n   \t", None),
     "a carriage return more": (lambda line: line + "\r", None),
