@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lib.data import ratings
+from lib.data import ratings, readers
+from lib.data.engines import DuckDB
 from lib.errors import InputError
 
 HONEST = [split for split in ratings.SPLITS if split != "modelzoo"]
@@ -22,8 +23,13 @@ def table(rows):
     return pd.DataFrame(rows, columns=["user", "item", "rating", "timestamp"])
 
 
-def prepare(rows, *arguments, **options):
-    return ratings.prepare(table(rows), "name", "sha256", *arguments, **options)
+ENGINE = DuckDB()  # one for all: a new one takes longer than what is tested
+
+
+def prepare(rows, split="random", test_share=0.2, seed=0):
+    ENGINE.register("ratings", table(rows).assign(place=np.arange(len(rows))))
+    reading = readers.Reading("name", "sha256", len(rows))
+    return ratings.prepare(ENGINE, reading, split, test_share, seed)
 
 
 @st.composite

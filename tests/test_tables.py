@@ -326,7 +326,7 @@ BAD = {
         "line 3: 5 fields separated by ',', expected 3",
     ),
     "an open quote": ('session,item,time\n1,"2,1464134400\n', "line 2: .*a quote"),
-    "zero bytes": ("session,item,time\n1,\0,1464134400\n", "holds zero bytes"),
+    "zero bytes": ("session,item,time\n1,\0,1464134400\n", "log.csv, line 2"),
 }
 
 
@@ -345,6 +345,7 @@ def test_a_bad_table_is_named_with_its_row_and_column(tmp_path, case):
     ("name", "content", "sentence"),
     [
         ("log.xlsx", b"PK", "log.xlsx: a table ends in .csv, .tsv, .txt, "),
+        ("log.csv", "session,item,time".encode("utf-16"), "holds zero bytes: save it"),
         ("log.csv.gz", b"no gzip", "is cut short or is not a gzip file"),
         ("log.parquet", b"PAR1 and no more", "is not a sound Parquet file"),
         (
@@ -363,6 +364,127 @@ def test_a_file_that_is_not_what_its_name_says(tmp_path, name, content, sentence
 def test_a_file_that_is_not_there(tmp_path):
     with pytest.raises(InputError, match="none.csv cannot be read: No such file"):
         sessions.load(tmp_path / "none.csv")
+
+
+def rows(n, note="text"):
+    """Lines of clicks with a column that nobody maps."""
+    return [f"{k // 3},{k % 7},{1464134400 + k},{note} {k}" for k in range(n)]
+
+
+HEADER = "session,item,time,note"
+STRAY = {  # what is done to a line in the middle: its number if it cannot be read
+    "a quote in a field": (lambda line: line.replace("text", 'te"xt'), None),
+    "a quote opens": (lambda line: line.replace("text", '"text'), 501),
+    "a quote is the field": (lambda line: line.split("text")[0] + '"', 501),
+    "a line break in quotes": (lambda line: line.split("text")[0] + '"a\nb"', None),
+    "a blank line": (lambda line: line + "\n", None),
+    "blanks": (lambda line: line + "\n   \t", None),
+    "a carriage return more": (lambda line: line + "\r", None),
+}
+
+
+@pytest.mark.parametrize("case", STRAY)
+@pytest.mark.parametrize("again", [False, True], ids=["once", "twice"])
+def test_a_stray_quote_or_line_end_loses_no_row(tmp_path, case, again):
+    """In a column that nobody maps; a quoted field swallows lines without a word."""
+    change, line = STRAY[case]
+    lines = [HEADER, *rows(2000)]
+    for place in (500, 900)[: 1 + again]:
+        lines[place] = change(lines[place])
+    path = tmp_path / "log.csv"
+    path.write_bytes("\n".join(lines).encode())
+    if line:
+        with pytest.raises(InputError, match=f"log.csv, line {line}: .*quote"):
+            read_clicks(path)
+        return
+    clicks, reading = read_clicks(path)
+    assert reading.rows == 2000
+    assert clicks["timeframe"].tolist() == [
+        (1464134400 + k) * 1000 for k in range(2000)
+    ]
+
+
+@pytest.mark.parametrize("column", ["item", "note"])
+def test_a_byte_that_is_not_utf_8_costs_no_row_or_its_line_is_named(tmp_path, column):
+    lines = [HEADER, *rows(900)]
+    lines[700] = (
+        lines[700].replace(",0,", ",é,") if column == "item" else lines[700] + "é"
+    )
+    lines[700] = lines[700] if "é" in lines[700] else "1,é,1464134400,x"
+    (tmp_path / "log.csv").write_bytes("\n".join(lines).encode("latin-1"))
+    if column == "note":
+        assert read_clicks(tmp_path / "log.csv")[1].rows == 900
+        return
+    with pytest.raises(InputError, match="log.csv, line 701: it is not UTF-8"):
+        read_clicks(tmp_path / "log.csv")
+
+
+@pytest.mark.parametrize("name", ["clicks.csv", "c.tsv.gz", "c.dat", "u.data", "c.txt"])
+@pytest.mark.parametrize("separator", [",", "\t", "::", ";", "|"])
+def test_a_file_without_a_header_line_is_read_by_numbers(tmp_path, name, separator):
+    if separator not in tables.SEPARATORS[tables.ending(name)]:
+        return
+    text = "\n".join(separator.join(line.split(",")) for line in rows(9)).encode()
+    path = tmp_path / name
+    path.write_bytes(gzip.compress(text) if name.endswith(".gz") else text)
+    clicks, reading = read_clicks(path, "time=3, item=2, session=1")
+    assert reading.rows == 9
+    assert clicks["item"].tolist() == [k % 7 for k in range(9)]
+    with pytest.raises(InputError, match='header line .*columns="session=1, item=2'):
+        read_clicks(path)
+
+
+def test_names_of_columns_may_have_blanks_around_them(tmp_path):
+    text = 'session , "item", time\n1,2,1464134400\n'
+    (tmp_path / "log.csv").write_text("\ufeff" + text)
+    assert read_clicks(tmp_path / "log.csv")[0]["item"].tolist() == [2]
+
+
+@pytest.mark.parametrize("ending", ["csv", "tsv.gz", "parquet"])
+def test_files_of_a_folder_are_one_table_in_the_order_of_their_names(tmp_path, ending):
+    whole = pd.DataFrame({"session": 1, "item": range(90), "time": 1464134400})
+    for part in (2, 0, 1):
+        piece = whole[30 * part : 30 * part + 30]
+        written(tmp_path, piece, f"part-{part}.{ending}")
+    (tmp_path / "_SUCCESS").touch()
+    (tmp_path / ".part-0.csv.crc").write_text("no table")
+    for path in (tmp_path, f"{tmp_path}/part-*.{ending}"):
+        clicks, reading = read_clicks(path)
+        assert clicks["item"].tolist() == list(range(90))
+        assert reading.rows == 90
+    _, fewer = read_clicks(f"{tmp_path}/part-[01].*")
+    assert fewer.rows == 60
+    assert fewer.sha256 != reading.sha256
+    with pytest.raises(InputError, match="no file of a table"):
+        read_clicks(f"{tmp_path}/none-*.csv")
+
+
+def test_files_of_a_folder_may_have_their_columns_in_any_order(tmp_path):
+    (tmp_path / "a.csv").write_text("session,item,time\n1,x,1464134400\n")
+    (tmp_path / "b.tsv").write_text("time\titem\tsession\n1464134401\t7\t2\n")
+    clicks, _ = read_clicks(tmp_path)
+    assert clicks["item"].tolist() == ["x", "7"]
+    assert clicks["session"].tolist() == [1, 2]
+    (tmp_path / "c.csv").write_text(
+        "session,item,time\n1,x,1464134400\n1,,1464134400\n"
+    )
+    with pytest.raises(InputError, match="c.csv, line 3, column item"):
+        read_clicks(tmp_path)
+
+
+def test_a_file_is_no_pattern_even_if_its_name_looks_like_one(tmp_path):
+    path = tmp_path / "log[1].csv"
+    path.write_text("session,item,time\n1,2,1464134400\n")
+    (tmp_path / "log1.csv").write_text("session,item,time\n1,3,1464134400\n")
+    assert read_clicks(path)[0]["item"].tolist() == [2]
+
+
+@pytest.mark.parametrize("time", ["20200121", "5000"])
+def test_times_that_are_hardly_meant_are_named(tmp_path, time):
+    lines = ["session,item,time", *(f"{k // 2},{k % 3},{time}" for k in range(60))]
+    (tmp_path / "log.csv").write_text("\n".join(lines))
+    with pytest.raises(InputError, match="of 1970-0.* another column or another unit"):
+        sessions.load(tmp_path / "log.csv")
 
 
 @pytest.mark.parametrize(

@@ -140,7 +140,7 @@ def load(
         if not tables.is_table(data_path):
             source = sources.find(sources.MOVIELENS, data_path)
             reading = readers.read_movielens(source, engine)
-            return _prepare(engine, reading, split, test_share, seed)
+            return prepare(engine, reading, split, test_share, seed)
         reading = readers.read_ratings(data_path, engine, columns)
         low, high, last = engine.row(
             "SELECT min(rating), max(rating), max(timestamp) FROM ratings"
@@ -150,35 +150,20 @@ def load(
                 f'split="{split}": {reading.name} is read without times; name their '
                 'column, as in columns="time=<column>".'
             )
-        data = _prepare(engine, reading, split, test_share, seed)
+        data = prepare(engine, reading, split, test_share, seed)
     return replace(data, scale=(float(low), float(high)))
 
 
 def prepare(
-    table: pd.DataFrame,
-    name: str,
-    sha256: str,
-    split: str = "random",
-    test_share: float = 0.2,
-    seed: int = 0,
-) -> Ratings:
-    """Runs all steps of ``load`` on ratings in memory; see there.
-
-    Args:
-        table: with the columns ``user, item, rating, timestamp``.
-        name, sha256: the data set, for records.
-        split, test_share, seed: see ``load``.
-    """
-    with DuckDB() as engine:
-        engine.register("ratings", table.assign(place=np.arange(len(table))))
-        reading = readers.Reading(name, sha256, len(table))
-        return _prepare(engine, reading, split, test_share, seed)
-
-
-def _prepare(
     engine: DuckDB, reading: readers.Reading, split: str, test_share: float, seed: int
 ) -> Ratings:
-    """Numbers and splits the table ``ratings`` of an engine."""
+    """Takes the steps of ``load`` after reading; see there.
+
+    Args:
+        engine: holds the table ``ratings``, see ``rating_steps``.
+        reading: the ratings' name and SHA-256, for records.
+        split, test_share, seed: see ``load``.
+    """
     check_seed(seed)
     check_split(split, test_share)
     rating_steps.number(engine)

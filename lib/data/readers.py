@@ -29,7 +29,7 @@ from lib.data.engines import DuckDB, quote
 from lib.data.sources import DIGINETICA, MOVIELENS, PathLike, Source
 from lib.errors import InputError
 
-BLANKS = "\0 \t\r\n\x0b\x0c\x85\xa0\u2003\u2009\u202f\u3000\ufeff"
+BLANKS = " \t\r\n\x0b\x0c\x85\xa0\u2003\u2009\u202f\u3000\ufeff"
 MISSING = ("", "NULL", "null", r"\N", "NA", "N/A", "NaN", "nan", "None", "<NA>", "NaT")
 LAST_SECOND = 4_102_444_800  # 2100-01-01; larger numbers are milliseconds
 
@@ -80,7 +80,8 @@ _MISSING = ", ".join(map(quote, MISSING))
 _ID = (  # most ids meet the second condition; trim takes ten times as long
     f"CASE WHEN {_TEXT} IN ({_MISSING}) THEN NULL "
     f"WHEN {_TEXT} BETWEEN '0' AND '~' AND {_TEXT} NOT LIKE '% ' THEN {_TEXT} "
-    f"WHEN trim({_TEXT}, {quote(BLANKS)}) NOT IN ({_MISSING}) THEN {_TEXT} END"
+    f"WHEN trim({_TEXT}, {quote(BLANKS)} || chr(0)) NOT IN ({_MISSING}) "
+    f"THEN {_TEXT} END"
 )
 _WHOLE = (
     _when("[ \t]*[0-9]{1,18}[ \t]*", "CAST({v} AS BIGINT)"),
@@ -243,7 +244,10 @@ def _first_line(path: Path) -> str:
         head = file.read(1 << 16)
     if not head.strip():
         scan(path)  # says what is wrong
-    return re.split(rb"[\r\n]", head)[0].decode("utf-8-sig", "replace")
+    line = re.split(rb"[\r\n]", head)[0].decode("utf-8-sig", "replace")
+    if "\0" in line:
+        raise InputError(f"{path} holds zero bytes: save it as plain text in UTF-8.")
+    return line
 
 
 def _literal(path: Path) -> str:
@@ -297,12 +301,14 @@ def _read_text(
     value = {meaning: f"c{place}" for meaning, place in places.items()}
     with ThreadPoolExecutor(1) as pool:
         scanning = pool.submit(scan, layout.path, layout.separator)
-        try:
-            _store(engine, table, columns, value, layout.relation(strict=True))
-        except duckdb.Error:  # line ends of several kinds
-            _store(engine, table, columns, value, layout.relation(strict=False))
+        for strict in (True, False):  # False: the line ends are of several kinds
+            n_rows, refused = 0, []
+            with suppress(duckdb.InvalidInputException, duckdb.IOException):
+                _store(engine, table, columns, value, layout.relation(strict))
+                n_rows = engine.count(table)
+                refused = _first_refused(engine, table, columns)
+                break
         scanned = scanning.result()
-    n_rows, refused = engine.count(table), _first_refused(engine, table, columns)
     is_plain = 0 < n_rows == scanned.lines - layout.has_header
     if not layout.quotes:  # DuckDB lets an empty field at the end of a line pass
         each = (layout.n_fields - 1) * len(layout.separator)
@@ -365,7 +371,9 @@ def read_views(source: Source, engine: DuckDB) -> Reading:
         Column("timeframe", "timeframe", *_WHOLE),
         Column("day", "eventdate", *_DAY),
     ]
-    return _read_raw(source, DIGINETICA, engine, "clicks", columns)
+    older = {"session_id": "sessionId", "item_id": "itemId"}
+    header = [older.get(name, name) for name in _raw_header(source.path(DIGINETICA))]
+    return _read_raw(source, DIGINETICA, engine, "clicks", columns, header)
 
 
 def read_movielens(source: Source, engine: DuckDB) -> Reading:
@@ -387,7 +395,7 @@ def read_movielens(source: Source, engine: DuckDB) -> Reading:
         )
     names = ["user", "item", "rating", "timestamp"]
     columns = [Column(n, n, *(_STARS if n == "rating" else _WHOLE)) for n in names]
-    return _read_raw(source, MOVIELENS, engine, "ratings", columns, names)
+    return _read_raw(source, MOVIELENS, engine, "ratings", columns, names, "::")
 
 
 def read_side_file(
@@ -409,11 +417,14 @@ def read_side_file(
     """
     if not source.path(file_name).is_file():
         return None
-    names = columns or _first_line(source.path(file_name)).strip().split(";")
-    texts = [Column(f'"{n}"', n, "coalesce({v}, '')", "a text") for n in names]
+    names = columns or _raw_header(source.path(file_name))
+    sql = "coalesce({v}, '')"
+    texts = [Column(f"c{n}", name, sql, "a text") for n, name in enumerate(names)]
     with DuckDB() as engine:
-        _read_raw(source, file_name, engine, "side", texts, columns)
-        return engine.sql("SELECT * EXCLUDE (place) FROM side ORDER BY place")
+        separator = "::" if columns else ";"
+        _read_raw(source, file_name, engine, "side", texts, names, separator)
+        table = engine.sql("SELECT * EXCLUDE (place) FROM side ORDER BY place")
+    return table.set_axis(names, axis=1)
 
 
 def _read_raw(
@@ -422,31 +433,36 @@ def _read_raw(
     engine: DuckDB,
     table: str,
     columns: list[Column],
-    names: list[str] | None = None,
+    header: list[str],
+    separator: str = ";",
 ) -> Reading:
-    """Reads a raw file: separated by ``;`` with a header, or by ``::`` with names."""
-    path, older = source.path(file_name), {"session_id": "sessionId"}
-    header = names or _first_line(path).strip().split(";")
-    header = [{**older, "item_id": "itemId"}.get(name, name) for name in header]
+    """Reads a raw file, with a header line if the separator is ``;``."""
+    path = source.path(file_name)
     if len(header) < 2:
         raise InputError(
             f"{path}, line 1: columns must be separated by ';', found "
             f"{header[0][:80]!r}; give the unchanged file of the CIKM Cup 2016."
         )
-    missing = [column.name for column in columns if column.name not in header]
+    names = [column.name for column in columns]
+    missing = [name for name in names if name not in header]
     if missing:
         raise InputError(
             f"{path}: its first line has no column {missing[0]}; it needs "
-            f"{';'.join(column.name for column in columns)} (or session_id, item_id) "
-            f"and has {';'.join(header)}."
+            f"{';'.join(names)} (or session_id, item_id) and has {';'.join(header)}."
         )
-    layout = Layout(path, len(header), "::" if names else ";", has_header=not names)
-    if file_name.endswith(".dat"):
-        layout = layout._replace(encoding="latin-1")
+    has_header = separator == ";"
+    encoding = "utf-8" if has_header or file_name == MOVIELENS else "latin-1"
+    layout = Layout(path, len(header), separator, "", has_header, encoding)
     places = {column.meaning: header.index(column.name) for column in columns}
+    if names == header:  # also where a name is there twice
+        places = {column.meaning: place for place, column in enumerate(columns)}
     sha256 = _read_text(engine, f"raw_{table}", layout, columns, places, path)
     engine.table(table, f"SELECT *, rowid AS place FROM raw_{table}", lazy=True)
     return Reading(source.name, sha256, engine.count(table))
+
+
+def _raw_header(path: Path) -> list[str]:
+    return _first_line(path).strip().split(";")
 
 
 # Tables

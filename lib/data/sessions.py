@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from lib.data import prepared, readers, session_steps, sources, tables
 from lib.data.engines import DuckDB
@@ -198,7 +197,7 @@ def load(
     with DuckDB() as engine:
         if tables.is_table(data_path):
             reading = readers.read_clicks(data_path, engine, columns)
-            return _prepare(engine, reading, chosen)
+            return prepare(engine, reading, chosen)
         source = sources.find(sources.DIGINETICA, data_path)
         reading = readers.read_views(source, engine)
         if protocol == "modelzoo" and not any(map(rules.get, PORT_DAYS)):
@@ -207,33 +206,21 @@ def load(
             )
             if engine.row(f"SELECT count(*) FROM clicks WHERE day = {port_day}")[0]:
                 chosen = replace(chosen, **PORT_DAYS)
-        return _prepare(engine, reading, session_steps.with_filters(engine, chosen))
+        return prepare(engine, reading, session_steps.with_filters(engine, chosen))
 
 
-def prepare(clicks: pd.DataFrame, name: str, sha256: str, **rules: Any) -> Sessions:
-    """Runs all steps of ``load`` on clicks in memory.
+def prepare(engine: DuckDB, reading: readers.Reading, rules: Rules) -> Sessions:
+    """Takes the steps of ``load`` after reading.
 
     Args:
-        clicks: a table with the columns ``session, item, timeframe`` and ``day``, whole
-            days since 1970.
-        name, sha256: the data set, for records.
-        rules: see ``load``; and ``filters``: drop short sessions and rare items, by
-            default unless the clicks are filtered already.
+        engine: holds the table ``clicks``, see ``session_steps``; it is used up.
+        reading: the clicks' name and SHA-256, for records.
+        rules: of the preparation.
 
     Raises:
-        InputError: a rule has a value that is not allowed, or a part would have no
-            example.
+        InputError: the days of the split are in the wrong order, or a part would have
+            no example.
     """
-    chosen = Rules(**rules)
-    with DuckDB() as engine:
-        engine.register("clicks", clicks.assign(place=np.arange(len(clicks))))
-        if "filters" not in rules:
-            chosen = session_steps.with_filters(engine, chosen)
-        return _prepare(engine, readers.Reading(name, sha256, len(clicks)), chosen)
-
-
-def _prepare(engine: DuckDB, reading: readers.Reading, rules: Rules) -> Sessions:
-    """Takes the steps and collects what they leave in arrays."""
     days = engine.row("SELECT min(day), max(day) FROM clicks")
     engine.connection.execute("SET preserve_insertion_order = false")
     session_steps.run(engine, rules)

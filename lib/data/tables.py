@@ -118,7 +118,9 @@ def split_header(line: str, path: Path, wanted: Collection[str]) -> tuple[list, 
     for separator in SEPARATORS[ending(path)]:
         parts = line.split(separator)
         if len(separator) == 1:
-            parts = next(csv.reader([line], delimiter=separator), [])
+            parts = next(
+                csv.reader([line], delimiter=separator, skipinitialspace=True), []
+            )
         fields[separator] = [part.strip() for part in parts]
     best = max(fields, key=lambda s: (len({*fields[s]} & {*wanted}), len(fields[s])))
     return fields[best], best
