@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -138,8 +137,6 @@ def write_array(
         for piece in pieces:
             file.write(np.asarray(piece, dtype).tobytes())
             written += len(piece)
-        file.flush()
-        os.fsync(file.fileno())
     if written != length:
         raise ValueError(f"{path}: {written} entries instead of {length}")
 

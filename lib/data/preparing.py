@@ -66,15 +66,15 @@ class Steps:
 
     Args:
         folder: of the unfinished preparation.
-        source: what the steps start from: the files, the rules and the engine. Steps
-            from another source are removed.
+        source: what the steps start from, as JSON can hold it: the files, the rules
+            and the engine. Steps from another source are removed.
         show: is called with each line of progress.
     """
 
     engine: Engine
 
     def __init__(
-        self, folder: Path, source: dict[str, Any], show: Callable[[str], object]
+        self, folder: Path, source: list, show: Callable[[str], object]
     ) -> None:
         self.folder, self.show = folder, show
         source = json.loads(json.dumps(source))
@@ -377,8 +377,9 @@ def _prepare_sessions(
             )
         counts[f"{part}_sessions"] = sessions
         counts[f"{part}_examples"] = clicks - sessions
-        for name, number in steps.sql(session_steps.ties(part)).iloc[0].items():
-            tied[name] += int(number)
+        if chosen.order == "timeframe":
+            for name, number in steps.sql(session_steps.ties(part)).iloc[0].items():
+                tied[name] += int(number)
         lengths = f"{part}_lengths"
         offsets = accumulate(steps.column(lengths, "clicks"))
         days = (d.astype(np.int64) for d in steps.column(lengths, "day"))
@@ -566,24 +567,22 @@ def prepare(
     unfinished = out.with_name(f"{out.name}.unfinished")
     if not unfinished.exists():
         check_space(found, kind, out)
+    identity = [[str(f), f.stat().st_size, f.stat().st_mtime_ns] for f in found]
+    source = [kind, engine, identity, columns, sorted(rules.items())]
     with lock(unfinished, out), refusals(unfinished, memory):
-        identity = [[str(f), f.stat().st_size, f.stat().st_mtime_ns] for f in found]
-        source = {"files": identity, "columns": columns, "kind": kind, "rules": rules}
-        steps = Steps(unfinished, {**source, "engine": engine}, show)
-        with DuckDB(unfinished, memory) as duckdb_engine:
-            steps.on(duckdb_engine)
-            reading = _read(steps, duckdb_engine, kind, data_path, columns)
+        steps = Steps(unfinished, source, show)
+        with DuckDB(unfinished, memory) as reader:
+            reading = _read(steps.on(reader), reader, kind, data_path, columns)
             show(str(reading))
-            take = partial(
-                {"sessions": _prepare_sessions, "ratings": _prepare_ratings}[kind],
-                steps, reading, rules, tables.is_table(data_path),
-            )  # fmt: skip
+            is_table = tables.is_table(data_path)
+            finish = partial(_finish, out, kind, steps, reading, rules, is_table)
             if engine == "duckdb":
-                _finish(out, kind, steps, reading, *take())
+                finish()
         if engine == "spark":
             with start_spark(master, memory, unfinished) as session:
                 steps.on(Spark(session, unfinished))
-                _finish(out, kind, steps, reading, *take())
+                finish()
+        shutil.rmtree(unfinished)
     seconds = time.perf_counter() - started
     show(f"{files.relative(out)} is complete, {seconds:.0f} s")
     return out
@@ -594,13 +593,14 @@ def _finish(
     kind: str,
     steps: Steps,
     reading: readers.Reading,
-    record: dict[str, Any],
-    arrays: dict[str, Array],
+    rules: dict[str, Any],
+    is_table: bool,
 ) -> None:
-    """Writes the arrays and their record, and gives the folder its name."""
-    folder = steps.folder / "arrays"
-    folder.mkdir()
-    with steps.timed("arrays") as done:
+    """Takes the steps, and writes the arrays and their record."""
+    take = {"sessions": _prepare_sessions, "ratings": _prepare_ratings}[kind]
+    record, arrays = take(steps, reading, rules, is_table)
+    with files.replace_whole(out) as folder, steps.timed("arrays") as done:
+        folder.mkdir()
         for name, dtype in prepared.ARRAYS[kind].items():
             pieces, length = arrays[name]
             first = next(pieces)
@@ -614,5 +614,3 @@ def _finish(
             "source": {"name": reading.name, "sha256": reading.sha256},
         }
         prepared.write_record(folder, about)
-    folder.rename(out)
-    shutil.rmtree(steps.folder)
