@@ -96,7 +96,8 @@ class Kernel:
         """The cells that the record needs, from the one numbered ``first`` on."""
         needed = ("import ", "data_path: str", "parameters.check(", "trained.keep(")
         needed += ("model = network(", "settings = {", "table, costs", "table = {}")
-        needed += ("fit(\n", "final = {name", "floor = None", "path = run.write(")
+        needed += ("fit(\n", "final = {name", "floor = None", "vary = ", "pieces = {")
+        needed += ("path = run.write(",)
         return [
             n
             for n, cell in enumerate(self.cells)

@@ -30,6 +30,18 @@ for _ in progress.track(range(20), "evaluation"):
     time.sleep(0.1)
 print("after")
 """
+TIMED = """
+import time
+from lib import progress
+progress.LONG_S = 1.0
+
+@progress.timed("reading")
+def read():
+    time.sleep(2.7)
+    return 7
+
+print(read())
+"""
 OUTPUTS = ("stream", "display_data", "update_display_data", "error")
 LINE = re.compile(r"evaluation: +(\d+)%\|.{10}\| 00:0[0-9] left")
 
@@ -131,12 +143,12 @@ def test_training_shows_epoch_share_speed_loss_and_the_time_left(clock, capfd):
     ]
 
 
-def run_cell(environment):
-    """The messages of a kernel that runs WORK, without what is no output."""
+def run_cell(source, environment):
+    """The outputs of a kernel that runs a cell, as messages."""
     manager, client = start_new_kernel(env={**os.environ, **environment})
     try:
         messages = []
-        client.execute_interactive(WORK, output_hook=messages.append, timeout=60)
+        client.execute_interactive(source, output_hook=messages.append, timeout=60)
     finally:
         client.stop_channels()
         manager.shutdown_kernel(now=True)
@@ -145,8 +157,12 @@ def run_cell(environment):
     ]
 
 
-def test_jupyterlab_updates_one_output_in_place_and_empties_it():
-    messages = run_cell({"PYTHONPATH": str(ROOT), "JPY_SESSION_NAME": "work.ipynb"})
+@pytest.mark.parametrize(
+    ("source", "line"), [(WORK, LINE), (TIMED, re.compile(r"reading: 00:0\d"))]
+)
+def test_jupyterlab_updates_one_output_in_place_and_empties_it(source, line):
+    in_jupyterlab = {"PYTHONPATH": str(ROOT), "JPY_SESSION_NAME": "work.ipynb"}
+    messages = run_cell(source, in_jupyterlab)
     shown = [one for one in messages if one["msg_type"] != "stream"]
     assert [one["msg_type"] for one in shown] == [
         "display_data",
@@ -155,7 +171,7 @@ def test_jupyterlab_updates_one_output_in_place_and_empties_it():
     assert len({one["content"]["transient"]["display_id"] for one in shown}) == 1
     *lines, last = [one["content"]["data"].get("text/plain") for one in shown]
     assert len(lines) >= 2
-    assert all(map(LINE.fullmatch, lines))
+    assert all(map(line.fullmatch, lines))
     assert last is None
 
 
@@ -169,11 +185,6 @@ def test_an_executed_notebook_holds_no_trace_of_it(monkeypatch):
 
 
 def test_what_nobody_can_measure_shows_how_long_it_takes():
-    written = read_terminal(
-        "import time; from lib import progress; progress.LONG_S = 1.0\n"
-        "@progress.timed('reading')\n"
-        "def read(): time.sleep(2.2); return 7\n"
-        "print(read())"
-    )
+    written = read_terminal(TIMED)
     assert re.findall(r"\rreading: 00:0(\d)", written)[0] == "1"
     assert show(written) == ["7"]

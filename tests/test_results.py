@@ -27,6 +27,7 @@ def written(folder, notebook="03_stamp", metrics=None, **parameters):
         variant="paper",
         history=[{"epoch": 1, "loss": 2.0}],
         timing={"examples_per_second": 10.0},
+        variations={"no penalty": {"rmse": 1.5}},
     )
     return run, path
 
@@ -39,6 +40,7 @@ def test_a_record_comes_back_as_it_was_written(tmp_path):
     assert record["metrics"] == {"hr_at_20": 0.5}
     assert record["timing"]["examples_per_second"] == 10.0
     assert record["timing"]["peak_memory_mb"] > 1
+    assert record["variations"] == {"no penalty": {"rmse": 1.5}}
     assert record["versions"]["numpy"]
 
 
@@ -168,7 +170,7 @@ def test_a_record_states_the_machine_and_an_older_one_need_not(tmp_path):
     assert machine["cpu"]
     assert machine["cpu_flags"] == sorted(machine["cpu_flags"])
     older = json.loads(path.read_text())
-    del older["machine"], older["changed_files"]
+    del older["machine"], older["changed_files"], older["variations"]
     path.write_text(json.dumps(older))
     (read,) = load_records(tmp_path)
     assert read["machine"] == {}

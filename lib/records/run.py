@@ -41,12 +41,11 @@ KEYS: dict[str, Any] = {
     "history": list,  # one dict an epoch: epoch, loss and metrics
     "metrics": dict,  # of the whole run: name -> number
     "baselines": dict,  # baseline's name -> metrics
+    "variations": dict,  # of an ablation: name -> metrics
     "timing": dict,  # seconds, examples/s, MB, dates: these differ from run to run
 }
-_ADDED: dict[str, Any] = {
-    "machine": {},
-    "changed_files": [],
-}  # to the keys of earlier records
+# Keys that the first records lack.
+_ADDED: dict[str, Any] = {"machine": {}, "changed_files": [], "variations": {}}
 _WITHOUT_EFFECT = ("output_dir", "label")  # parameters that change no computation
 _PACKAGES = ("tensorflow", "tensorflow-cpu", "keras", "npu_device", "numpy", "pandas")
 _FLAGS = {"avx2", "fma", "avx512f", "avx512_bf16", "avx512_fp16", "avx512_vnni"}
@@ -164,6 +163,7 @@ class Run:
         history: Sequence[Mapping[str, float]] = (),
         baselines: Mapping[str, Mapping[str, float]] | None = None,
         timing: Mapping[str, Any] | None = None,
+        variations: Mapping[str, Mapping[str, float]] | None = None,
     ) -> Path:
         """Writes ``result.json`` atomically and returns its path.
 
@@ -177,6 +177,7 @@ class Run:
             timing: measured seconds and rates; the wall time over all attempts (an
                 interrupted one counts up to its last checkpoint), the peak memory and
                 the dates are added.
+            variations: of the model in an ablation, name -> metrics.
 
         Raises:
             InputError: the cell uses results of other parameters, see ``cells``, or the
@@ -197,6 +198,7 @@ class Run:
             "history": list(history),
             "metrics": metrics,
             "baselines": baselines or {},
+            "variations": variations or {},
             "timing": {
                 **(timing or {}),
                 "wall_time_s": self.wall_s(),
@@ -264,6 +266,7 @@ def check(record: Any, where: Path) -> None:
             "metrics": [record["metrics"]],
             "history": record["history"],
             "baselines": record["baselines"].values(),
+            "variations": record["variations"].values(),
         }
         wrong = [key for key, rows in tables.items() if not all(map(_is_numbers, rows))]
         if not isinstance(record["data"].get("name"), str):
