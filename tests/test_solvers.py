@@ -281,6 +281,10 @@ def test_seeded_runs_repeat_and_a_killed_run_resumes_to_the_same_result(
             np.testing.assert_array_equal(np.asarray(mine), np.asarray(theirs))
     if name == "gibbs":
         np.testing.assert_array_equal(resumed.deviation(), solver.deviation())
+    options = {"evaluate": solver.evaluate, "verbose": False, "solver": solver}
+    schedule = Schedule(epochs=6)
+    once_more, _ = training.fit(solver.model, solver.part, schedule, CPU, **options)
+    assert once_more == history
 
 
 def test_the_kept_model_predicts_the_mean_of_its_samples():

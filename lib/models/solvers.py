@@ -255,11 +255,16 @@ class Solver(tf.Module):
         model.build(None)
         has_biases = model.use_bias or isinstance(model, mf.SampledMF)
         self.dim = model.latent_dim + int(has_biases)  # length of a row
-        rng = np.random.default_rng(model.seed)
         self.users, self.items = self.tables = [
-            tf.Variable(START * rng.standard_normal((n, self.dim), np.float32))
-            for n in (model.n_users, model.n_items)
+            tf.Variable(tf.zeros((n, self.dim))) for n in (model.n_users, model.n_items)
         ]
+        self.start()
+
+    def start(self) -> None:
+        """Assigns the first rows."""
+        rng = np.random.default_rng(self.model.seed)
+        for table in self.tables:
+            table.assign(START * rng.standard_normal(table.shape, np.float32))
 
     @cached_property  # so that the time it takes counts as training
     def sides(self) -> tuple[Grouped, Grouped]:
@@ -279,6 +284,8 @@ class Solver(tf.Module):
     def fit(self, epochs: range, monitor: Any) -> None:
         """Does the sweeps of ``epochs`` and reports to ``lib.training.fit.Monitor``."""
         monitor.set_model(self.model)
+        if not epochs.start:  # the call may be repeated
+            self.start()
         save = monitor.save  # a sweep may take less time than saving the model
         for epoch in epochs:
             done = epoch + 1
@@ -423,12 +430,16 @@ class Gibbs(Solver):
     def __init__(
         self, model: mf.SampledMF, part: Part, test: Part, device: Any
     ) -> None:
-        super().__init__(model, part, test, device)
         self.alpha = tf.Variable(1.0)
+        super().__init__(model, part, test, device)
         # Running means over the samples: of the predictions, of their squares, and of
         # the variance of a rating.
         self.mean, self.square_mean = (tf.Variable(tf.zeros(len(test))) for _ in "ms")
         self.noise = tf.Variable(0.0)
+
+    def start(self) -> None:
+        super().start()
+        self.alpha.assign(1.0)
 
     def evaluate(self) -> dict[str, float]:
         stars = np.clip(self.mean.numpy(), *self.model.scale)
