@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import yaml
 
@@ -162,11 +163,13 @@ def compare(
 
     Returns:
         ``(values, ours)``: name -> list of numbers, one a seed; and the names of this
-        repository's models. Published figures stand beside runs on the test part alone.
+        repository's models. Published figures stand beside runs on the test part alone;
+        a † marks those that are no figures of the test part, see the table.
     """
     values = {
-        label: [record["metrics"][metric] for record in same]
+        label: found
         for label, same in settings(group).items()
+        if (found := [r["metrics"][metric] for r in same if metric in r["metrics"]])
     }
     ours = list(values)
     baselines: dict[str, list[float]] = {}
@@ -183,7 +186,8 @@ def compare(
     for column, value in (("split", _rules(parameters)), ("test_share", share)):
         same_question &= published[column].isna() | (published[column] == value)
     rows = published[same_question]
-    figures = {name: [value] for name, value in zip(rows["model"], rows["value"])}
+    marks = np.where(rows.get("stands", "") == "no", " †", "")
+    figures = {name: [x] for name, x in zip(rows["model"] + marks, rows["value"])}
     return {**values, **baselines, **figures}, ours
 
 
