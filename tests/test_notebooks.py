@@ -208,6 +208,14 @@ RERUNS = {
         {"top_k": 3, "seed": 1, "interactive": "no"},
         {"sessions": (100, 1e4), "same_in_saved_model": (0.99, 1.01)},
     ),
+    "10_neighbours_and_positions": (
+        {"neighbours": 2, "epochs": 1, "embed_dim": 16, "batch_size": 512, "seed": 1},
+        {"hr_at_20, STAMP": (0.03, 0.7), "weight": (0, 1.01)},
+    ),
+    "11_audit_the_leaderboard": (
+        {"seeds": 1, "epochs": 2, "batch_size": 512},
+        {"hr_at_20, last epoch": (0.05, 0.7), "hr_at_20, sessions": (0.05, 0.8)},
+    ),
 }
 
 

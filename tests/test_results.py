@@ -395,6 +395,31 @@ def test_published_figures_stand_beside_runs_on_their_own_rules_alone(tmp_path):
         assert ("SR-GNN" in values) == ("srgnn" in question)
 
 
+def test_a_published_figure_that_does_not_stand_is_marked(tmp_path):
+    rows = [[name, "toy", "hr_at_20", 0.5, name] for name in ("no", "unclear")]
+    published = pd.DataFrame(
+        rows, columns=["model", "data", "metric", "value", "stands"]
+    )
+    written(tmp_path)
+    peer = pd.DataFrame(
+        [["peer", "toy", "hr_at_20", 0.4]], columns=published.columns[:4]
+    )
+    published = pd.concat([published, peer]).assign(split=None, test_share=None)
+    values, _ = comparison.compare(load_records(tmp_path), "hr_at_20", published)
+    assert {"no †", "unclear", "peer"} <= values.keys()
+
+
+def test_a_metric_that_older_records_lack_is_compared_among_those_that_have_it(
+    tmp_path,
+):
+    written(tmp_path, epochs=1, metrics={"hr_at_20": 0.4})
+    written(tmp_path, epochs=2, metrics={"hr_at_20": 0.5, "hr_at_5": 0.3})
+    published = pd.read_csv(ROOT / "results" / "published.csv")
+    values, ours = comparison.compare(load_records(tmp_path), "hr_at_5", published)
+    assert list(values.values()) == [[0.3]]
+    assert len(ours) == 1
+
+
 def test_a_seed_counts_once_wherever_its_data_lay(tmp_path):
     for path in ("ml-1m", "data/ml-1m"):
         written(tmp_path, data_path=path, epochs=1, metrics={"hr_at_20": 0.4})

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import yaml
 
@@ -138,12 +139,14 @@ def compare(
 
     Returns:
         ``(values, ours)``: name -> list of numbers, one a seed; and the names of this
-        repository's models. Published figures stand beside runs on the test part alone.
+        repository's models. Published figures stand beside runs on the test part alone;
+        a † marks those that are no figures of the test part, see the table.
     """
     named = settings(group)
     values = {
-        label: [record["metrics"][metric] for record in same]
+        label: found
         for label, same in named.items()
+        if (found := [r["metrics"][metric] for r in same if metric in r["metrics"]])
     }
     ours = list(values)
     for record in (record for same in named.values() for record in same):
@@ -159,7 +162,8 @@ def compare(
     for column, value in (("split", _rules(parameters)), ("test_share", share)):
         same_question &= published[column].isna() | (published[column] == value)
     rows = published[same_question]
-    figures = {name: [value] for name, value in zip(rows["model"], rows["value"])}
+    marks = np.where(rows.get("stands", "") == "no", " †", "")
+    figures = {name: [x] for name, x in zip(rows["model"] + marks, rows["value"])}
     return {**values, **figures}, ours
 
 
