@@ -297,7 +297,7 @@ def test_blending_ranks_by_the_weighted_shares_of_network_and_baseline(kept):
     model, _ = kept
     some = drawn_sessions(20, seed=5)
     knn = session_baselines.DecayedSessionKnn().fit(drawn_sessions(), N_ITEMS)
-    found = stamp.blend_ranks(model, knn, some, (0, 0.3, 1), batch_size=7)
+    found = stamp.blend_ranks(model, knn, some, (0, 0.3, 1, 0.0), batch_size=7)
     for k in range(len(some)):
         window = np.zeros((1, 5), np.int32)
         clicks = some.prefix(k)[-5:]

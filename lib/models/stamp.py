@@ -508,7 +508,7 @@ def blend_ranks(
         votes = baseline.scores(examples.prefixes(index))
         total = votes.sum(axis=1, keepdims=True)
         share = votes / np.where(total > 0, total, 1)
-        for weight in weights:
+        for weight in ranks:
             scores = (1 - weight) * network + weight * share
             ranks[weight].append(metrics.ranks(scores, targets))
     return {weight: np.concatenate(parts) for weight, parts in ranks.items()}
