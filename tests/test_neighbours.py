@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from lib.data.sessions import Examples, Sessions
+from lib.data.examples import Examples
+from lib.data.sessions import Sessions
 from lib.errors import InputError
 from lib.evaluation import metrics, session_baselines
 from lib.hardware.device import select_device

@@ -25,7 +25,7 @@ import pandas as pd
 
 from lib import files
 from lib.data import tables
-from lib.data.engines import DuckDB, quote
+from lib.data.engines import DuckDB, escape_glob, quote
 from lib.data.sources import DIGINETICA, MOVIELENS, PathLike, Source
 from lib.errors import InputError
 
@@ -161,7 +161,8 @@ class Layout(NamedTuple):
         """The file as a table of SQL with the columns c0, c1, ..."""
         columns = ", ".join(f"'c{n}': 'VARCHAR'" for n in range(self.n_fields))
         return (
-            f"read_csv({_literal(self.path)}, auto_detect=false, ignore_errors=true, "
+            f"read_csv({escape_glob(self.path)}, auto_detect=false, "
+            "ignore_errors=true, "
             f"strict_mode={strict}, header={self.has_header}, "
             f"delim={quote(self.separator)}, quote={quote(self.quotes)}, "
             f"escape={quote(self.quotes)}, encoding={quote(self.encoding)}, "
@@ -248,11 +249,6 @@ def _first_line(path: Path) -> str:
     if "\0" in line:
         raise InputError(f"{path} holds zero bytes: save it as plain text in UTF-8.")
     return line
-
-
-def _literal(path: Path) -> str:
-    """A path as a literal of SQL that DuckDB does not take for a glob."""
-    return quote(re.sub(r"([\[*?])", r"[\1]", str(path)))
 
 
 def _store(engine: DuckDB, table: str, columns: list, value: dict, source: str) -> None:
@@ -567,7 +563,7 @@ def _read_own_text(
 def _read_parquet(engine: DuckDB, table: str, path: Path, names: dict[str, str]) -> str:
     sha256, run = scan(path).sha256, engine.connection.sql
     options = "binary_as_string=true, hive_partitioning=false"
-    source = f"read_parquet({_literal(path)}, {options})"
+    source = f"read_parquet({escape_glob(path)}, {options})"
     try:
         schema = run(f"DESCRIBE SELECT * FROM {source}").fetchall()
         places, _ = tables.place_columns(names, [row[0] for row in schema], path.name)
