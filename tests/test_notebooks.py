@@ -43,13 +43,6 @@ def texts(cell):
         yield from (str(value) for value in output.get("data", {}).values())
 
 
-@pytest.fixture
-def pending(path, request):
-    """Notebooks that are being rewritten may break the newest rules until then."""
-    if path.stem in {"03_stamp", "04_mf"}:
-        request.applymarker(pytest.mark.xfail(reason="being rewritten"))
-
-
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=names(NOTEBOOKS))
 class TestHouseRules:
     def test_it_was_executed_from_top_to_bottom(self, path):
@@ -70,17 +63,17 @@ class TestHouseRules:
             assert about["inferred_type_name"] in kinds, name
             assert about["help"], f"{name} has no comment"
 
-    def test_its_imports_are_one_short_cell(self, path, pending):
+    def test_its_imports_are_one_short_cell(self, path):
         lines = code_cells(path)[0].source.splitlines()
         assert all(re.match("import |from |plots.use_style|$", line) for line in lines)
         assert len(lines) <= 12
 
-    def test_it_prints_numbers_rather_than_truth_values(self, path, pending):
+    def test_it_prints_numbers_rather_than_truth_values(self, path):
         printed = (text for cell in code_cells(path) for text in texts(cell))
         bare = (re.search(r"(?m)(^|[:=] )(True|False)$", text) for text in printed)
         assert not any(bare)
 
-    def test_its_figures_have_titles(self, path, pending):
+    def test_its_figures_have_titles(self, path):
         drawing = [c.source for c in code_cells(path) if "plt.show()" in c.source]
         assert all("title" in source for source in drawing)
 
