@@ -87,9 +87,9 @@ def test_peers_get_the_windows_that_ours_gets_padded_on_the_other_side(worker):
     index = np.arange(200)
     windows, lengths, targets = clicks.cut_windows(data.train, index, 5)
     model = worker("lib.models.stamp").STAMP(data.n_items, 4, maxlen=5)
-    ours, columns = model.example_reader(data.train)(index.astype(np.int32))
+    ours, columns = model.example_reader(data.train)(index)
     np.testing.assert_array_equal(targets - 1, columns)
-    for window, length, own in zip(windows, lengths, ours.numpy()):
+    for window, length, own in zip(windows, lengths, ours):
         assert window[length:].tolist() == [0] * (5 - length)
         np.testing.assert_array_equal(window[:length], own[5 - length :])
 

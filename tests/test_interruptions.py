@@ -428,7 +428,7 @@ def test_workers_that_would_resume_after_different_epochs_end_and_change_nothing
 
 
 def test_a_worker_that_stands_at_the_mean_of_the_others_ends_with_them(monkeypatch):
-    """Three workers are after epochs 0, 2 and 4; each must end."""
+    """Three workers are at checkpoints 0, 2 and 4; each must end."""
     monkeypatch.setattr(checkpoints, "FAREWELL_S", 0)
     means = iter([2.0, 4 / 3])
     monkeypatch.setattr(collectives, "mean", lambda *_: next(means))
@@ -437,7 +437,7 @@ def test_a_worker_that_stands_at_the_mean_of_the_others_ends_with_them(monkeypat
     model.build((None, 1))
     run = SimpleNamespace(chief_folder=Path("job"), name="job-1")
     worker = Checkpoints(run, model, replace(CPU, workers=3, rank=1))
-    assert "after epoch 2, others" in refusal(worker._agree_on, 2)
+    assert "from checkpoint 2, others" in refusal(worker._agree_on, 2)
 
 
 def test_the_loss_of_an_epoch_is_the_mean_over_the_workers(tmp_path, monkeypatch):

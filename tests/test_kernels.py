@@ -33,7 +33,7 @@ SMALL = {
         "embed_dim: int = 12\n",
     ),
     "04_mf": (
-        'extras: dict = {"with_ablation": False, "top_k": 8}\n'
+        'extras = {"columns": "", "with_ablation": False, "top_k": 8, "label": ""}\n'
         "steps_per_epoch = 8\nepochs: int = 3\nlatent_dim = 2\n",
         "latent_dim = 4\n",
     ),
@@ -96,7 +96,14 @@ class Kernel:
         """The cells that the record needs, from the one numbered ``first`` on."""
         needed = ("import ", "data_path: str", "parameters.check(", "trained.keep(")
         needed += ("model = network(", "settings = {", "table, costs", "table = {}")
-        needed += ("fit(\n", "final = {name", "floor = None", "vary = ", "pieces = {")
+        needed += (
+            "fit(\n",
+            "final = {name",
+            "final = stamp.evaluate(",
+            "floor = None",
+            "vary = ",
+            "pieces = {",
+        )
         needed += ("path = run.write(",)
         return [
             n

@@ -248,11 +248,14 @@ def train(name, tmp_path=None, epochs=6, killed_after=None):
 
 
 class FakeRun:
-    name, started_at, device_id = "a run", "2026-01-01", 0
+    name, started_at, device_id, parameters = "a run", "2026-01-01", 0, {}
 
     def __init__(self, folder):
         self.folder = self.chief_folder = folder
         folder.mkdir(exist_ok=True)
+
+    def check_order(self):
+        pass
 
     def recorded_at(self):
         return None
@@ -321,7 +324,9 @@ def test_a_saved_model_recommends_exports_and_moves_like_the_trained_one(
     assert best.ids == items[np.argsort(-stars)[:3]].tolist()
     np.testing.assert_allclose(best.scores, np.sort(stars)[::-1][:3], rtol=1e-5)
     module = tf.saved_model.load(str(export.save(loaded, tmp_path / "export")))
-    answer = module.recommend(tf.constant([107], tf.int64), tf.constant(3))
+    answer = module.recommend(
+        tf.constant([107], tf.int64), tf.constant(False), tf.constant(3)
+    )
     assert answer["ids"].numpy()[0].tolist() == best.ids
     moved, counts = transfer.carry_over(loaded, items[::-1], users[5:])
     assert counts["items"] == {"kept": N_ITEMS, "new": 0, "dropped": 0}

@@ -36,7 +36,7 @@ def prepare(
     steps = steps or len(train) // batch_size
 
     def score(windows, lengths):
-        model.eval()
+        model.train(False)
         windows, lengths = torch.from_numpy(windows), torch.from_numpy(lengths)
         with torch.no_grad():
             found = model.full_sort_predict({"item_list": windows, "length": lengths})

@@ -205,7 +205,7 @@ def hash_arrays(folder: Path) -> str:
     digest = hashlib.sha256()
     for path in sorted(folder.glob("*.npy")):
         digest.update(path.name.encode())
-        array = np.load(path, mmap_mode="r")
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
         digest.update(f"{array.dtype} {array.shape}".encode())
         for start in range(0, len(array), MILLION):
             digest.update(array[start : start + MILLION].tobytes())

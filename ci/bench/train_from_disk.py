@@ -78,7 +78,7 @@ def measure(folder: Path) -> dict:
     set_seed(0)
 
     def array(name):
-        return np.load(folder / f"{name}.npy", mmap_mode="r")
+        return np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
 
     whole, small, model = load(array)
     options = {"steps_per_epoch": STEPS, "steps_per_execution": call}

@@ -281,7 +281,7 @@ class STAMP(tf.keras.Model):
     @tf.function
     def log_loss(self, windows: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
         """Cross-entropy of each target, without dropout, in float32: ``(batch,)``."""
-        scores = self(windows)
+        scores = STAMP.call(self, windows)  # the ports' outputs are a softmax
         own = tf.gather(scores, targets, axis=1, batch_dims=1)
         return tf.reduce_logsumexp(scores, axis=1) - own
 
