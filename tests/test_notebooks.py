@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import duckdb
 import execute
 import make_sample
 import nbformat
@@ -245,7 +246,9 @@ def test_a_notebook_runs_headless_with_other_parameters(case, tmp_path):
 def test_a_user_s_table_goes_through_03_07_and_08(tmp_path):
     own = pd.read_csv(sources.next_season())
     own["sku"] = "sku-" + own["sku"].astype(str)
-    own.to_parquet(tmp_path / "own.parquet")
+    with duckdb.connect() as connection:
+        connection.register("own", own)
+        connection.sql("SELECT * FROM own").write_parquet(str(tmp_path / "own.parquet"))
     table = {"columns": "session=visit, item=sku, time=clicked_at"}
     path = str(tmp_path / "own.parquet")
     folders = {}
