@@ -11,6 +11,7 @@ from lib.hardware.device import Device
 from lib.training import pipeline
 from lib.training.schedule import Schedule
 
+BLOCKS = {"shuffle": "blocks"}
 CPU = Device("cpu", "", "must_keep_origin_dtype", "float32", "")
 
 
@@ -62,9 +63,12 @@ def test_steps_cut_an_epoch_short():
         np.testing.assert_array_equal(epoch, first[:2])
 
 
-@pytest.mark.parametrize("n", [20, 22, 23])
-def test_the_shares_of_several_workers_are_the_batches_of_one(n):
-    options = {"n": n, "batch_size": 6, "static": True, "epochs": range(3)}
+@pytest.mark.parametrize(
+    "options",
+    [*({"n": n, "epochs": range(3)} for n in (20, 22, 23)), {"n": 103, **BLOCKS}],
+)
+def test_the_shares_of_several_workers_are_the_batches_of_one(options, small_blocks):
+    options = {"batch_size": 6, "static": True, **options}
     alone = orders(**options)
     shares = [
         orders(device=replace(CPU, workers=3, rank=r), **options) for r in (0, 1, 2)
@@ -93,9 +97,6 @@ def small_blocks(monkeypatch):
     monkeypatch.setattr(pipeline, "BLOCK", 4)
     monkeypatch.setattr(pipeline, "BUFFER", 20)
     monkeypatch.setattr(pipeline, "CHUNK", 10)
-
-
-BLOCKS = {"shuffle": "blocks"}
 
 
 @pytest.mark.parametrize("n", [5, 20, 23, 40, 101])
@@ -133,17 +134,6 @@ def test_an_epoch_can_be_entered_at_any_step(small_blocks, first, options):
     assert len(entered) == plan.steps - first
     for batch, expected in zip(entered, whole[first:]):
         np.testing.assert_array_equal(batch, expected)
-
-
-def test_the_shares_of_several_workers_are_the_batches_of_one_in_blocks(small_blocks):
-    options = {"n": 103, "batch_size": 6, "static": True, **BLOCKS}
-    alone = orders(**options)
-    shares = [
-        orders(device=replace(CPU, workers=3, rank=r), **options) for r in (0, 1, 2)
-    ]
-    for epoch, parts in zip(alone, zip(*shares)):
-        for batch, pieces in zip(epoch, zip(*parts)):
-            np.testing.assert_array_equal(batch, np.stack(pieces, axis=1).ravel())
 
 
 def test_blocks_of_ten_billion_examples_take_little_memory_and_no_time():

@@ -559,9 +559,8 @@ def prepare(
     out, kind = files.resolve(out), kind or _kind_of(data_path, columns)
     check_choice("kind", kind, _TABLES)
     check_choice("engine", engine, ENGINES)
-    rules = _check_rules(kind, rules)
     parse_memory(memory)
-    found = _list_files(kind, data_path)
+    rules, found = _check_rules(kind, rules), _list_files(kind, data_path)
     if engine == "spark":
         check_spark(memory)
     unfinished = out.with_name(f"{out.name}.unfinished")
@@ -583,8 +582,7 @@ def prepare(
                 steps.on(Spark(session, unfinished))
                 finish()
         shutil.rmtree(unfinished)
-    seconds = time.perf_counter() - started
-    show(f"{files.relative(out)} is complete, {seconds:.0f} s")
+    show(f"{files.relative(out)} is complete, {time.perf_counter() - started:.0f} s")
     return out
 
 

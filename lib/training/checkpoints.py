@@ -62,6 +62,12 @@ class Progress:
         """The number of the checkpoint with this state."""
         return len(self.history) + self.inside
 
+    @property
+    def position(self) -> str:
+        """The last step that the checkpoint has, in words."""
+        step, epoch = int(self.partial[0]), len(self.history)
+        return f"step {step} of epoch {epoch + 1}" if step else f"epoch {epoch}"
+
     @classmethod
     def parse(cls, content: Any, number: int) -> Progress | None:
         """Makes the progress of a checkpoint from JSON; None if it is not valid."""

@@ -123,9 +123,7 @@ def fit(
         progress = store.resume(plan) if store else Progress()
         done = len(progress.history)
         if progress.number:
-            step = int(progress.partial[0])
-            where = f"step {step} of epoch {done + 1}" if step else f"epoch {done}"
-            report(f"resumed after {where} of {schedule.epochs}")
+            report(f"resumed after {progress.position} of {schedule.epochs}")
         elif log:
             log.clear()
         if done < schedule.epochs:
