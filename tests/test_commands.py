@@ -10,7 +10,7 @@ import pytest
 
 from lib.files import ROOT
 
-SOURCED = {"setup", "help"}
+SOURCED = {"environment", "setup", "help"}
 COMMANDS = sorted(
     path.stem for path in ROOT.glob("ci/*.sh") if path.stem not in SOURCED
 )

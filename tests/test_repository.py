@@ -10,6 +10,7 @@ import lib
 
 ROOT = Path(__file__).resolve().parents[1]
 WORKFLOW = ".github/workflows/test.yml"
+SET_UP = "ci/environment.sh"
 HOOKS = ".pre-commit-config.yaml"
 
 
@@ -53,7 +54,7 @@ def test_hooks_have_the_pinned_ruff_and_run_tests_that_exist():
 
 def test_the_workflow_runs_the_test_command_on_the_versions_that_set_up_allows():
     job = load(WORKFLOW)["jobs"]["test"]
-    case = re.search(r"(?m)^ *((?:3[\d.]+ \| )+)ascend([\d.]+)\)", read("ci/setup.sh"))
+    case = re.search(r"(?m)^ *((?:3[\d.]+ \| )+)ascend([\d.]+)\)", read(SET_UP))
     current, ascend = case.group(1).split(" | ")[:-1], case.group(2)
     assert job["strategy"]["matrix"]["python"] == current
     python = "${{ matrix.python }}"
