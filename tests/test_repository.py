@@ -64,6 +64,12 @@ def test_the_workflow_runs_the_test_command_on_the_versions_that_set_up_allows()
     assert job["steps"][-1]["run"] == "bash ci/test.sh"
 
 
+def test_the_workflow_builds_the_book_and_keeps_it():
+    *_, build, upload = load(WORKFLOW)["jobs"]["book"]["steps"]
+    assert build["run"] == "bash ci/book.sh"
+    assert upload["with"]["path"] == "output/book"
+
+
 def test_the_workflow_runs_on_changes_and_weekly_and_may_only_read():
     workflow = load(WORKFLOW)
     events = workflow[True]  # YAML 1.1 reads the key "on" as a truth value
@@ -72,7 +78,7 @@ def test_the_workflow_runs_on_changes_and_weekly_and_may_only_read():
     assert (day, month) == ("*", "*")
     assert weekday.isdigit()
     assert workflow["permissions"] == {"contents": "read"}
-    assert "permissions" not in workflow["jobs"]["test"]
+    assert not any("permissions" in job for job in workflow["jobs"].values())
     for action in re.findall(r"uses: (\S+)", read(WORKFLOW)):
         assert re.fullmatch(r"actions/[\w-]+@v\d+", action)
 
