@@ -36,16 +36,17 @@ html_title = project
 html_favicon = "static/favicon.svg"
 html_static_path = ["static", str(MATHJAX / "static/mathjax/tex-svg-full.js")]
 html_css_files = ["book.css"]
-html_show_sphinx = False
+html_show_sphinx = html_show_copyright = False
 mathjax_path = "tex-svg-full.js"
 mathjax3_config = {"options": {"enableMenu": False}}
 
 
-def shorten_names(app, page, template, context, doctree):
-    """Writes tf.Tensor where autoapi writes the name with the module it comes from."""
+def finish_page(app, page, template, context, doctree):
+    """Names the language of a page, and removes our module from tf.Tensor's name."""
+    context["language"] = "zh-CN" if page.endswith(".zh-CN") else "en"
     name = "lib.hardware.tensorflow.tf."
     context["body"] = context.get("body", "").replace(name, "tf.")
 
 
 def setup(app):
-    app.connect("html-page-context", shorten_names)
+    app.connect("html-page-context", finish_page)

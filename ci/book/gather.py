@@ -15,7 +15,14 @@ ROOT = Path(__file__).resolve().parents[2]
 HOME = "index.md"  # README.md in the book
 PARAMS = "ci/params/README.md"  # a page that only the book has
 CHINESE = "[\u4e00-\u9fff，。：；、（）]"
-COPIED = ["*.md", "docs/*", "notebooks/*.ipynb", "results/*.md", "results/*.csv"]
+COPIED = [
+    "*.md",
+    "docs/*.md",
+    "docs/*.png",
+    "notebooks/*.ipynb",
+    "results/*.md",
+    "results/*.csv",
+]
 COPIED += ["LICENSE", "CITATION.cff", "requirements*.txt", "environment*.yml"]
 
 
