@@ -90,13 +90,14 @@ def test_calls_come_in_the_order_of_the_contract(trained):
     folder, found = trained
     calls = [tuple(call) for call in found["calls"]]
     scale = ("NpuLossScaleOptimizer", "Adam")
-    profile = calls.pop(7)
+    profile = calls.pop(8)
     untold = [("set_npu_loop_size", 3), ("fit", 5)]  # the last mistakes of the case
     assert profile[:2] == ("option", "profiling_config.profiling_options")
     assert json.loads(profile[2])["output"] == str(folder / "profile")
     assert calls == [
-        ("import", "4"),
-        ("option", "precision_mode_v2", "mixed_float16"),
+        ("import", "1"),
+        ("set_npu_loop_size", 4),
+        ("option", "precision_mode", "allow_mix_precision"),
         ("option", "dump_config.enable_dump", True),
         ("option", "dump_config.dump_path", str(folder / "dump")),
         ("option", "dump_config.dump_step", "2|5-7"),
@@ -146,7 +147,7 @@ def test_both_models_train_on_it(trained):
 
 
 @needs_the_card
-def test_an_older_release_gets_the_older_name_and_float32_no_scale(tmp_path):
+def test_a_newer_name_works_on_an_older_release_and_float32_gets_no_scale(tmp_path):
     found = run(
         """
 dump = {"over_dump": True, "over_dump_path": os.environ["FOLDER"]}
@@ -167,14 +168,11 @@ answer(
         ASCEND_DEVICE_ID="3",
         NPU_LOOP_SIZE="1",
     )
-    assert found["record"]["notes"][0] == (
-        'this npu_device does not know "origin": '
-        'precision_mode="must_keep_origin_dtype" is set, the same by its older name'
-    )
     assert found["record"]["matmul_dtype"] == "float32"
     assert found["plain"]
-    assert found["calls"][:8] == [
+    assert found["calls"][:9] == [
         ["import", "1"],
+        ["set_npu_loop_size", 1],
         ["option", "precision_mode", "must_keep_origin_dtype"],
         ["option", "dump_config.enable_dump_debug", True],
         ["option", "dump_config.dump_path", str(tmp_path)],
@@ -226,8 +224,10 @@ named = sentence_of(select_device, "npu")
 auto = select_device("auto", "force_fp16")
 from lib.hardware.tensorflow import tf
 scaled = type(auto.scale(tf.keras.optimizers.Adam())).__name__
+tf.Variable([1.0])
+used = sentence_of(select_device, "auto")
 answer(named=named, kind=auto.kind, notes=auto.notes, scaled=scaled,
-       fallback=auto.fallback)
+       fallback=auto.fallback, used=used)
 """,
         STAND_IN_IMPORT="libge_runner.so: cannot open shared object file",
     )
@@ -241,6 +241,8 @@ answer(named=named, kind=auto.kind, notes=auto.notes, scaled=scaled,
     assert found["fallback"].startswith("npu_device does not import (ImportError")
     assert "!!! NOT ON AN NPU: npu_device does not import" in found["stderr"]
     assert found["scaled"] == "LossScaleOptimizer"
+    # A kernel that has computed opens no NPU, whatever the import would say now.
+    assert found["used"].startswith("TensorFlow has computed in this kernel already")
 
 
 @pytest.mark.skipif(
@@ -265,54 +267,29 @@ answer(named=named, kind=auto.kind, notes=auto.notes, fallback=auto.fallback)
 
 
 @needs_the_card
-def test_a_kernel_that_has_computed_opens_no_npu():
-    found = run(
-        """
-from lib.hardware.tensorflow import tf
-tf.Variable([1.0])
-used = sentence_of(select_device, "auto")
-answer(used=used, imported="npu_device" in sys.modules)
-"""
-    )
-    assert found["used"].startswith("TensorFlow has computed in this kernel already")
-    assert not found["imported"]
-
-
-@needs_the_card
-def test_a_loop_size_of_the_user_is_kept_or_refused():
-    found = run(
-        """
-refused = sentence_of(select_device, "npu", steps_per_execution=4)
-tried = "npu_device" in sys.modules
-select_device("npu", steps_per_execution=1558)
-answer(refused=refused, tried=tried, calls=sys.modules["npu_device"].calls,
-       after=os.environ["NPU_LOOP_SIZE"])
-""",
-        NPU_LOOP_SIZE="1558",
-    )
-    assert found["refused"].startswith("NPU_LOOP_SIZE=1558, but the models of this run")
-    assert not found["tried"]
-    assert found["calls"][0] == ["import", "1558"]
-    assert found["after"] == "1558"
-
-
-@needs_the_card
-def test_a_profile_of_cann_9_has_task_time(tmp_path):
+def test_a_loop_size_of_the_user_is_kept_or_refused_and_cann_9_has_task_time(tmp_path):
     found = run(
         """
 profile = {"profiling": True, "profiling_dump_path": os.environ["FOLDER"]}
-select_device("npu", steps_per_execution=4, launch_options=profile)
-options = sys.modules["npu_device"].global_options().profiling_config
-answer(profile=json.loads(options.profiling_options.value),
-       after="NPU_LOOP_SIZE" in os.environ)
+refused = sentence_of(select_device, "npu", steps_per_execution=4)
+tried = "npu_device" in sys.modules
+select_device("npu", steps_per_execution=1558, launch_options=profile)
+package = sys.modules["npu_device"]
+options = package.global_options().profiling_config.profiling_options
+answer(refused=refused, tried=tried, calls=package.calls,
+       profile=json.loads(options.value), after=os.environ["NPU_LOOP_SIZE"])
 """,
+        NPU_LOOP_SIZE="1558",
         STAND_IN_RELEASE="9",
         FOLDER=str(tmp_path),
     )
+    assert found["refused"].startswith("NPU_LOOP_SIZE=1558, but the models of this run")
+    assert not found["tried"]
+    assert found["calls"][:2] == [["import", "1558"], ["set_npu_loop_size", 1558]]
+    assert found["after"] == "1558"
     assert found["profile"]["task_time"] == "on"
     assert "task_trace" not in found["profile"]
     assert found["profile"]["training_trace"] == "on"
-    assert not found["after"]
 
 
 HOST = """
@@ -526,10 +503,9 @@ def test_two_cards_start_alike_and_average_before_they_look_for_overflow(job):
 
 
 @needs_the_card
-@pytest.mark.parametrize("model", ["stamp", "mf"])
-def test_a_graph_of_one_card_alone_would_be_seen(tmp_path, model):
+def test_a_graph_of_one_card_alone_would_be_seen(tmp_path):
     ranks = run_job(
-        JOB, tmp_path, MODEL=model, OUTPUT=str(tmp_path / "o"), ALONE="1",
+        JOB, tmp_path, MODEL="mf", OUTPUT=str(tmp_path / "o"), ALONE="1",
         STAND_IN_TIMEOUT="30",
     )  # fmt: skip
     for found in ranks:
@@ -553,7 +529,8 @@ def test_the_notebooks_run_on_it_headless(tmp_path, number, quick):
     calls = [tuple(json.loads(line)) for line in calls.read_text().splitlines()]
     (loop_size,) = {call[1] for call in calls if call[0] == "fit"}
     assert calls == [
-        ("import", str(loop_size)),
+        ("import", "1"),
+        ("set_npu_loop_size", loop_size),
         ("option", "precision_mode", "allow_mix_precision"),
         ("open", 5),
         ("opened", 5),

@@ -12,6 +12,8 @@ from lib.hardware.tensorflow import tf
 from lib.models import mf, stamp
 from lib.serving.trained import Trained, get_arguments, match_ids
 
+STRETCHED = ("p", "user_bias", "item_bias")  # with the scale of the ratings
+
 
 def carry_over(
     trained: Trained,
@@ -56,9 +58,9 @@ def carry_over(
         arguments.update(stretched, n_users=len(user_ids))
     counts = {}
     for part, place in places.items():
-        n_kept = int((place >= 0).sum())
-        n_new, n_dropped = len(place) - n_kept, n_old[part] - n_kept
-        counts[part] = {"kept": n_kept, "new": n_new, "dropped": n_dropped}
+        kept = int((place >= 0).sum())
+        dropped = n_old[part] - kept
+        counts[part] = {"kept": kept, "new": len(place) - kept, "dropped": dropped}
     if not counts["items"]["kept"]:
         old_ids, new_ids = trained.item_ids.tolist(), np.asarray(item_ids).tolist()
         raise InputError(
@@ -68,10 +70,7 @@ def carry_over(
         )
     model = type(old)(**arguments)
     model.build(None)
-    _copy_weights(old, model, places)
-    for name in ("p", "user_bias", "item_bias") if stretch != 1 else ():
-        if hasattr(model, name):
-            getattr(model, name).assign(stretch * np.asarray(getattr(model, name)))
+    _copy_weights(old, model, places, stretch)
     return model, counts
 
 
@@ -87,17 +86,18 @@ def _stretch(model: mf.MF, scale: tuple) -> tuple[float, dict[str, Any]]:
 
 
 def _copy_weights(
-    old: tf.keras.Model, new: tf.keras.Model, places: dict[str, np.ndarray]
+    old: tf.keras.Model,
+    new: tf.keras.Model,
+    places: dict[str, np.ndarray],
+    stretch: float,
 ) -> None:
     """Copies all weights, and only the known rows of the parts in ``places``."""
     parts = stamp.PARTS if isinstance(old, stamp.STAMP) else mf.PARTS
     for part, names in parts.items():
-        for name in names:
-            if not hasattr(old, name):
-                continue  # STMP has no attention, MF perhaps no biases
-            value = np.asarray(getattr(old, name))
-            if part in places:
-                place, rows = places[part], np.array(getattr(new, name))
-                rows[place >= 0] = value[place[place >= 0]]
-                value = rows
-            getattr(new, name).assign(value)
+        # STMP has no attention, MF perhaps no biases.
+        for name in (name for name in names if hasattr(old, name)):
+            rows = np.array(getattr(new, name))
+            place = places.get(part, np.arange(len(rows)))
+            rows[place >= 0] = np.asarray(getattr(old, name))[place[place >= 0]]
+            factor = stretch if name in STRETCHED else 1.0
+            getattr(new, name).assign(factor * rows)
