@@ -12,7 +12,7 @@ from lib.hardware.tensorflow import tf
 from lib.models import mf, stamp
 from lib.serving.trained import Trained, get_arguments, match_ids
 
-STRETCHED = ("p", "user_bias", "item_bias")  # with the scale of the ratings
+PRIOR = ("precision", "centre", "alpha", "n_samples")  # of SampledMF
 
 
 def carry_over(
@@ -70,7 +70,9 @@ def carry_over(
         )
     model = type(old)(**arguments)
     model.build(None)
-    _copy_weights(old, model, places, stretch)
+    _copy_weights(old, model, places)
+    if stretch != 1:
+        _stretch_weights(model, stretch)
     return model, counts
 
 
@@ -86,18 +88,30 @@ def _stretch(model: mf.MF, scale: tuple) -> tuple[float, dict[str, Any]]:
 
 
 def _copy_weights(
-    old: tf.keras.Model,
-    new: tf.keras.Model,
-    places: dict[str, np.ndarray],
-    stretch: float,
+    old: tf.keras.Model, new: tf.keras.Model, places: dict[str, np.ndarray]
 ) -> None:
     """Copies all weights, and only the known rows of the parts in ``places``."""
-    parts = stamp.PARTS if isinstance(old, stamp.STAMP) else mf.PARTS
+    is_stamp = isinstance(old, stamp.STAMP)
+    parts = stamp.PARTS if is_stamp else {**mf.PARTS, "prior": PRIOR}
     for part, names in parts.items():
-        # STMP has no attention, MF perhaps no biases.
+        # STMP has no attention, MF perhaps no biases, and a prior only if sampled.
         for name in (name for name in names if hasattr(old, name)):
-            rows = np.array(getattr(new, name))
-            place = places.get(part, np.arange(len(rows)))
-            rows[place >= 0] = np.asarray(getattr(old, name))[place[place >= 0]]
-            factor = stretch if name in STRETCHED else 1.0
-            getattr(new, name).assign(factor * rows)
+            value = np.asarray(getattr(old, name))
+            if part in places:
+                place, rows = places[part], np.array(getattr(new, name))
+                rows[place >= 0] = value[place[place >= 0]]
+                value = rows
+            getattr(new, name).assign(value)
+
+
+def _stretch_weights(model: mf.MF, factor: float) -> None:
+    """Multiplies all that a model adds to its mean rating by a factor."""
+    factors: dict[str, Any] = dict.fromkeys(("p", "user_bias", "item_bias"), factor)
+    if isinstance(model, mf.SampledMF):
+        block = model.latent_dim + 2
+        is_item_bias = np.arange(model.width) % block == block - 1
+        factors = {"p": np.where(is_item_bias, 1, factor), "centre": factor}
+        factors["q"] = np.where(is_item_bias, factor, 1)
+    for name in (name for name in factors if hasattr(model, name)):
+        table = factors[name] * np.asarray(getattr(model, name))
+        getattr(model, name).assign(table.astype(np.float32))
