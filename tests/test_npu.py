@@ -404,54 +404,68 @@ from lib.records.run import Run
 from lib.training.fit import fit, set_seed
 from lib.training.schedule import Schedule
 import npu_device
-set_seed(0)
-rank, start, judged = opened.rank, [], []
-if os.environ["MODEL"] == "stamp":
-    data = sessions.load("sample")
-    model = stamp.STAMP(data.n_items, 16, 10, seed=rank)  # each with other weights
-    judge = lambda: stamp.evaluate(model, data.test)
-else:
+rank, alone = opened.rank, os.environ.get("ALONE")
+
+def make(name):
+    if name == "stamp":
+        data = sessions.load("sample")
+        model = stamp.STAMP(data.n_items, 16, 10, seed=rank)  # each with other weights
+        return data, model, lambda: stamp.evaluate(model, data.test)
     data = ratings.load("sample")
     model = mf.MF(data.n_users, data.n_items, data.global_mean, seed=rank)
-    judge = lambda: mf.evaluate(model, data.test)
+    return data, model, lambda: mf.evaluate(model, data.test)
 
-build = model.build
-def watched(shape):
-    build(shape)
-    start.extend(w.numpy() for w in model.trainable_variables)
+def train(name):
+    set_seed(0)
+    first, start, judged = len(npu_device.calls), [], []
+    data, model, judge = make(name)
+    build = model.build
 
-model.build = watched
-def evaluate():
-    judged.append(judge())
-    return judged[-1]
-run = Run("n", {"output_dir": os.environ["OUTPUT"]}, {"name": "a"}, opened)
-alone = os.environ.get("ALONE")
-history = timing = None
-def train():
-    global history, timing
-    schedule = Schedule(128, 3, 0.01, steps_per_epoch=5)
-    evaluates = evaluate if rank == 0 or not alone else None
-    history, timing = fit(model, data.train, schedule, opened, run, evaluates)
-broken = sentence_of(train, kind=npu_device.ContractBroken)
-answer(
-    record=opened.record(), history=history, timing=timing, broken=broken,
-    judged=judged, calls=npu_device.calls, start=[float(w.sum()) for w in start],
-    weights=[w.numpy().tolist() for w in model.trainable_variables],
-    drops_as=model.rank,
-)
+    def watched(shape):
+        build(shape)
+        start.extend(float(w.numpy().sum()) for w in model.trainable_variables)
+
+    def evaluate():
+        judged.append(judge())
+        return judged[-1]
+
+    def train_it():
+        schedule = Schedule(128, 3, 0.01, steps_per_epoch=5)
+        evaluates = evaluate if rank == 0 or not alone else None
+        result.extend(fit(model, data.train, schedule, opened, run, evaluates))
+
+    model.build = watched
+    result = []
+    run = Run(name, {"output_dir": os.environ["OUTPUT"]}, {"name": "a"}, opened)
+    broken = sentence_of(train_it, kind=npu_device.ContractBroken)
+    history, timing = result or (None, None)
+    return dict(
+        record=opened.record(), history=history, timing=timing, broken=broken,
+        judged=judged, calls=npu_device.calls[first:], start=start, drops_as=model.rank,
+        weights=[w.numpy().tolist() for w in model.trainable_variables],
+    )
+
+answer(**{name: train(name) for name in os.environ["MODELS"].split()})
 """
 
 
-@pytest.fixture(scope="module", params=["stamp", "mf"])
-def job(request, tmp_path_factory):
-    """A job of two workers, the same training in one process, and their folder."""
+@pytest.fixture(scope="module")
+def jobs(tmp_path_factory):
+    """A job of two workers, the same trainings in one process, and their folder."""
     if not IMPORTS:
         pytest.skip(NEEDS)
-    folder = tmp_path_factory.mktemp(request.param)
-    settings = {"MODEL": request.param, "OUTPUT": str(folder / "output")}
-    ranks = run_job(JOB, folder, **settings)
-    one = run(JOB, **{**settings, "OUTPUT": str(folder / "one")})
+    folder = tmp_path_factory.mktemp("jobs")
+    ranks = run_job(JOB, folder, MODELS="stamp mf", OUTPUT=str(folder / "output"))
+    one = run(JOB, MODELS="stamp mf", OUTPUT=str(folder / "one"))
     return ranks, one, folder / "output"
+
+
+@pytest.fixture(scope="module", params=["stamp", "mf"])
+def job(request, jobs):
+    """What two workers, and one, say of a model; and the folder of the workers."""
+    ranks, one, output = jobs
+    name = request.param
+    return [found[name] for found in ranks], one[name], output, name
 
 
 def weights_of(found):
@@ -459,7 +473,7 @@ def weights_of(found):
 
 
 def test_two_cards_train_what_one_does_on_the_same_batches(job):
-    ranks, one, _ = job
+    ranks, one, _, _ = job
     assert ranks[0]["start"] == one["start"] != ranks[1]["start"]
     for first, second, alone in zip(*map(weights_of, (*ranks, one))):
         np.testing.assert_array_equal(first, second)
@@ -468,23 +482,23 @@ def test_two_cards_train_what_one_does_on_the_same_batches(job):
 
 
 def test_the_history_of_two_cards_is_the_mean_over_both(job):
-    ranks, one, _ = job
+    ranks, one, _, _ = job
     assert ranks[0]["history"] == ranks[1]["history"]
     for both, alone in zip(ranks[0]["history"], one["history"]):
         assert both["loss"] == pytest.approx(alone["loss"], rel=1e-5)
 
 
 def test_every_card_evaluates_and_the_first_alone_writes(job):
-    ranks, _, output = job
+    ranks, _, output, name = job
     assert len(ranks[0]["judged"]) == 3
     assert ranks[0]["judged"] == ranks[1]["judged"]
     written = {path.name for path in output.rglob("1/**/*") if path.is_file()}
     assert written == {"train_1.log"}
-    assert list(output.glob("0/*/ckpt/ckpt-3.index"))
+    assert list(output.glob(f"0/{name}-*/ckpt/ckpt-3.index"))
 
 
 def test_two_cards_start_alike_and_average_before_they_look_for_overflow(job):
-    ranks, one, _ = job
+    ranks, one, _, _ = job
     for rank, found in enumerate(ranks):
         assert (found["record"]["workers"], found["record"]["rank"]) == (2, rank)
         assert found["drops_as"] == rank  # else all would draw the same dropout masks
@@ -505,10 +519,10 @@ def test_two_cards_start_alike_and_average_before_they_look_for_overflow(job):
 @needs_the_card
 def test_a_graph_of_one_card_alone_would_be_seen(tmp_path):
     ranks = run_job(
-        JOB, tmp_path, MODEL="mf", OUTPUT=str(tmp_path / "o"), ALONE="1",
+        JOB, tmp_path, MODELS="mf", OUTPUT=str(tmp_path / "o"), ALONE="1",
         STAND_IN_TIMEOUT="30",
     )  # fmt: skip
-    for found in ranks:
+    for found in (answer["mf"] for answer in ranks):
         assert found["broken"].startswith("ranks disagree: rank ")
         assert "graph" in found["broken"]
 
