@@ -497,8 +497,7 @@ def blend_ranks(
     read = model.example_reader(examples)
     ranks: dict[float, list[np.ndarray]] = {weight: [] for weight in weights}
     for first in range(0, len(examples), batch_size):
-        stop = min(first + batch_size, len(examples))
-        index = np.arange(first, stop)
+        index = np.arange(first, min(first + batch_size, len(examples)))
         windows, targets = read(index)
         network = tf.nn.softmax(model(windows)).numpy()
         votes = baseline.scores(examples.prefixes(index))

@@ -34,6 +34,9 @@ Outputs, best first; ``k`` is at most the size of the catalogue:
                                                the model does not know them
 ==================  =======  ================  =========================================
 
+SavedModel and ONNX hold the items' vectors as the model scores with them: normalised,
+and with the vectors of their neighbours added, where the model does that.
+
 Where no item is left, and for a session of unknown items or an unknown user, the score
 is minus infinity and the id one that no item has: -1 or the empty string, unless that
 is an item's.
