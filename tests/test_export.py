@@ -138,7 +138,7 @@ def test_sessions_of_any_length_unknown_items_and_batches_of_any_size(
 def test_text_ids_go_in_and_come_out(of_sessions, tmp_path):
     ids = np.array([f"Schuh é {raw}" for raw in of_sessions.item_ids])
     ours = trained.Trained(of_sessions.model, ids, of_sessions.user_ids, "text")
-    module = export.make_module(ours)
+    module = export.Served(ours)
     found = module.recommend([ids[4], "no", ids[7]], [3, 0], False, 6)
     texts = [raw.decode() for raw in found["ids"].numpy()[0]]
     assert texts == recommend.recommend(ours, [ids[4], ids[7]], 6).ids
@@ -147,18 +147,16 @@ def test_text_ids_go_in_and_come_out(of_sessions, tmp_path):
 
 
 def test_lengths_that_do_not_add_up_are_refused(of_sessions):
-    module = export.make_module(of_sessions)
+    module = export.Served(of_sessions)
     with pytest.raises(Exception, match="lengths must add up to the items"):
         module.recommend(of_sessions.item_ids[:3], [2], False, 5)
 
 
 def test_no_items_asked_for_are_refused(of_sessions, of_users):
     with pytest.raises(Exception, match="k must be 1 or more"):
-        export.make_module(of_sessions).recommend(
-            of_sessions.item_ids[:1], [1], False, 0
-        )
+        export.Served(of_sessions).recommend(of_sessions.item_ids[:1], [1], False, 0)
     with pytest.raises(Exception, match="k must be 1 or more"):
-        export.make_module(of_users).recommend(of_users.user_ids[:1], False, 0)
+        export.Served(of_users).recommend(of_users.user_ids[:1], False, 0)
 
 
 def test_users_get_the_same_movies_and_none_that_they_have_seen(
@@ -189,7 +187,7 @@ def test_users_get_the_same_movies_and_none_that_they_have_seen(
 
 
 def test_saved_without_seen_pairs_nothing_can_be_excluded(of_users, stars):
-    module = export.make_module(of_users)
+    module = export.Served(of_users)
     found = module.recommend(stars.user_ids[:2], False, 5)
     own = recommend.recommend(of_users, stars.user_ids[1], 5)
     assert found["ids"].numpy()[1].tolist() == own.ids
@@ -203,7 +201,7 @@ def test_minus_one_and_large_numbers_are_ids_like_others(of_sessions, first):
     kind = np.uint64 if first > 0 else np.int64
     ids = np.arange(len(of_sessions.item_ids)).astype(kind) + kind(first)
     ours = trained.Trained(of_sessions.model, ids, np.array([]), "odd ids")
-    module = export.make_module(ours)
+    module = export.Served(ours)
     write = str if first > 0 else int
     asked = [write(ids[0]), write(ids[5]), write(7)]
     found = module.recommend(asked, [2, 1], True, 10**6)
@@ -220,7 +218,7 @@ def test_minus_one_and_large_numbers_are_ids_like_others(of_sessions, first):
 @pytest.mark.parametrize("seen", [([1, 2], [3]), 5, ([1], [2], [3]), ([[1]], [[2]])])
 def test_wrong_lists_of_who_has_seen_what_are_refused(of_users, seen):
     with pytest.raises(InputError, match="seen: pass two lists of the same length"):
-        export.make_module(of_users, seen)
+        export.Served(of_users, seen)
 
 
 def test_an_export_replaces_an_export_and_nothing_else(of_users, tmp_path):

@@ -487,7 +487,7 @@ def test_each_fix_changes_something_and_an_unknown_one_is_refused():
     assert sum(paid.losses) > 0
     assert sum(free.losses) == 0
     with pytest.raises(
-        InputError, match='fix "mean": allowed are mask, m_s, logits, pen'
+        InputError, match='fix="mean": allowed are "mask", "m_s", "logits", "pen'
     ):
         modelzoo.STAMP(N_ITEMS, DIM, fixes="mean")
 

@@ -7,6 +7,7 @@ from lib.data.examples import Examples
 from lib.data.sessions import Sessions
 from lib.errors import InputError
 from lib.evaluation import metrics, session_baselines
+from lib.hardware import ascend
 from lib.hardware.device import select_device
 from lib.hardware.tensorflow import tf
 from lib.models import stamp
@@ -87,7 +88,7 @@ def test_no_pair_reaches_from_one_session_into_the_next():
 def test_adding_neighbours_and_its_gradient_are_those_of_the_dense_matrix(
     has_sparse, monkeypatch
 ):
-    monkeypatch.setattr(stamp, "has_sparse_products", lambda: has_sparse)
+    monkeypatch.setattr(ascend, "is_open", lambda: not has_sparse)
     columns, weights = stamp.find_neighbours(drawn_sessions(), N_ITEMS, 4)
     matrix = np.eye(N_ITEMS) + dense(columns, weights)
     rng = np.random.default_rng(1)
@@ -271,6 +272,20 @@ def test_recommendations_and_exports_are_those_of_the_model(kept, tmp_path):
     np.testing.assert_allclose(
         answer["scores"].numpy()[0], np.sort(scores)[::-1][:4], rtol=1e-5
     )
+
+
+def test_onnxruntime_ranks_as_a_model_with_neighbours_and_positions(kept, tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    model, folder = kept
+    path = export.save_onnx(trained.load(folder), tmp_path / "stamp.onnx", k=7)
+    engine = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    windows, _ = model.example_reader(drawn_sessions())(np.arange(60))
+    numbers, scores = engine.run(["numbers", "scores"], {"windows": windows})
+    expected = np.asarray(model(windows))
+    order = np.argsort(-expected, axis=1, kind="stable")[:, :7]
+    np.testing.assert_array_equal(numbers, order + 1)
+    own = np.take_along_axis(expected, order, 1)
+    np.testing.assert_allclose(scores, own, rtol=1e-4, atol=1e-4)
 
 
 def test_the_shown_attention_is_that_of_the_model(kept):

@@ -90,13 +90,14 @@ def test_calls_come_in_the_order_of_the_contract(trained):
     folder, found = trained
     calls = [tuple(call) for call in found["calls"]]
     scale = ("NpuLossScaleOptimizer", "Adam")
-    profile = calls.pop(7)
+    profile = calls.pop(8)
     untold = [("set_npu_loop_size", 3), ("fit", 5)]  # the last mistakes of the case
     assert profile[:2] == ("option", "profiling_config.profiling_options")
     assert json.loads(profile[2])["output"] == str(folder / "profile")
     assert calls == [
-        ("import", "4"),
-        ("option", "precision_mode_v2", "mixed_float16"),
+        ("import", "1"),
+        ("set_npu_loop_size", 4),
+        ("option", "precision_mode", "allow_mix_precision"),
         ("option", "dump_config.enable_dump", True),
         ("option", "dump_config.dump_path", str(folder / "dump")),
         ("option", "dump_config.dump_step", "2|5-7"),
@@ -146,7 +147,7 @@ def test_both_models_train_on_it(trained):
 
 
 @needs_the_card
-def test_an_older_release_gets_the_older_name_and_float32_no_scale(tmp_path):
+def test_a_newer_name_works_on_an_older_release_and_float32_gets_no_scale(tmp_path):
     found = run(
         """
 dump = {"over_dump": True, "over_dump_path": os.environ["FOLDER"]}
@@ -167,14 +168,11 @@ answer(
         ASCEND_DEVICE_ID="3",
         NPU_LOOP_SIZE="1",
     )
-    assert found["record"]["notes"][0] == (
-        'this npu_device does not know "origin": '
-        'precision_mode="must_keep_origin_dtype" is set, the same by its older name'
-    )
     assert found["record"]["matmul_dtype"] == "float32"
     assert found["plain"]
-    assert found["calls"][:8] == [
+    assert found["calls"][:9] == [
         ["import", "1"],
+        ["set_npu_loop_size", 1],
         ["option", "precision_mode", "must_keep_origin_dtype"],
         ["option", "dump_config.enable_dump_debug", True],
         ["option", "dump_config.dump_path", str(tmp_path)],
@@ -226,8 +224,10 @@ named = sentence_of(select_device, "npu")
 auto = select_device("auto", "force_fp16")
 from lib.hardware.tensorflow import tf
 scaled = type(auto.scale(tf.keras.optimizers.Adam())).__name__
+tf.Variable([1.0])
+used = sentence_of(select_device, "auto")
 answer(named=named, kind=auto.kind, notes=auto.notes, scaled=scaled,
-       fallback=auto.fallback)
+       fallback=auto.fallback, used=used)
 """,
         STAND_IN_IMPORT="libge_runner.so: cannot open shared object file",
     )
@@ -241,6 +241,8 @@ answer(named=named, kind=auto.kind, notes=auto.notes, scaled=scaled,
     assert found["fallback"].startswith("npu_device does not import (ImportError")
     assert "!!! NOT ON AN NPU: npu_device does not import" in found["stderr"]
     assert found["scaled"] == "LossScaleOptimizer"
+    # A kernel that has computed opens no NPU, whatever the import would say now.
+    assert found["used"].startswith("TensorFlow has computed in this kernel already")
 
 
 @pytest.mark.skipif(
@@ -265,54 +267,29 @@ answer(named=named, kind=auto.kind, notes=auto.notes, fallback=auto.fallback)
 
 
 @needs_the_card
-def test_a_kernel_that_has_computed_opens_no_npu():
-    found = run(
-        """
-from lib.hardware.tensorflow import tf
-tf.Variable([1.0])
-used = sentence_of(select_device, "auto")
-answer(used=used, imported="npu_device" in sys.modules)
-"""
-    )
-    assert found["used"].startswith("TensorFlow has computed in this kernel already")
-    assert not found["imported"]
-
-
-@needs_the_card
-def test_a_loop_size_of_the_user_is_kept_or_refused():
-    found = run(
-        """
-refused = sentence_of(select_device, "npu", steps_per_execution=4)
-tried = "npu_device" in sys.modules
-select_device("npu", steps_per_execution=1558)
-answer(refused=refused, tried=tried, calls=sys.modules["npu_device"].calls,
-       after=os.environ["NPU_LOOP_SIZE"])
-""",
-        NPU_LOOP_SIZE="1558",
-    )
-    assert found["refused"].startswith("NPU_LOOP_SIZE=1558, but the models of this run")
-    assert not found["tried"]
-    assert found["calls"][0] == ["import", "1558"]
-    assert found["after"] == "1558"
-
-
-@needs_the_card
-def test_a_profile_of_cann_9_has_task_time(tmp_path):
+def test_a_loop_size_of_the_user_is_kept_or_refused_and_cann_9_has_task_time(tmp_path):
     found = run(
         """
 profile = {"profiling": True, "profiling_dump_path": os.environ["FOLDER"]}
-select_device("npu", steps_per_execution=4, launch_options=profile)
-options = sys.modules["npu_device"].global_options().profiling_config
-answer(profile=json.loads(options.profiling_options.value),
-       after="NPU_LOOP_SIZE" in os.environ)
+refused = sentence_of(select_device, "npu", steps_per_execution=4)
+tried = "npu_device" in sys.modules
+select_device("npu", steps_per_execution=1558, launch_options=profile)
+package = sys.modules["npu_device"]
+options = package.global_options().profiling_config.profiling_options
+answer(refused=refused, tried=tried, calls=package.calls,
+       profile=json.loads(options.value), after=os.environ["NPU_LOOP_SIZE"])
 """,
+        NPU_LOOP_SIZE="1558",
         STAND_IN_RELEASE="9",
         FOLDER=str(tmp_path),
     )
+    assert found["refused"].startswith("NPU_LOOP_SIZE=1558, but the models of this run")
+    assert not found["tried"]
+    assert found["calls"][:2] == [["import", "1558"], ["set_npu_loop_size", 1558]]
+    assert found["after"] == "1558"
     assert found["profile"]["task_time"] == "on"
     assert "task_trace" not in found["profile"]
     assert found["profile"]["training_trace"] == "on"
-    assert not found["after"]
 
 
 HOST = """
@@ -427,54 +404,68 @@ from lib.records.run import Run
 from lib.training.fit import fit, set_seed
 from lib.training.schedule import Schedule
 import npu_device
-set_seed(0)
-rank, start, judged = opened.rank, [], []
-if os.environ["MODEL"] == "stamp":
-    data = sessions.load("sample")
-    model = stamp.STAMP(data.n_items, 16, 10, seed=rank)  # each with other weights
-    judge = lambda: stamp.evaluate(model, data.test)
-else:
+rank, alone = opened.rank, os.environ.get("ALONE")
+
+def make(name):
+    if name == "stamp":
+        data = sessions.load("sample")
+        model = stamp.STAMP(data.n_items, 16, 10, seed=rank)  # each with other weights
+        return data, model, lambda: stamp.evaluate(model, data.test)
     data = ratings.load("sample")
     model = mf.MF(data.n_users, data.n_items, data.global_mean, seed=rank)
-    judge = lambda: mf.evaluate(model, data.test)
+    return data, model, lambda: mf.evaluate(model, data.test)
 
-build = model.build
-def watched(shape):
-    build(shape)
-    start.extend(w.numpy() for w in model.trainable_variables)
+def train(name):
+    set_seed(0)
+    first, start, judged = len(npu_device.calls), [], []
+    data, model, judge = make(name)
+    build = model.build
 
-model.build = watched
-def evaluate():
-    judged.append(judge())
-    return judged[-1]
-run = Run("n", {"output_dir": os.environ["OUTPUT"]}, {"name": "a"}, opened)
-alone = os.environ.get("ALONE")
-history = timing = None
-def train():
-    global history, timing
-    schedule = Schedule(128, 3, 0.01, steps_per_epoch=5)
-    evaluates = evaluate if rank == 0 or not alone else None
-    history, timing = fit(model, data.train, schedule, opened, run, evaluates)
-broken = sentence_of(train, kind=npu_device.ContractBroken)
-answer(
-    record=opened.record(), history=history, timing=timing, broken=broken,
-    judged=judged, calls=npu_device.calls, start=[float(w.sum()) for w in start],
-    weights=[w.numpy().tolist() for w in model.trainable_variables],
-    drops_as=model.rank,
-)
+    def watched(shape):
+        build(shape)
+        start.extend(float(w.numpy().sum()) for w in model.trainable_variables)
+
+    def evaluate():
+        judged.append(judge())
+        return judged[-1]
+
+    def train_it():
+        schedule = Schedule(128, 3, 0.01, steps_per_epoch=5)
+        evaluates = evaluate if rank == 0 or not alone else None
+        result.extend(fit(model, data.train, schedule, opened, run, evaluates))
+
+    model.build = watched
+    result = []
+    run = Run(name, {"output_dir": os.environ["OUTPUT"]}, {"name": "a"}, opened)
+    broken = sentence_of(train_it, kind=npu_device.ContractBroken)
+    history, timing = result or (None, None)
+    return dict(
+        record=opened.record(), history=history, timing=timing, broken=broken,
+        judged=judged, calls=npu_device.calls[first:], start=start, drops_as=model.rank,
+        weights=[w.numpy().tolist() for w in model.trainable_variables],
+    )
+
+answer(**{name: train(name) for name in os.environ["MODELS"].split()})
 """
 
 
-@pytest.fixture(scope="module", params=["stamp", "mf"])
-def job(request, tmp_path_factory):
-    """A job of two workers, the same training in one process, and their folder."""
+@pytest.fixture(scope="module")
+def jobs(tmp_path_factory):
+    """A job of two workers, the same trainings in one process, and their folder."""
     if not IMPORTS:
         pytest.skip(NEEDS)
-    folder = tmp_path_factory.mktemp(request.param)
-    settings = {"MODEL": request.param, "OUTPUT": str(folder / "output")}
-    ranks = run_job(JOB, folder, **settings)
-    one = run(JOB, **{**settings, "OUTPUT": str(folder / "one")})
+    folder = tmp_path_factory.mktemp("jobs")
+    ranks = run_job(JOB, folder, MODELS="stamp mf", OUTPUT=str(folder / "output"))
+    one = run(JOB, MODELS="stamp mf", OUTPUT=str(folder / "one"))
     return ranks, one, folder / "output"
+
+
+@pytest.fixture(scope="module", params=["stamp", "mf"])
+def job(request, jobs):
+    """What two workers, and one, say of a model; and the folder of the workers."""
+    ranks, one, output = jobs
+    name = request.param
+    return [found[name] for found in ranks], one[name], output, name
 
 
 def weights_of(found):
@@ -482,7 +473,7 @@ def weights_of(found):
 
 
 def test_two_cards_train_what_one_does_on_the_same_batches(job):
-    ranks, one, _ = job
+    ranks, one, _, _ = job
     assert ranks[0]["start"] == one["start"] != ranks[1]["start"]
     for first, second, alone in zip(*map(weights_of, (*ranks, one))):
         np.testing.assert_array_equal(first, second)
@@ -491,23 +482,23 @@ def test_two_cards_train_what_one_does_on_the_same_batches(job):
 
 
 def test_the_history_of_two_cards_is_the_mean_over_both(job):
-    ranks, one, _ = job
+    ranks, one, _, _ = job
     assert ranks[0]["history"] == ranks[1]["history"]
     for both, alone in zip(ranks[0]["history"], one["history"]):
         assert both["loss"] == pytest.approx(alone["loss"], rel=1e-5)
 
 
 def test_every_card_evaluates_and_the_first_alone_writes(job):
-    ranks, _, output = job
+    ranks, _, output, name = job
     assert len(ranks[0]["judged"]) == 3
     assert ranks[0]["judged"] == ranks[1]["judged"]
     written = {path.name for path in output.rglob("1/**/*") if path.is_file()}
     assert written == {"train_1.log"}
-    assert list(output.glob("0/*/ckpt/ckpt-3.index"))
+    assert list(output.glob(f"0/{name}-*/ckpt/ckpt-3.index"))
 
 
 def test_two_cards_start_alike_and_average_before_they_look_for_overflow(job):
-    ranks, one, _ = job
+    ranks, one, _, _ = job
     for rank, found in enumerate(ranks):
         assert (found["record"]["workers"], found["record"]["rank"]) == (2, rank)
         assert found["drops_as"] == rank  # else all would draw the same dropout masks
@@ -526,13 +517,12 @@ def test_two_cards_start_alike_and_average_before_they_look_for_overflow(job):
 
 
 @needs_the_card
-@pytest.mark.parametrize("model", ["stamp", "mf"])
-def test_a_graph_of_one_card_alone_would_be_seen(tmp_path, model):
+def test_a_graph_of_one_card_alone_would_be_seen(tmp_path):
     ranks = run_job(
-        JOB, tmp_path, MODEL=model, OUTPUT=str(tmp_path / "o"), ALONE="1",
+        JOB, tmp_path, MODELS="mf", OUTPUT=str(tmp_path / "o"), ALONE="1",
         STAND_IN_TIMEOUT="30",
     )  # fmt: skip
-    for found in ranks:
+    for found in (answer["mf"] for answer in ranks):
         assert found["broken"].startswith("ranks disagree: rank ")
         assert "graph" in found["broken"]
 
@@ -553,7 +543,8 @@ def test_the_notebooks_run_on_it_headless(tmp_path, number, quick):
     calls = [tuple(json.loads(line)) for line in calls.read_text().splitlines()]
     (loop_size,) = {call[1] for call in calls if call[0] == "fit"}
     assert calls == [
-        ("import", str(loop_size)),
+        ("import", "1"),
+        ("set_npu_loop_size", loop_size),
         ("option", "precision_mode", "allow_mix_precision"),
         ("open", 5),
         ("opened", 5),

@@ -145,9 +145,9 @@ def test_a_user_gets_the_highest_predicted_ratings(use_bias):
         (
             made_mf,
             {"session_or_user": 7},
-            "user 7: an MF does not know this id; it was trained on 6",
+            "none of the 1 users asked for, such as 7, is known to an MF: it was",
         ),
-        (made_mf, {"session_or_user": [0]}, r"user \[0\]: an MF does not know this id"),
+        (made_mf, {"session_or_user": [0]}, r"such as \[0\], is known to an MF"),
         (
             made_mf,
             {"session_or_user": 0, "exclude_seen": True},

@@ -112,12 +112,27 @@ def test_frozen_parts_do_not_move():
             "contains no model.json: choose the whole folder",
         ),
         (lambda folder: shutil.rmtree(folder / "ckpt"), "contains no checkpoint"),
-        (lambda folder: rewrite(folder, "{"), "does not describe a model"),
-        (lambda folder: change(folder, maxlen="7"), "does not describe a model"),
-        (lambda folder: change(folder, maxlen=0), "does not describe a model"),
-        (lambda folder: change(folder, item_ids=[1]), "does not describe a model"),
-        (lambda folder: change(folder, **{"class": "os"}), "does not describe a model"),
-        (lambda folder: widen(folder), "is not the checkpoint of"),
+        (
+            lambda folder: rewrite(folder, "{"),
+            "does not describe the model of its checkpoint",
+        ),
+        (
+            lambda folder: change(folder, maxlen="7"),
+            "does not describe the model of its checkpoint",
+        ),
+        (
+            lambda folder: change(folder, maxlen=0),
+            "does not describe the model of its checkpoint",
+        ),
+        (
+            lambda folder: change(folder, item_ids=[1]),
+            "does not describe the model of its checkpoint",
+        ),
+        (
+            lambda folder: change(folder, **{"class": "os"}),
+            "does not describe the model of its checkpoint",
+        ),
+        (lambda folder: widen(folder), "does not describe the model of its checkpoint"),
     ],
 )
 def test_a_folder_without_a_model_is_refused_in_one_sentence(

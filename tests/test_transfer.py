@@ -82,6 +82,25 @@ def test_ratings_of_another_scale_are_stretched_to_it(use_bias, own, new):
     assert new[0] <= clipped.min() < clipped.max() <= new[1]
 
 
+@pytest.mark.parametrize("new", [(1.0, 5.0), (0.0, 100.0)])
+def test_a_user_folded_into_carried_samples_is_one_folded_into_the_trained_ones(new):
+    rng = np.random.default_rng(3)
+    old = made(mf.SampledMF(4, 6, 3.0, 2, 3), range(6), range(4))
+    for place in range(2):
+        rows = rng.normal(0, 0.5, (4, 3)), rng.normal(0, 0.5, (6, 3))
+        root = rng.normal(size=(3, 3))
+        old.model.keep(place, *rows, root @ root.T + np.eye(3), rng.normal(size=3), 4.0)
+    model, _ = transfer.carry_over(old, np.arange(6), np.arange(4), scale=new)
+    rating = np.array([5, 1, 4], np.float32)
+    user, item = np.full(3, 2, np.int32), np.array([0, 3, 5], np.int32)
+    scaled = new[0] + (rating - 1) / 4 * (new[1] - new[0])
+    mf.fold_in(old.model, ratings.Part(user, item, rating, item))
+    mf.fold_in(model, ratings.Part(user, item, scaled.astype(np.float32), item))
+    pairs = [(2, item) for item in range(6)]
+    expected = new[0] + (predicted(old.model, pairs) - 1) / 4 * (new[1] - new[0])
+    np.testing.assert_allclose(predicted(model, pairs), expected, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("new", [None, (1.0, 5.0), (0.5, 5.0), (2.0, 5.0)])
 def test_a_part_of_the_scale_is_no_other_scale(new):
     old = made(mf.MF(4, 6, 3.0, 3, scale=(0.5, 5.0)), range(6), range(4))

@@ -30,21 +30,12 @@ def ranks(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
     return np.minimum(n_items + 1 - (not_higher + lower + 1) / 2, n_items)
 
 
-def hr_at(ranks: np.ndarray, k: int) -> float:
-    """Computes the hit rate: the share of targets with a rank of at most ``k``.
-
-    With one target per example it is also called Recall@K or P@K.
-    """
-    return float(np.mean(ranks <= k))
-
-
-def mrr_at(ranks: np.ndarray, k: int) -> float:
-    """Computes the mean reciprocal rank; a rank beyond ``k`` counts as 0."""
-    return float(np.mean(np.where(ranks <= k, 1.0 / ranks, 0.0)))
-
-
 def ranking_metrics(ranks: np.ndarray, k: int | Sequence[int]) -> dict[str, float]:
     """HR@k and MRR@k by their names in records: ``hr_at_<k>``, ``mrr_at_<k>``.
+
+    The hit rate is the share of targets with a rank of at most ``k``; with one target
+    per example it is also called Recall@K or P@K. In the mean reciprocal rank, a rank
+    beyond ``k`` counts as 0.
 
     Args:
         ranks: as ``ranks`` returns them.
@@ -56,8 +47,9 @@ def ranking_metrics(ranks: np.ndarray, k: int | Sequence[int]) -> dict[str, floa
     values = {}
     for cut in k if isinstance(k, Sequence) else [k]:
         check_whole("k", cut)
-        values[f"hr_at_{cut}"] = hr_at(ranks, cut)
-        values[f"mrr_at_{cut}"] = mrr_at(ranks, cut)
+        values[f"hr_at_{cut}"] = float(np.mean(ranks <= cut))
+        reciprocal = np.where(ranks <= cut, 1.0 / ranks, 0.0)
+        values[f"mrr_at_{cut}"] = float(np.mean(reciprocal))
     return values
 
 
@@ -67,12 +59,7 @@ def rmse(predicted: np.ndarray, rating: np.ndarray) -> float:
     return float(np.sqrt(np.mean(np.square(error, out=error))))
 
 
-def mae(predicted: np.ndarray, rating: np.ndarray) -> float:
-    """Computes the mean absolute error of ratings ``(n,)``, in stars."""
-    error = np.subtract(predicted, rating, dtype=np.float64)
-    return float(np.mean(np.abs(error, out=error)))
-
-
 def rating_metrics(predicted: np.ndarray, rating: np.ndarray) -> dict[str, float]:
-    """RMSE and MAE by their names in records: ``rmse``, ``mae``."""
-    return {"rmse": rmse(predicted, rating), "mae": mae(predicted, rating)}
+    """RMSE and the mean absolute error, in stars, as records name them."""
+    error = np.subtract(predicted, rating, dtype=np.float64)
+    return {"rmse": rmse(predicted, rating), "mae": float(np.mean(np.abs(error)))}

@@ -14,17 +14,6 @@ from lib import progress
 from lib.data.ratings import Part
 
 
-class GlobalMean:
-    """Predicts the mean training rating."""
-
-    def fit(self, train: Part, n_users: int, n_items: int) -> GlobalMean:
-        self.mean = float(train.rating.mean(dtype=np.float64))
-        return self
-
-    def predict(self, part: Part) -> np.ndarray:
-        return np.full(len(part), self.mean)
-
-
 class UserItemBias:
     """``mu + b_u + b_i`` with shrunken biases (Koren 2008, section 2.1).
 
@@ -54,6 +43,13 @@ class UserItemBias:
     def predict(self, part: Part) -> np.ndarray:
         raw = self.mean + self.user_bias[part.user_idx] + self.item_bias[part.item_idx]
         return np.clip(raw, *self.scale)
+
+
+class GlobalMean(UserItemBias):
+    """Predicts the mean training rating: all biases stay 0."""
+
+    def __init__(self) -> None:
+        super().__init__(rounds=0)
 
 
 class ItemKnnRating(UserItemBias):

@@ -22,6 +22,7 @@ from lib.evaluation import metrics
 
 Prefixes = Sequence[np.ndarray]
 FAR = 2**20  # more clicks than a session has
+_LastClicks = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 
 class Baseline(Protocol):
@@ -96,18 +97,22 @@ def measure(
     return values, cost
 
 
-def _count_clicks(prefixes: Prefixes, n_items: int, binary: bool) -> sparse.csr_matrix:
-    """Counts the clicks on each item; ``binary`` counts 1 at most: ``(n, n_items)``."""
-    lengths = [len(prefix) for prefix in prefixes]
+def _mark_items(examples: Examples, n_items: int) -> sparse.csr_matrix:
+    """Marks the items of each session with 1: ``(n_sessions, n_items)``."""
+    ones = np.ones(len(examples.items), np.float32)
+    shape = (examples.n_sessions, n_items)
+    parts = ones, examples.items - 1, examples.offsets
+    marks = sparse.csr_matrix(parts, shape=shape)
+    marks.sum_duplicates()
+    marks.data[:] = 1
+    return marks
+
+
+def _flatten(prefixes: Prefixes) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The length of each prefix, and the row and the item's column of each click."""
+    lengths = np.array([len(prefix) for prefix in prefixes])
     row = np.repeat(np.arange(len(prefixes)), lengths)
-    column = np.concatenate(prefixes) - 1
-    shape = (len(prefixes), n_items)
-    ones = np.ones(len(row), np.float32)
-    counts = sparse.csr_matrix((ones, (row, column)), shape=shape)
-    counts.sum_duplicates()
-    if binary:
-        counts.data[:] = 1
-    return counts
+    return lengths, row, np.concatenate(prefixes) - 1
 
 
 class Pop:
@@ -126,35 +131,10 @@ class SPop(Pop):
     """S-POP scores by the number of clicks in the session; ties are resolved by POP."""
 
     def scores(self, prefixes: Prefixes) -> np.ndarray:
-        in_session = _count_clicks(prefixes, len(self.popularity), binary=False)
+        in_session = np.zeros((len(prefixes), len(self.popularity)), np.float32)
+        np.add.at(in_session, _flatten(prefixes)[1:], 1)
         share = self.popularity / (self.popularity.max() + 1)  # less than one click
-        return in_session.toarray() + share
-
-
-class ItemKnn:
-    """Item-kNN scores items by similarity to the last click (Sarwar et al. 2001).
-
-    The similarity is the cosine of two items' columns in the session x item matrix of
-    ones, ``n_ij / (sqrt(n_i n_j) + damping)``.
-    """
-
-    def __init__(self, damping: float = 0.0) -> None:
-        self.damping = damping
-
-    def fit(self, examples: Examples, n_items: int) -> ItemKnn:
-        sessions = np.split(examples.items, examples.offsets[1:-1])
-        seen = _count_clicks(sessions, n_items, binary=True)
-        together = (seen.T @ seen).tocoo()
-        count = seen.sum(axis=0).A1
-        scale = np.sqrt(count[together.row] * count[together.col]) + self.damping
-        together.data = together.data / scale.astype(np.float32)
-        together.data[together.row == together.col] = 0  # the click itself
-        self.similarity = together.tocsr()
-        return self
-
-    def scores(self, prefixes: Prefixes) -> np.ndarray:
-        last = np.array([prefix[-1] for prefix in prefixes]) - 1
-        return self.similarity[last].toarray()
+        return in_session + share
 
 
 class Markov:
@@ -165,12 +145,33 @@ class Markov:
         shape = (n_items, n_items)
         ones = np.ones(len(before), np.float32)
         pairs = (before, examples.targets - 1)
-        self.followed = sparse.csr_matrix((ones, pairs), shape=shape)
+        self.related = sparse.csr_matrix((ones, pairs), shape=shape)
         return self
 
     def scores(self, prefixes: Prefixes) -> np.ndarray:
         last = np.array([prefix[-1] for prefix in prefixes]) - 1
-        return self.followed[last].toarray()
+        return self.related[last].toarray()
+
+
+class ItemKnn(Markov):
+    """Item-kNN scores items by similarity to the last click (Sarwar et al. 2001).
+
+    The similarity is the cosine of two items' columns in the session x item matrix of
+    ones, ``n_ij / (sqrt(n_i n_j) + damping)``.
+    """
+
+    def __init__(self, damping: float = 0.0) -> None:
+        self.damping = damping
+
+    def fit(self, examples: Examples, n_items: int) -> ItemKnn:
+        seen = _mark_items(examples, n_items)
+        together = (seen.T @ seen).tocoo()
+        count = seen.sum(axis=0).A1
+        scale = np.sqrt(count[together.row] * count[together.col]) + self.damping
+        together.data = together.data / scale.astype(np.float32)
+        together.data[together.row == together.col] = 0  # the click itself
+        self.related = together.tocsr()
+        return self
 
 
 class SessionKnn:
@@ -184,33 +185,47 @@ class SessionKnn:
         self.k, self.sample = k, sample
 
     def fit(self, examples: Examples, n_items: int) -> SessionKnn:
-        sessions = np.split(examples.items, examples.offsets[1:-1])
-        recent_first = np.argsort(-examples.days.astype(np.int64), kind="stable")
-        seen = _count_clicks([sessions[s] for s in recent_first], n_items, binary=True)
-        self.sessions = seen
-        self.sessions_of_item = seen.T.tocsr()
-        self.norm = np.sqrt(np.diff(seen.indptr)).astype(np.float32)
+        self.recent_first = np.argsort(-examples.days.astype(np.int64), kind="stable")
+        self.sessions = _mark_items(examples, n_items)[self.recent_first]
+        self.sessions_of_item = self.sessions.T.tocsr()
+        self.norm = np.sqrt(np.diff(self.sessions.indptr)).astype(np.float32)
         return self
 
-    def weigh(self, prefixes: Prefixes) -> sparse.csr_matrix:
-        """Weighs the items of each prefix, here all with 1: ``(n, n_items)``."""
-        return _count_clicks(prefixes, self.sessions.shape[1], binary=True)
+    def weigh(self, distance: np.ndarray, length: np.ndarray) -> np.ndarray:
+        """Weighs an item of a prefix by the distance of its last click to the end."""
+        return np.ones(len(distance))
+
+    def find_neighbours(
+        self, clicks: _LastClicks, n_prefixes: int
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The ``k`` most similar sessions of each prefix, ties to the recent ones.
+
+        Returns:
+            ``(prefix, session, similarity)``, sorted by prefix, the most similar first.
+        """
+        row, column, distance, length = clicks
+        weight = self.weigh(distance, length).astype(np.float32)
+        shape = n_prefixes, self.sessions_of_item.shape[0]
+        weights = sparse.csr_matrix((weight, (row, column)), shape=shape)
+        shared = weights @ self.sessions_of_item  # (n_prefixes, sessions)
+        shared.sort_indices()  # the most recent session first
+        prefix = np.repeat(np.arange(n_prefixes), np.diff(shared.indptr))
+        recent = np.arange(shared.nnz) - shared.indptr[prefix] < self.sample
+        prefix, session = prefix[recent], shared.indices[recent]
+        similarity = shared.data[recent] / self.norm[session]
+        best = np.argsort(-similarity, kind="stable")
+        best = best[np.argsort(prefix[best], kind="stable")]
+        first = np.searchsorted(prefix, prefix)  # of the same prefix
+        best = best[np.arange(len(best)) - first < self.k]
+        return prefix[best], session[best], similarity[best]
 
     def scores(self, prefixes: Prefixes) -> np.ndarray:
-        shared = self.weigh(prefixes) @ self.sessions_of_item  # (n, sessions)
-        shared.sort_indices()  # most recent session first
-        votes = []
-        for row in range(shared.shape[0]):
-            past = slice(shared.indptr[row], shared.indptr[row + 1])
-            recent = shared.indices[past][: self.sample]
-            cosine = shared.data[past][: self.sample] / self.norm[recent]
-            best = np.argsort(-cosine, kind="stable")[: self.k]
-            votes.append((recent[best], cosine[best]))
-        indptr = np.concatenate([[0], np.cumsum([len(v[0]) for v in votes])])
-        columns, weights = (np.concatenate(part) for part in zip(*votes))
-        shape = (len(votes), self.sessions.shape[0])
-        neighbours = sparse.csr_matrix((weights, columns, indptr), shape=shape)
-        return (neighbours @ self.sessions).toarray()
+        n = len(prefixes)
+        prefix, session, similarity = self.find_neighbours(_last_clicks(prefixes), n)
+        indptr = np.searchsorted(prefix, np.arange(n + 1))
+        shape = n, self.sessions.shape[0]
+        near = sparse.csr_matrix((similarity, session, indptr), shape=shape)
+        return (near @ self.sessions).toarray()
 
 
 class VSessionKnn(SessionKnn):
@@ -220,27 +235,21 @@ class VSessionKnn(SessionKnn):
     last click of the prefix has 1. SKNN gives all items the same weight.
     """
 
-    def weigh(self, prefixes: Prefixes) -> sparse.csr_matrix:
-        row, column, distance = _last_clicks(prefixes)
-        length = np.array([len(prefix) for prefix in prefixes])[row]
-        weight = ((length - distance) / length).astype(np.float32)
-        shape = (len(prefixes), self.sessions.shape[1])
-        return sparse.csr_matrix((weight, (row, column)), shape=shape)
+    def weigh(self, distance: np.ndarray, length: np.ndarray) -> np.ndarray:
+        return (length - distance) / length
 
 
-def _last_clicks(prefixes: Prefixes) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _last_clicks(prefixes: Prefixes) -> _LastClicks:
     """Finds the last click on each item of each prefix.
 
     Returns:
-        ``(row, column, distance)``: the prefix, the item's column, and the number of
-        clicks that came after it in the prefix.
+        ``(row, column, distance, length)``: the prefix, the item's column, the number
+        of clicks that came after it in the prefix, and the clicks of the prefix.
     """
-    lengths = np.array([len(prefix) for prefix in prefixes])
-    row = np.repeat(np.arange(len(prefixes)), lengths)
-    column = np.concatenate(prefixes) - 1
-    distance = np.concatenate([np.arange(length)[::-1] for length in lengths])
+    lengths, row, column = _flatten(prefixes)
+    distance = np.repeat(np.cumsum(lengths), lengths) - np.arange(len(row)) - 1
     last = _find_highest(-distance, column, row)
-    return row[last], column[last], distance[last]
+    return row[last], column[last], distance[last], lengths[row[last]]
 
 
 def _find_highest(value: np.ndarray, *keys: np.ndarray) -> np.ndarray:
@@ -250,7 +259,7 @@ def _find_highest(value: np.ndarray, *keys: np.ndarray) -> np.ndarray:
     return order[np.any(changes, axis=0)]
 
 
-class DecayedSessionKnn:
+class DecayedSessionKnn(SessionKnn):
     """VSTAN: session-kNN with decays (Garg et al. 2019; Ludewig et al. 2021).
 
     The similarity of a past session to the prefix is the sum over the items that they
@@ -276,35 +285,35 @@ class DecayedSessionKnn:
         click_decay: float = 4.0,
         repeats: float = 3.0,
     ) -> None:
-        self.k, self.sample, self.days, self.repeats = k, sample, days, repeats
+        super().__init__(k, 2**62)  # the sessions of each item are sampled instead
+        self.item_sample, self.days, self.repeats = sample, days, repeats
         self.prefix_decay, self.click_decay = prefix_decay, click_decay
 
     def fit(self, examples: Examples, n_items: int) -> DecayedSessionKnn:
-        days = examples.days.astype(np.int64)
-        recent_first = np.argsort(-days, kind="stable")
-        sessions = np.split(examples.items, examples.offsets[1:-1])
-        sessions = [sessions[s] for s in recent_first]
-        self.items = np.concatenate(sessions) - 1
-        self.lengths = np.diff(examples.offsets)[recent_first]
-        self.first = np.cumsum(self.lengths) - self.lengths
-        found = _count_clicks(sessions, n_items, binary=True).T.tocsr()
+        super().fit(examples, n_items)
+        self.items = examples.items - 1
+        self.lengths = np.diff(examples.offsets)[self.recent_first]
+        self.first = examples.offsets[self.recent_first]
+        found = self.sessions_of_item
         found.sort_indices()  # the most recent session first
         n_sessions = np.diff(found.indptr)
         row = np.repeat(np.arange(n_items), n_sessions)
-        age = days.max() - days[recent_first][found.indices]
-        idf = np.log(len(sessions) / np.maximum(n_sessions, 1))
+        days = examples.days.astype(np.int64)
+        age = days.max() - days[self.recent_first][found.indices]
+        idf = np.log(examples.n_sessions / np.maximum(n_sessions, 1))
         found.data = (idf[row] * np.exp(-age / self.days)).astype(np.float32)
-        found.data[np.arange(found.nnz) - found.indptr[row] >= self.sample] = 0
+        found.data[np.arange(found.nnz) - found.indptr[row] >= self.item_sample] = 0
         found.eliminate_zeros()
-        self.sessions_of_item = found
+        self.norm = np.ones_like(self.norm)
         return self
+
+    def weigh(self, distance: np.ndarray, length: np.ndarray) -> np.ndarray:
+        return np.exp(-distance / self.prefix_decay)
 
     def scores(self, prefixes: Prefixes) -> np.ndarray:
         shape = (len(prefixes), self.sessions_of_item.shape[0])
-        row, column, distance = _last_clicks(prefixes)
-        weight = np.exp(-distance / self.prefix_decay).astype(np.float32)
-        late = sparse.csr_matrix((weight, (row, column)), shape=shape)
-        prefix, session, similarity = self._neighbours(late)
+        row, column, distance, _ = clicks = _last_clicks(prefixes)
+        prefix, session, similarity = self.find_neighbours(clicks, len(prefixes))
         pair = np.repeat(np.arange(len(session)), self.lengths[session])
         start = np.cumsum(self.lengths[session]) - self.lengths[session]
         position = np.arange(len(pair)) - start[pair]
@@ -321,23 +330,6 @@ class DecayedSessionKnn:
         votes = sparse.coo_matrix((vote[best], places), shape).toarray()
         votes[row, column] *= self.repeats
         return votes
-
-    def _neighbours(
-        self, late: sparse.csr_matrix
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The ``k`` most similar sessions of each prefix, ties to the recent ones.
-
-        Returns:
-            ``(prefix, session, similarity)``, sorted by prefix.
-        """
-        similar = late @ self.sessions_of_item
-        similar.sort_indices()
-        counts = np.diff(similar.indptr)
-        prefix = np.repeat(np.arange(len(counts)), counts)
-        best = np.argsort(-similar.data, kind="stable")
-        best = best[np.argsort(prefix[best], kind="stable")]
-        best = best[np.arange(len(best)) - similar.indptr[prefix] < self.k]
-        return prefix[best], similar.indices[best], similar.data[best]
 
 
 SESSION_BASELINES: dict[str, type[Baseline]] = {

@@ -5,8 +5,7 @@ and only then tensors and models. ``open_npu`` keeps that order. Afterwards:
 
 - ``with tf.device(...)`` does nothing, and every new tensor is on the card;
 - the options stay as they are until the kernel restarts;
-- a compiled loop takes the number of steps that ``NPU_LOOP_SIZE`` held at the import,
-  or that the last ``set_loop_size`` has set.
+- a compiled loop takes the number of steps that ``set_npu_loop_size`` has set last.
 
 Every name of the package is an attribute that ``import npu_device`` sets up. Its
 folders are not importable as sub-modules.
@@ -14,16 +13,17 @@ folders are not importable as sub-modules.
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
 import sys
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 from lib.errors import InputError
 from lib.hardware import workers
 
-NEWER_MODES = {  # a precision mode of later releases: its name in every release
+NEWER_MODES = {  # name of a precision mode in later releases: its name in every one
     "allow_mix_precision_fp16": "allow_mix_precision",
     "mixed_float16": "allow_mix_precision",
     "fp16": "force_fp16",
@@ -37,8 +37,14 @@ INSTALL = (
     "put the npu_device of the same CANN version, which is not on PyPI, on PYTHONPATH, "
     f"with TensorFlow {TENSORFLOW} on Python 3.9 (docs/ascend.md)"
 )
-# Why this process could not open its NPU: options reach the card only once.
-_failure: str | None = None
+
+
+class Card(NamedTuple):
+    """An open card: its name, how many train together, and the position of this one."""
+
+    name: str
+    workers: int
+    rank: int
 
 
 class Unavailable(Exception):
@@ -53,66 +59,80 @@ class Unavailable(Exception):
         self.installed = installed
 
 
+# Options reach a card once in a process: the arguments that opened it, and the card; or
+# the reason why it does not open.
+_opened: tuple[Mapping[str, Any], Card] | None = None
+_failure: Unavailable | None = None
+
+
 def older_name(precision_mode: str) -> str:
     """Returns the name of a precision mode that every release has."""
     return NEWER_MODES.get(precision_mode, precision_mode)
 
 
-def open_npu(
-    number: int,
-    precision_mode: str,
-    settings: list[tuple[str, str, Any]],
-    steps_per_execution: int,
-) -> tuple[str, list[str], int, int]:
-    """Opens the card and makes it the default device.
+def is_open() -> bool:
+    """Returns whether this process computes on an NPU."""
+    return _opened is not None
+
+
+def open_npu(arguments: Mapping[str, Any], settings: Mapping[str, Any]) -> Card:
+    """Opens the card and makes it the default device; a second call returns it.
 
     Args:
-        number: logical number of the card.
-        precision_mode: a name of ``lib.hardware.device.PRECISION_MODES``.
+        arguments: those of ``select_device``, with the logical number of the card in
+            ``ASCEND_DEVICE_ID``.
         settings: the result of ``LaunchOptions.settings``.
-        steps_per_execution: steps that the models will take in a call.
-
-    Returns:
-        ``(name, notes, workers, rank)``: the card's name, settings that are not in
-        force as asked, the number of cards that train together, and the rank of this
-        one.
 
     Raises:
         Unavailable: no package, no card, or no such precision.
-        InputError: tensors were made in this kernel already, ``$NPU_LOOP_SIZE``
-            contradicts ``steps_per_execution``, or an option that every release has
-            was refused.
+        InputError: the card is open with other arguments, tensors were made in this
+            kernel already, or ``$NPU_LOOP_SIZE`` contradicts ``steps_per_execution``.
     """
-    global _failure
-    if precision_mode == "mixed_bfloat16":
+    global _failure, _opened
+    if _opened:
+        for name, value in arguments.items():
+            if value != _opened[0][name]:
+                raise InputError(
+                    f"{name}={value!r}: this kernel computes on an NPU that was opened "
+                    f"with {_opened[0][name]!r}; restart the kernel."
+                )
+        return _opened[1]
+    number, mode = arguments["ASCEND_DEVICE_ID"], arguments["precision_mode"]
+    if mode == "mixed_bfloat16":
         raise Unavailable("an Ascend 910 has no bfloat16; use allow_mix_precision")
     if workers.read_environment().engine == "tensorflow":
         raise Unavailable("TF_CONFIG is for CPUs and GPUs; unset it")
     if _failure:
-        raise Unavailable(_failure, installed=True)
-    from lib.hardware.tensorflow import tf  # isort: split
+        raise _failure
+    importlib.import_module("lib.hardware.tensorflow")  # before other parts of it
     from tensorflow.python.eager import context
 
-    npu = _import_package(number, steps_per_execution)
-    notes = _set(npu.global_options(), precision_mode, settings)
+    npu = _import_package(arguments["steps_per_execution"])
+    for name, value in {"precision_mode": older_name(mode), **settings}.items():
+        group, _, option = name.rpartition(".")
+        holder = getattr(npu.global_options(), group) if group else npu.global_options()
+        if "task_time" in str(getattr(holder, option).value):  # since CANN 9
+            value = value.replace('"task_trace":', '"task_time":')
+        setattr(holder, option, value)
     unused = context.context()
+    os.environ.setdefault("ASCEND_DEVICE_ID", str(number))
     try:
         handle = npu.open(number).as_default()
     except Exception as error:  # native libraries raise errors of many types
         context._set_context(unused)  # the failed call has replaced it
-        _failure = (
+        _failure = Unavailable(
             f"npu_device.open failed ({_line(error)}); look at ASCEND_DEVICE_ID, and "
-            "whether another process computes on that card, then restart the kernel"
+            "whether another process computes on that card, then restart the kernel",
+            installed=True,
         )
-        raise Unavailable(_failure, installed=True) from error
-    if tf.__version__ != TENSORFLOW:
-        notes.append(f"npu_device supports TensorFlow {TENSORFLOW}")
+        raise _failure from error
     name = "Ascend " + handle.name().rpartition("device:")[2]
-    return name, notes, handle.workers_num, handle.worker_id
+    _opened = arguments, Card(name, handle.workers_num, handle.worker_id)
+    return _opened[1]
 
 
-def _import_package(number: int, steps: int) -> Any:
-    """Imports ``npu_device``, which reads ``$NPU_LOOP_SIZE`` then and never again.
+def _import_package(steps: int) -> Any:
+    """Imports ``npu_device`` for models that take so many steps a call.
 
     Raises:
         Unavailable: it is not installed, or does not import.
@@ -128,101 +148,42 @@ def _import_package(number: int, steps: int) -> Any:
             "before that: existing tensors would be lost; restart the kernel and call "
             'select_device first, or use device="cpu".'
         )
-    asked = os.environ.get("NPU_LOOP_SIZE")
-    if asked not in (None, str(steps)):
+    exported = os.environ.get("NPU_LOOP_SIZE", str(steps))
+    if exported != str(steps):
         raise InputError(
-            f"NPU_LOOP_SIZE={asked}, but the models of this run take {steps} steps a "
-            "call (steps_per_execution in notebook 04, 1 elsewhere): unset "
+            f"NPU_LOOP_SIZE={exported}, but the models of this run take {steps} steps "
+            "a call (steps_per_execution in notebook 04, 1 elsewhere): unset "
             "NPU_LOOP_SIZE, or set both to the same number."
         )
-    if "npu_device" in sys.modules:
-        set_loop_size(steps)
-    os.environ.setdefault("ASCEND_DEVICE_ID", str(number))
-    os.environ["NPU_LOOP_SIZE"] = str(steps)
     try:
         import npu_device
     except Exception as error:  # as above
         raise Unavailable(
             f"npu_device does not import ({_line(error)}); {INSTALL}", installed=True
         ) from error
-    finally:
-        if asked is None:
-            del os.environ["NPU_LOOP_SIZE"]
+    npu_device.set_npu_loop_size(steps)
     return npu_device
 
 
-def set_loop_size(steps: int) -> None:
-    """Sets how many steps the next call of a compiled loop takes."""
-    import npu_device
-
-    npu_device.set_npu_loop_size(steps)
-
-
-def scale_loss(optimizer: Any) -> Any:
-    """Wraps an optimizer in the loss scale that detects overflow on the card.
+def wrap_optimizer(optimizer: Any, scale_loss: bool, average: bool) -> Any:
+    """Wraps an optimizer for the card.
 
     An Ascend 910 saturates: an overflow gives the largest number instead of infinity,
     so Keras' own loss scale, which checks for infinity, would never be halved.
+
+    Args:
+        optimizer: of Keras.
+        scale_loss: True adds the vendor's loss scale, which detects overflow.
+        average: True averages gradients over all cards, before overflow is detected.
     """
     import npu_device
 
-    return npu_device.train.optimizer.NpuLossScaleOptimizer(optimizer)
-
-
-def average_gradients(optimizer: Any) -> Any:
-    """Makes an optimizer average gradients over all cards before it applies them."""
-    import npu_device
-
-    return npu_device.distribute.npu_distributed_keras_optimizer_wrapper(optimizer)
-
-
-def broadcast(variables: Iterable[Any]) -> None:
-    """Copies the variables of rank 0 to all cards; each of them must call this."""
-    import npu_device
-
-    npu_device.distribute.broadcast(list(variables), root_rank=0)
-
-
-def mean(value: float) -> float:
-    """Returns the mean of one number over all cards; each of them must call this."""
-    import npu_device
-
-    from lib.hardware.tensorflow import tf
-
-    number = tf.constant(value, tf.float32)
-    return float(npu_device.distribute.all_reduce(number, "mean"))
-
-
-def _set(
-    options: Any, precision_mode: str, settings: list[tuple[str, str, Any]]
-) -> list[str]:
-    """Sets every option; returns notes on names that this release does not have."""
-    notes = []
-    older, name = older_name(precision_mode), "precision_mode_v2"
-    if precision_mode in (older, "allow_mix_precision_fp16"):
-        name = "precision_mode"  # never both: the card refuses two
-    try:
-        setattr(options, name, precision_mode)
-    except (ValueError, TypeError):
-        settings = [("", "precision_mode", older), *settings]
-        notes.append(
-            f'this npu_device does not know "{precision_mode}": '
-            f'precision_mode="{older}" is set, the same by its older name'
-        )
-    for group, name, value in settings:
-        holder = getattr(options, group) if group else options
-        before = str(getattr(holder, name).value)
-        if name == "profiling_options" and "task_time" in before:  # since CANN 9
-            value = value.replace('"task_trace":', '"task_time":')
-        try:
-            setattr(holder, name, value)
-        except (ValueError, TypeError) as error:
-            raise InputError(
-                f"npu_device refuses {group}{'.' if group else ''}{name}={value!r} "
-                f"({_line(error)}): its release and lib/hardware/ascend.py do not "
-                "agree."
-            ) from error
-    return notes
+    if scale_loss:
+        optimizer = npu_device.train.optimizer.NpuLossScaleOptimizer(optimizer)
+    if average:
+        wrapper = npu_device.distribute.npu_distributed_keras_optimizer_wrapper
+        optimizer = wrapper(optimizer)
+    return optimizer
 
 
 def _line(error: Exception) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from lib.hardware import ascend
 from lib.hardware.device import Device
 from lib.hardware.tensorflow import tf
 
@@ -17,7 +16,9 @@ from lib.hardware.tensorflow import tf
 def synchronize(device: Device, variables: Iterable[tf.Variable]) -> None:
     """Waits for all workers; on NPUs, copies the variables of rank 0 to all of them."""
     if device.engine == "hccl":
-        ascend.broadcast(variables)
+        import npu_device
+
+        npu_device.distribute.broadcast(list(variables), root_rank=0)
     elif device.engine == "tensorflow":
         tf.distribute.get_strategy().run(lambda: _sum(tf.constant(0.0)))
 
@@ -25,7 +26,10 @@ def synchronize(device: Device, variables: Iterable[tf.Variable]) -> None:
 def mean(device: Device, value: float) -> float:
     """Returns the mean of one number over all workers."""
     if device.engine == "hccl":
-        return ascend.mean(value)
+        import npu_device
+
+        number = tf.constant(value, tf.float32)
+        return float(npu_device.distribute.all_reduce(number, "mean"))
     if device.engine == "tensorflow":
         strategy = tf.distribute.get_strategy()
         total = strategy.run(lambda: _sum(tf.constant(value, tf.float32)))

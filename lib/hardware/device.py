@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -13,9 +14,8 @@ from typing import Any
 
 from lib.errors import InputError, check_choice, check_whole
 from lib.hardware import ascend, workers
-from lib.hardware.launch_options import LaunchOptions
+from lib.hardware.launch_options import NAMES, LaunchOptions
 
-_Opened = tuple[str, str, int, int]  # kind, name, workers, rank
 DEVICES = ("auto", "npu", "gpu", "cpu")
 PRECISION_MODES = (
     "allow_mix_precision",
@@ -28,9 +28,6 @@ PRECISION_MODES = (
 )
 BF16_FLAGS = {"amx_bf16", "avx512_bf16"}  # CPUs that multiply bfloat16 in hardware
 _DTYPES = {"force_fp16": "float16", "mixed_bfloat16": "bfloat16"}  # on a CPU or GPU
-# The NPU of this process, as _open_npu returns it, and the arguments that opened it. It
-# takes its options once in a process: a second call must find what the first one set.
-_opened_npu: tuple[dict[str, Any], _Opened, list[str]] | None = None
 
 
 @dataclass(frozen=True)
@@ -101,22 +98,19 @@ class Device:
         used, which detects overflow there; elsewhere Keras' own. Cards that train
         together also average their gradients here.
         """
-        if self.matmul_dtype == "float16" and self.loss_scale:
-            if self.kind == "npu":
-                optimizer = ascend.scale_loss(optimizer)
-            elif self.workers > 1:
-                raise InputError(
-                    f'precision_mode="{self.precision_mode}": several workers without '
-                    'NPUs cannot train in float16; use "allow_mix_precision".'
-                )
-            else:
-                from lib.hardware.tensorflow import tf
+        is_scaled = self.matmul_dtype == "float16" and self.loss_scale
+        if self.kind == "npu":
+            return ascend.wrap_optimizer(optimizer, is_scaled, self.workers > 1)
+        if not is_scaled:
+            return optimizer
+        if self.workers > 1:
+            raise InputError(
+                f'precision_mode="{self.precision_mode}": several workers without NPUs '
+                'cannot train in float16; use "allow_mix_precision".'
+            )
+        from lib.hardware.tensorflow import tf
 
-                optimizer = tf.keras.mixed_precision.LossScaleOptimizer(optimizer)
-        if self.engine == "hccl":
-            # Around the loss scale: gradients are averaged, then checked for overflow.
-            optimizer = ascend.average_gradients(optimizer)
-        return optimizer
+        return tf.keras.mixed_precision.LossScaleOptimizer(optimizer)
 
     def set_loop_size(self, steps: int) -> None:
         """Tells an NPU how many steps the next call of a compiled model takes.
@@ -126,7 +120,9 @@ class Device:
         devices.
         """
         if self.kind == "npu":
-            ascend.set_loop_size(steps)
+            import npu_device
+
+            npu_device.set_npu_loop_size(steps)
 
 
 def select_device(
@@ -163,7 +159,7 @@ def select_device(
     of ``npu_device`` have newer names for the same modes: ``mixed_float16`` and
     ``allow_mix_precision_fp16`` (``allow_mix_precision``), ``fp16`` (``force_fp16``),
     ``origin`` (``must_keep_origin_dtype``), ``cube_fp16in_fp32out`` (``force_fp32``);
-    for a release without them the older name is set.
+    the card gets the older name, which every release has.
 
     Everything is checked before a device is touched. Once an NPU is open, a second call
     with the same arguments returns an equal ``Device`` and does nothing.
@@ -193,8 +189,9 @@ def select_device(
     check_choice("precision_mode", precision_mode, PRECISION_MODES)
     check_whole("threads", threads, 0, 1024)
     check_whole("steps_per_execution", steps_per_execution)
+    for name in launch_options or {}:
+        check_choice("launch option", name, NAMES)
     options = LaunchOptions(**(launch_options or {}))
-    settings = options.settings(precision_mode)
     arguments = {
         "device": device,
         "precision_mode": precision_mode,
@@ -202,20 +199,30 @@ def select_device(
         "ASCEND_DEVICE_ID": logical_id(),
         **asdict(options),
     }
-    opened, notes, fallback = _open_npu(arguments, settings)
-    if opened is None:
+    notes: list[str] = []
+    card, fallback = _find_npu(arguments, options.settings(precision_mode), notes)
+    if card:
+        kind, name, size, rank = "npu", card.name, card.workers, card.rank
+        if threads:
+            notes.append(f"threads={threads}: not applicable on an NPU")
+        if ascend.older_name(precision_mode) == "force_fp16":
+            notes.append("force_fp16: the vendor means it for inference, not training")
+    else:
         unused = [n for n in options.asked_for() if n != "profiling"]  # see fit
         notes += [f"{n}: not applicable without an NPU" for n in unused]
-        opened = _open_processor(device, threads)
-    elif threads:
-        notes.append(f"threads={threads}: not applicable on an NPU")
-    kind, name, size, rank = opened
+        kind, name = _use_processor(device, threads)
+        size, rank = _join_workers()
     if device == "auto" and kind == "cpu":
         notes.append("no GPU: TensorFlow sees none")
-    dtype, note, warnings = _choose_dtype(kind, precision_mode, loss_scale)
+    dtype, note = _choose_dtype(kind, ascend.older_name(precision_mode))
+    if dtype == "float16" and not loss_scale:
+        notes.append(
+            "no loss scale, as in the published ports: float16 gradients below 6e-8 "
+            "become 0, so training may stall"
+        )
     return Device(
-        kind, name, precision_mode, dtype, note, (*notes, *warnings), size, rank,
-        loss_scale, fallback,
+        kind, name, precision_mode, dtype, note, tuple(notes), size, rank, loss_scale,
+        fallback,
     )  # fmt: skip
 
 
@@ -243,40 +250,22 @@ def multiplies_bfloat16() -> bool:
     return bool(BF16_FLAGS & read_cpu()[1]) and not slow
 
 
-def has_sparse_products() -> bool:
-    """Returns whether the device multiplies sparse matrices; an NPU does not."""
-    return _opened_npu is None
-
-
-def _open_npu(
-    arguments: dict[str, Any], settings: list[tuple[str, str, Any]]
-) -> tuple[_Opened | None, list[str], str | None]:
+def _find_npu(
+    arguments: Mapping[str, Any], settings: Mapping[str, Any], notes: list[str]
+) -> tuple[ascend.Card | None, str | None]:
     """Opens the NPU, if the arguments allow one and there is one.
 
     Returns:
-        ``(opened, notes, fallback)``: ``(kind, name, workers, rank)`` or None; the
-        settings that are not in force as asked, or why there is no NPU; and see
-        ``Device.fallback``.
+        The card, or None with the reason in ``notes``; and ``Device.fallback``.
 
     Raises:
         InputError: the caller or the workers of this process insist on an NPU, or it is
             open with other arguments.
     """
-    global _opened_npu
-    if _opened_npu:
-        for name, value in arguments.items():
-            if value != _opened_npu[0][name]:
-                raise InputError(
-                    f"{name}={value!r}: this kernel computes on an NPU that was opened "
-                    f"with {_opened_npu[0][name]!r}; restart the kernel."
-                )
-        return _opened_npu[1], [*_opened_npu[2]], None
-    if arguments["device"] not in ("auto", "npu"):
-        return None, [], None
-    names = "ASCEND_DEVICE_ID", "precision_mode", "steps_per_execution"
-    number, mode, steps = (arguments[name] for name in names)
+    if arguments["device"] not in ("auto", "npu") and not ascend.is_open():
+        return None, None
     try:
-        name, notes, size, rank = ascend.open_npu(number, mode, settings, steps)
+        return ascend.open_npu(arguments, settings), None
     except ascend.Unavailable as reason:
         announced = workers.read_environment()
         if announced.engine == "hccl":
@@ -287,38 +276,26 @@ def _open_npu(
         if arguments["device"] == "npu":
             raise InputError(f'device="npu": {reason}; or use "auto".') from reason
         short = str(reason).partition(";")[0]
-        if reason.installed:
-            sys.stderr.write(f"!!! NOT ON AN NPU: {reason}\n")
-        return None, [f"no NPU: {short}"], short if reason.installed else None
-    _opened_npu = arguments, ("npu", name, size, rank), notes
-    return _opened_npu[1], [*notes], None
+        notes.append(f"no NPU: {short}")
+        if not reason.installed:
+            return None, None
+        sys.stderr.write(f"!!! NOT ON AN NPU: {reason}\n")
+        return None, short
 
 
-def _choose_dtype(
-    kind: str, precision_mode: str, loss_scale: bool
-) -> tuple[str, str, list[str]]:
-    """The type of large products as in the table, its reason, and what it costs."""
-    mode, warnings = ascend.older_name(precision_mode), []
-    dtype, note = _DTYPES.get(mode, "bfloat16"), "as asked"
+def _choose_dtype(kind: str, mode: str) -> tuple[str, str]:
+    """The type of large products as in the table, and its reason."""
     if mode == "must_keep_origin_dtype":
-        dtype = "float32"
-    elif kind == "npu":
-        dtype, note = "float16", "the card lowers float32 products itself"
-    elif mode not in _DTYPES and not multiplies_bfloat16():
-        note = f"this {kind} has no bfloat16 instructions that TensorFlow uses"
-        dtype = "float32"
-    if kind == "npu" and mode == "force_fp16":
-        warnings.append(f"{mode}: the vendor means it for inference, not for training")
-    if dtype == "float16" and not loss_scale:
-        warnings.append(
-            "no loss scale, as in the published ports: float16 gradients below 6e-8 "
-            "become 0, so training may stall"
-        )
-    return dtype, note, warnings
+        return "float32", "as asked"
+    if kind == "npu":
+        return "float16", "the card lowers float32 products itself"
+    if mode in _DTYPES or multiplies_bfloat16():
+        return _DTYPES.get(mode, "bfloat16"), "as asked"
+    return "float32", f"this {kind} has no bfloat16 instructions that TensorFlow uses"
 
 
-def _open_processor(device: str, threads: int) -> _Opened:
-    """Takes the first GPU or the CPU, and joins the TensorFlow workers, if any."""
+def _use_processor(device: str, threads: int) -> tuple[str, str]:
+    """Takes the first GPU or the CPU; returns its kind and name."""
     from lib.hardware.tensorflow import tf
 
     gpus = tf.config.list_physical_devices("GPU")
@@ -338,11 +315,10 @@ def _open_processor(device: str, threads: int) -> _Opened:
             f'device="{device}", threads={threads}: this kernel computes already on '
             "another device or with another number of threads; restart the kernel."
         ) from error
-    size, rank = _join_workers()
     if device == "cpu" or not gpus:
-        return "cpu", read_cpu()[0], size, rank
+        return "cpu", read_cpu()[0]
     details = tf.config.experimental.get_device_details(gpus[0])
-    return "gpu", details.get("device_name", gpus[0].name), size, rank
+    return "gpu", details.get("device_name", gpus[0].name)
 
 
 def _join_workers() -> tuple[int, int]:
@@ -376,11 +352,8 @@ def _join_workers() -> tuple[int, int]:
 def read_cpu() -> tuple[str, set[str]]:
     """Returns the processor's name and its instruction-set flags (Linux only)."""
     info = Path("/proc/cpuinfo")
-    fields: dict[str, str] = {}
-    if info.exists():
-        for line in info.read_text().splitlines():
-            key, _, value = line.partition(":")
-            fields.setdefault(key.strip(), value.strip())
+    text = info.read_text() if info.exists() else ""
+    fields = dict(re.findall(r"^(\S.*?)\s*:[ \t]*(.*)$", text, re.MULTILINE))
     name = fields.get("model name") or platform.processor() or platform.machine()
     flags = fields.get("flags") or fields.get("Features", "")  # the latter on ARM
     return name, set(flags.split())

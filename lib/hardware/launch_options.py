@@ -14,10 +14,10 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from lib import files
-from lib.errors import InputError, check_choice
+from lib.errors import InputError
 
 MIXED_MODES = ("allow_mix_precision", "allow_mix_precision_fp16", "mixed_float16")
-_LINE = re.compile(r"\s*([^:\s][^:]*:\s*(on|off)\s*)?")  # of the old fusion file
+_LINES = re.compile(r"([^:\s]+\s*:\s*(on|off)\s+)+")  # of the older fusion file
 _PROFILE = {  # the data that a profile collects
     "training_trace": "on",
     "task_trace": "on",  # lib.hardware.ascend sets task_time where the release has it
@@ -28,16 +28,14 @@ _PROFILE = {  # the data that a profile collects
 }
 
 
-@dataclass(frozen=True, init=False)
+@dataclass(frozen=True)
 class LaunchOptions:
     """The options, with the names and defaults of the scripts.
 
-    ``LaunchOptions(**options)`` takes values as YAML and the command line write them:
-    0 or 1 is accepted for a switch, a whole number for a text. Relative paths start at
-    the repository's root.
+    Relative paths start at the repository's root.
 
     Raises:
-        InputError: an unknown option, or a value of the wrong type.
+        InputError: a value of the wrong type.
 
     Attributes:
         over_dump: write the inputs and outputs of operations that overflow.
@@ -70,31 +68,24 @@ class LaunchOptions:
     fusion_off_flag: bool = False
     fusion_off_file: str = "fusion_switch.cfg"
 
-    def __init__(self, **options: object) -> None:
-        for name in options:
-            check_choice("launch option", name, NAMES)
+    def __post_init__(self) -> None:
         for field in fields(self):
-            value = options.get(field.name, field.default)
-            kind: type = type(field.default)
-            if type(value) is int and (kind is str or value in (0, 1)):
-                value = kind(value)  # as YAML and the command line write them
+            value, kind = getattr(self, field.name), type(field.default)
             if type(value) is not kind:
                 raise InputError(
                     f"{field.name}={value!r}: expected {kind.__name__}, found "
                     f"{type(value).__name__}."
                 )
-            object.__setattr__(self, field.name, value)  # the only way if frozen
 
     def asked_for(self) -> list[str]:
         """Returns the names of the switches that are on."""
         return [f.name for f in fields(self) if getattr(self, f.name) is True]
 
-    def settings(self, precision_mode: str) -> list[tuple[str, str, Any]]:
+    def settings(self, precision_mode: str) -> dict[str, Any]:
         """Checks the options that are switched on and makes the folders they need.
 
         Returns:
-            A list of ``(group, option, value)`` for ``npu_device.global_options()``;
-            ``group`` is ``""`` for an option at the top.
+            The settings for ``npu_device.global_options()``, by their dotted names.
 
         Raises:
             InputError: two options exclude each other, cards are renumbered while
@@ -102,31 +93,24 @@ class LaunchOptions:
                 cannot be read or has the wrong format.
         """
         self._check(precision_mode)
-        settings: list[tuple[str, str, Any]] = []
+        settings: dict[str, Any] = {}
         if self.data_dump_flag:
-            settings += [
-                ("dump_config", "enable_dump", True),
-                ("dump_config", "dump_path", self._folder("data_dump_path")),
-                ("dump_config", "dump_step", self.data_dump_step),
-                ("dump_config", "dump_mode", "all"),
-            ]
+            settings["dump_config.enable_dump"] = True
+            settings["dump_config.dump_path"] = self._folder("data_dump_path")
+            settings["dump_config.dump_step"] = self.data_dump_step
+            settings["dump_config.dump_mode"] = "all"
         if self.over_dump:
-            settings += [
-                ("dump_config", "enable_dump_debug", True),
-                ("dump_config", "dump_path", self._folder("over_dump_path")),
-                ("dump_config", "dump_debug_mode", "all"),
-            ]
+            settings["dump_config.enable_dump_debug"] = True
+            settings["dump_config.dump_path"] = self._folder("over_dump_path")
+            settings["dump_config.dump_debug_mode"] = "all"
         if self.profiling:
             profile = {"output": self._folder("profiling_dump_path"), **_PROFILE}
-            settings += [
-                ("profiling_config", "enable_profiling", True),
-                ("profiling_config", "profiling_options", json.dumps(profile)),
-            ]
+            settings["profiling_config.enable_profiling"] = True
+            settings["profiling_config.profiling_options"] = json.dumps(profile)
         if self.use_mixlist:
-            settings.append(("", "modify_mixlist", self._config("mixlist_file")))
+            settings["modify_mixlist"] = self._config("mixlist_file")
         if self.fusion_off_flag:
-            path = self._config("fusion_off_file", or_lines=True)
-            settings.append(("", "fusion_switch_file", path))
+            settings["fusion_switch_file"] = self._config("fusion_off_file")
         return settings
 
     def _check(self, precision_mode: str) -> None:
@@ -158,29 +142,22 @@ class LaunchOptions:
         """Returns the absolute path of the folder in option ``name``; makes it."""
         return str(files.make_folder(name, getattr(self, name)))
 
-    def _config(self, name: str, or_lines: bool = False) -> str:
+    def _config(self, name: str) -> str:
         """Returns the absolute path of the file in option ``name``; checks its format.
 
-        Only the card's compiler knows which operations and passes there are: this finds
-        a file that is missing, empty or of another format.
+        Only the card's compiler knows which operations and passes there are.
         """
         path = files.resolve(getattr(self, name))
         try:
-            text = path.read_text(encoding="utf-8")
-            if not text.strip():
-                raise ValueError("it is empty")
-            if not or_lines or text.lstrip().startswith("{"):
+            text = path.read_text(encoding="utf-8").strip() + "\n"
+            if name == "mixlist_file" or not _LINES.fullmatch(text):
                 json.loads(text)
-            else:
-                odd = [each for each in text.splitlines() if not _LINE.fullmatch(each)]
-                if odd:
-                    raise ValueError(f'"{odd[0]}" is no such line')
         except (OSError, ValueError, RecursionError) as error:
-            reason = getattr(error, "strerror", None) or error
-            lines = ', or lines such as "SomePass:off"' if or_lines else ""
             raise InputError(
-                f"{name}: {path} cannot be read ({reason}): expected a text file with "
-                f"JSON, without comments and trailing commas{lines}."
+                f"{name}: {path} cannot be read "
+                f"({getattr(error, 'strerror', None) or error}): expected a text file "
+                "with JSON, without comments and trailing commas (a fusion file may "
+                'hold lines such as "SomePass:off" instead).'
             ) from error
         return str(path)
 

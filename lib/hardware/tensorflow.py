@@ -18,29 +18,23 @@ from contextlib import contextmanager
 __all__ = ["tf", "without_notes"]
 
 
-@contextmanager
-def _redirect_stderr() -> Iterator[None]:
-    sys.stderr.flush()
-    stderr = os.dup(2)
-    with tempfile.TemporaryFile() as buffer:
-        os.dup2(buffer.fileno(), 2)
-        try:
-            yield
-        except BaseException:
-            buffer.seek(0)
-            os.write(stderr, buffer.read())
-            raise
-        finally:
-            os.dup2(stderr, 2)
-            os.close(stderr)
-
-
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # errors are still shown
-with _redirect_stderr():
-    import tensorflow as tf
+sys.stderr.flush()
+_stderr = os.dup(2)
+with tempfile.TemporaryFile() as _buffer:
+    os.dup2(_buffer.fileno(), 2)
+    try:
+        import tensorflow as tf
 
-    tf.config.list_physical_devices()
-    tf.keras.layers.Layer  # noqa: B018  loads Keras, which is lazy
+        tf.config.list_physical_devices()
+        tf.keras.layers.Layer  # noqa: B018  loads Keras, which is lazy
+    except BaseException:
+        _buffer.seek(0)
+        os.write(_stderr, _buffer.read())
+        raise
+    finally:
+        os.dup2(_stderr, 2)
+        os.close(_stderr)
 
 
 @contextmanager

@@ -21,7 +21,7 @@ import numpy as np
 
 from lib.data.examples import Examples
 from lib.data.ratings import Part, Ratings, means
-from lib.errors import InputError
+from lib.errors import check_choice
 from lib.hardware.tensorflow import tf
 from lib.models import mf, softmax, stamp
 
@@ -73,35 +73,23 @@ class STAMP(stamp.STAMP):
         super().__init__(n_items, embed_dim, maxlen, **options)
         self.fixes = _parse_fixes(fixes, STAMP_FIXES)
 
-    def weight(self, name: str, shape: tuple, initializer: Any) -> tf.Variable:
-        """Adds a weight; all but those of ``layers`` pay the penalty."""
-        penalty = None
+    def weight_options(self, name: str) -> dict[str, Any]:
+        """See ``stamp.STAMP``; all weights but those of ``layers`` pay the penalty."""
+        start, options = tf.keras.initializers, super().weight_options(name)
+        seed = 100 * self.seed + stamp.SEEDS.get(name, 0)
+        if name == "embedding":
+            options["initializer"] = start.RandomUniform(-START, START, seed=seed)
+        elif name == "b":
+            options["initializer"] = start.RandomNormal(stddev=START, seed=seed)
+        elif name.startswith("kernel"):
+            options["initializer"] = start.GlorotUniform(seed)
         if "penalty" not in self.fixes and name not in stamp.PARTS["layers"]:
-            penalty = tf.keras.regularizers.l2(PENALTY)
-        return self.add_weight(
-            name=name, shape=shape, initializer=initializer, regularizer=penalty
-        )
+            options["regularizer"] = tf.keras.regularizers.l2(PENALTY)
+        return options
 
-    def build(self, input_shape: object) -> None:
-        start, seed, d = tf.keras.initializers, 100 * self.seed, self.embed_dim
-        uniform = start.RandomUniform(-START, START, seed=seed + 1)
-
-        def normal(number: int) -> Any:
-            return start.RandomNormal(stddev=START, seed=seed + number)
-
-        self.embedding = self.weight("embedding", (self.n_items, d), uniform)
-        self.w0 = self.weight("w0", (d, 1), normal(2))
-        self.w1 = self.weight("w1", (d, d), normal(3))
-        self.w2 = self.weight("w2", (d, d), normal(4))
-        self.w3 = self.weight("w3", (d, d), normal(5))
-        self.b = self.weight("b", (d,), normal(0))
-        self.kernel_s = self.weight("kernel_s", (d, d), start.GlorotUniform(seed + 6))
-        self.bias_s = self.weight("bias_s", (d,), "zeros")
-        self.kernel_t = self.weight("kernel_t", (d, d), start.GlorotUniform(seed + 7))
-        self.bias_t = self.weight("bias_t", (d,), "zeros")
-        self.built = True
-
-    def query(self, windows: tf.Tensor, training: bool = False) -> tf.Tensor:
+    def query(
+        self, windows: tf.Tensor, training: bool = False, vectors: None = None
+    ) -> tf.Tensor:
         """``h_s * h_t`` as the port and the fixes compute it: ``(batch, d)``."""
         if "mask" in self.fixes:
             x, mask = stamp.look_up(self.embedding, windows)
@@ -178,21 +166,17 @@ class MF(mf.MF):
             self.user_mean = tf.constant(user_mean, tf.float32)[:, None]
 
     def build(self, input_shape: object) -> None:
-        def table(rows: int, columns: int, number: int, name: str) -> tf.Variable:
-            seed = 100 * self.seed + number
-            normal = tf.keras.initializers.RandomNormal(stddev=START, seed=seed)
-            trainable = name in ("p", "q") or "biases" in self.fixes
-            return self.add_weight(
+        d = self.latent_dim
+        shapes = {"p": (self.n_users, d), "q": (self.n_items, d)}
+        shapes.update(user_bias=(self.n_users, 1), item_bias=(self.n_items, 1))
+        for number, (name, shape) in enumerate(shapes.items(), 100 * self.seed + 1):
+            table = self.add_weight(
                 name=name,
-                shape=(rows, columns),
-                initializer=normal,
-                trainable=trainable,
+                shape=shape,
+                initializer=tf.keras.initializers.RandomNormal(0, START, number),
+                trainable=name in ("p", "q") or "biases" in self.fixes,
             )
-
-        self.p = table(self.n_users, self.latent_dim, 1, "p")
-        self.q = table(self.n_items, self.latent_dim, 2, "q")
-        self.user_bias = table(self.n_users, 1, 3, "user_bias")
-        self.item_bias = table(self.n_items, 1, 4, "item_bias")
+            setattr(self, name, table)
         self.built = True
 
     def call(self, pairs: tf.Tensor) -> tf.Tensor:
@@ -221,8 +205,7 @@ class MF(mf.MF):
 def _parse_fixes(fixes: str, allowed: tuple[str, ...]) -> frozenset[str]:
     names = fixes.replace(",", " ").split()
     for name in names:
-        if name not in allowed:
-            raise InputError(f'fix "{name}": allowed are {", ".join(allowed)}.')
+        check_choice("fix", name, allowed)
     return frozenset(names)
 
 

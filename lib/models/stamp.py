@@ -13,7 +13,7 @@ from lib.data.examples import Examples
 from lib.errors import LARGEST, InputError, check_choice, check_number, check_whole
 from lib.evaluation import metrics
 from lib.evaluation.session_baselines import Baseline
-from lib.hardware.device import has_sparse_products
+from lib.hardware import ascend
 from lib.hardware.tensorflow import tf
 from lib.models import softmax
 
@@ -24,6 +24,8 @@ PARTS = {  # parts of the model and the names of their weights
 }
 VARIANTS = ("paper", "stmp", "normalized")
 STDDEV = 0.05  # of the initial weights
+RANDOM = ("embedding", "w0", "w1", "w2", "w3", "kernel_s", "kernel_t")  # others are 0
+SEEDS = {name: number for number, name in enumerate(RANDOM, 1)}
 FARTHEST = 3  # clicks between two co-clicked items, at most
 
 Weights = Mapping[str, tf.Variable]  # by the names in PARTS
@@ -123,42 +125,36 @@ class STAMP(tf.keras.Model):
         self.matmul_dtype, self.seed, self.frozen = matmul_dtype, seed, frozen
         self.rank = 0
 
-    def weight(self, name: str, shape: tuple, initializer: Any) -> tf.Variable:
-        """Adds a weight, trainable unless its part is frozen."""
-        trainable = not any(name in PARTS[part] for part in self.frozen)
-        return self.add_weight(
-            name=name, shape=shape, initializer=initializer, trainable=trainable
-        )
-
     def build(self, input_shape: object) -> None:
-        def normal(number: int) -> Any:
-            seed = 100 * self.seed + number
-            return tf.keras.initializers.RandomNormal(stddev=STDDEV, seed=seed)
-
-        d = self.embed_dim
-        self.embedding = self.weight("embedding", (self.n_items, d), normal(1))
+        d, square = self.embed_dim, (self.embed_dim, self.embed_dim)
+        shapes: dict[str, tuple] = {"embedding": (self.n_items, d)}
         if self.attention:
-            self.w0 = self.weight("w0", (d, 1), normal(2))
-            self.w1 = self.weight("w1", (d, d), normal(3))
-            self.w2 = self.weight("w2", (d, d), normal(4))
-            self.w3 = self.weight("w3", (d, d), normal(5))
-            self.b = self.weight("b", (d,), "zeros")
+            shapes.update(w0=(d, 1), w1=square, w2=square, w3=square, b=(d,))
         if self.positions:
-            shape = (self.maxlen, d)
-            self.position_vectors = self.weight("position_vectors", shape, "zeros")
-        self.kernel_s = self.weight("kernel_s", (d, d), normal(6))
-        self.bias_s = self.weight("bias_s", (d,), "zeros")
-        self.kernel_t = self.weight("kernel_t", (d, d), normal(7))
-        self.bias_t = self.weight("bias_t", (d,), "zeros")
+            shapes["position_vectors"] = (self.maxlen, d)
+        shapes.update(kernel_s=square, bias_s=(d,), kernel_t=square, bias_t=(d,))
+        for name, shape in shapes.items():
+            setattr(
+                self, name, self.add_weight(**self.weight_options(name), shape=shape)
+            )
         if self.dropout:  # a variable: a checkpoint holds it, so a resumed run
             first = tf.VariableAggregation.ONLY_FIRST_REPLICA  # draws the same masks
             self.step = tf.Variable(0, trainable=False, aggregation=first)
         if self.neighbours:  # variables: a checkpoint holds them
             self.supports_jit = False  # XLA has no sparse products
-            shape, nan = (self.n_items, self.neighbours), float("nan")
-            self.neighbour_items = tf.Variable(tf.zeros(shape, tf.int32), False)
-            self.neighbour_weights = tf.Variable(tf.fill(shape, nan), False)
+            size, nan = (self.n_items, self.neighbours), float("nan")
+            self.neighbour_items = tf.Variable(tf.zeros(size, tf.int32), False)
+            self.neighbour_weights = tf.Variable(tf.fill(size, nan), False)
         self.built = True
+
+    def weight_options(self, name: str) -> dict[str, Any]:
+        """The arguments of ``add_weight`` for a weight, without its shape."""
+        initializer: Any = "zeros"
+        if name in SEEDS:
+            seed = 100 * self.seed + SEEDS[name]
+            initializer = tf.keras.initializers.RandomNormal(stddev=STDDEV, seed=seed)
+        is_frozen = any(name in PARTS[part] for part in self.frozen)
+        return {"name": name, "initializer": initializer, "trainable": not is_frozen}
 
     def adapt(self, examples: Examples) -> None:
         """Makes the weights, and finds the items' neighbours in training sessions."""
@@ -170,16 +166,16 @@ class STAMP(tf.keras.Model):
             self.neighbour_weights.assign(found[1])
 
     def _check_adapted(self) -> None:
-        if not self.neighbours:
-            return
-        if not self.built or np.isnan(self.neighbour_weights[0, 0]):
+        if self.neighbours and not (
+            self.built and np.isfinite(self.neighbour_weights[0, 0])
+        ):
             raise InputError(
                 f"neighbours={self.neighbours}: the model has no neighbours yet: call "
                 "its adapt(examples) with the training part first."
             )
 
     @property
-    def named_weights(self) -> Weights:
+    def named_weights(self) -> dict[str, tf.Variable]:
         """The weights that the model has, by their names in ``PARTS``."""
         names = [name for part in PARTS.values() for name in part]
         return {name: getattr(self, name) for name in names if hasattr(self, name)}
@@ -210,17 +206,20 @@ class STAMP(tf.keras.Model):
         is_kept = tf.random.stateless_uniform(tf.shape(x), key) >= self.dropout
         return x * tf.cast(is_kept, x.dtype) / (1 - self.dropout)
 
-    def query(self, windows: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """See the function ``query``; dropout in training only."""
-        return self._query(windows, training, self.vectors)
-
-    def _query(
-        self, windows: tf.Tensor, training: bool, vectors: Callable[[], tf.Tensor]
+    def query(
+        self,
+        windows: tf.Tensor,
+        training: bool = False,
+        vectors: tf.Tensor | None = None,
     ) -> tf.Tensor:
+        """See the function ``query``; dropout in training only.
+
+        ``vectors`` are those of the items with their neighbours, if they are known.
+        """
         drop = self.drop if training and self.dropout else None
-        weights = dict(self.named_weights)
+        weights = self.named_weights
         if self.neighbours:
-            weights["embedding"] = vectors()
+            weights["embedding"] = self.vectors() if vectors is None else vectors
         return query(weights, windows, self.scale, drop)
 
     def scores(self, query: tf.Tensor, vectors: tf.Tensor | None = None) -> tf.Tensor:
@@ -228,11 +227,8 @@ class STAMP(tf.keras.Model):
         return tf.matmul(query, self.items(vectors), transpose_b=True)
 
     def call(self, windows: tf.Tensor, training: bool = False) -> tf.Tensor:
-        if not self.neighbours:
-            query = self.query(windows, training)
-            return query if training else self.scores(query)
-        vectors = self.vectors()  # once for queries and scores
-        query = self._query(windows, training, lambda: vectors)
+        vectors = self.vectors() if self.neighbours else None  # once for both
+        query = self.query(windows, training, vectors)
         if not training:
             return self.scores(query, vectors)
         self.__dict__["_last"] = query, vectors
@@ -358,7 +354,7 @@ def add_neighbours(x: tf.Tensor, columns: tf.Tensor, weights: tf.Tensor) -> tf.T
     Returns:
         float32 ``(n_items, d)``.
     """
-    if not has_sparse_products():
+    if ascend.is_open():
         neighbours = tf.gather(x, columns)  # (n_items, k, d)
         return x + tf.squeeze(tf.matmul(weights[:, None, :], neighbours), 1)
 
@@ -501,8 +497,7 @@ def blend_ranks(
     read = model.example_reader(examples)
     ranks: dict[float, list[np.ndarray]] = {weight: [] for weight in weights}
     for first in range(0, len(examples), batch_size):
-        stop = min(first + batch_size, len(examples))
-        index = np.arange(first, stop)
+        index = np.arange(first, min(first + batch_size, len(examples)))
         windows, targets = read(index)
         network = tf.nn.softmax(model(windows)).numpy()
         votes = baseline.scores(examples.prefixes(index))

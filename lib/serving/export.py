@@ -34,6 +34,9 @@ Outputs, best first; ``k`` is at most the size of the catalogue:
                                                the model does not know them
 ==================  =======  ================  =========================================
 
+SavedModel and ONNX hold the items' vectors as the model scores with them: normalised,
+and with the vectors of their neighbours added, where the model does that.
+
 Where no item is left, and for a session of unknown items or an unknown user, the score
 is minus infinity and the id one that no item has: -1 or the empty string, unless that
 is an item's.
@@ -42,6 +45,7 @@ is an item's.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -51,7 +55,7 @@ import numpy as np
 from lib import files, progress
 from lib.errors import InputError, check_whole
 from lib.hardware.tensorflow import tf, without_notes
-from lib.serving.scorers import SessionScorer, UserScorer, scorer_for
+from lib.serving.scorers import SessionScorer, scorer_for
 from lib.serving.trained import Trained, match_ids
 
 OPSET = 13  # of ONNX: an older one, because device compilers lag behind
@@ -80,7 +84,7 @@ def save(trained: Trained, folder: str | Path, seen: Any = None) -> Path:
         raise InputError(
             f"{folder} exists and is not a SavedModel: choose a new folder."
         )
-    module = make_module(trained, seen)
+    module = Served(trained, seen)
     signatures = {"serving_default": module.recommend}
     with files.replace_whole(folder) as unfinished, without_notes():
         try:
@@ -88,14 +92,6 @@ def save(trained: Trained, folder: str | Path, seen: Any = None) -> Path:
         except tf.errors.OpError as error:  # as TensorFlow reports a full disk
             raise OSError(error.message) from error
     return folder
-
-
-def make_module(trained: Trained, seen: Any = None) -> SessionModule | UserModule:
-    """Makes the module that ``save`` writes."""
-    scorer = scorer_for(trained)
-    if isinstance(scorer, SessionScorer):
-        return SessionModule(trained, scorer)
-    return UserModule(trained, scorer, seen)
 
 
 @progress.timed("export to ONNX")
@@ -151,74 +147,64 @@ def save_onnx(trained: Trained, path: str | Path, k: int = 20) -> Path:
     return path
 
 
-class SessionModule(tf.Module):
-    """The SavedModel of a STAMP."""
+class Served(tf.Module):
+    """The SavedModel of a trained model; ``seen`` is that of ``save``."""
 
-    def __init__(self, trained: Trained, scorer: SessionScorer) -> None:
+    def __init__(self, trained: Trained, seen: Any = None) -> None:
         super().__init__()
-        self.scorer, self.items = scorer, IdTable(trained.item_ids)
-        signature = [
-            tf.TensorSpec([None], self.items.dtype, "items"),
-            tf.TensorSpec([None], tf.int32, "lengths"),
-            tf.TensorSpec([], tf.bool, "exclude_seen"),
-            tf.TensorSpec([], tf.int32, "k"),
-        ]
-        self.recommend = tf.function(self._recommend, input_signature=signature)
+        self.scorer, self.items = scorer_for(trained), IdTable(trained.item_ids)
+        answer: Callable = self._answer_sessions
+        inputs = {"items": self.items.dtype, "lengths": tf.int32}
+        if not isinstance(self.scorer, SessionScorer):
+            self.users, self.is_without_seen = IdTable(trained.user_ids), seen is None
+            self.seen_items, self.splits = _group_by_user(trained, seen or ((), ()))
+            answer, inputs = self._answer_users, {"users": self.users.dtype}
+        signature = [tf.TensorSpec([None], kind, name) for name, kind in inputs.items()]
+        signature.append(tf.TensorSpec([], tf.bool, "exclude_seen"))
+        signature.append(tf.TensorSpec([], tf.int32, "k"))
+        self.recommend = tf.function(answer, input_signature=signature)
 
-    def _recommend(
+    def _answer_sessions(
         self,
         items: tf.Tensor,
         lengths: tf.Tensor,
         exclude_seen: tf.Tensor,
         k: tf.Tensor,
     ) -> dict[str, tf.Tensor]:
-        is_sum = tf.debugging.assert_equal(
-            tf.reduce_sum(lengths), tf.size(items), "lengths must add up to the items"
-        )
-        with tf.control_dependencies([is_sum, _require_positive(k)]):
+        n_clicks = tf.reduce_sum(lengths), tf.size(items)
+        with _require(*n_clicks, "lengths must add up to the items", k):
             lengths = tf.identity(lengths)
         places = tf.RaggedTensor.from_row_lengths(self.items.look_up(items), lengths)
         known = tf.ragged.boolean_mask(places, places >= 0)
         numbers, n_known = known.flat_values + 1, known.row_lengths()
         scores, columns = self.scorer.find_best(numbers, n_known, exclude_seen, k)
-        return self.items.name_outputs(scores, columns, lengths - n_known)
+        return self._name_outputs(scores, columns, lengths - n_known)
 
-
-class UserModule(tf.Module):
-    """The SavedModel of an MF."""
-
-    def __init__(self, trained: Trained, scorer: UserScorer, seen: Any) -> None:
-        super().__init__()
-        self.scorer, self.items = scorer, IdTable(trained.item_ids)
-        self.users, self.is_without_seen = IdTable(trained.user_ids), seen is None
-        self.seen_items, self.splits = _group_by_user(trained, seen or ((), ()))
-        signature = [
-            tf.TensorSpec([None], self.users.dtype, "users"),
-            tf.TensorSpec([], tf.bool, "exclude_seen"),
-            tf.TensorSpec([], tf.int32, "k"),
-        ]
-        self.recommend = tf.function(self._recommend, input_signature=signature)
-
-    def _recommend(
+    def _answer_users(
         self, users: tf.Tensor, exclude_seen: tf.Tensor, k: tf.Tensor
     ) -> dict[str, tf.Tensor]:
-        is_possible = tf.debugging.assert_equal(
-            exclude_seen & self.is_without_seen,
-            False,
-            "the model was saved without seen",
-        )
-        with tf.control_dependencies([is_possible, _require_positive(k)]):
+        lacks_seen = exclude_seen & self.is_without_seen
+        with _require(lacks_seen, False, "the model was saved without seen", k):
             numbers = self.users.look_up(users)
         row = tf.where(exclude_seen & (numbers >= 0), numbers, len(self.splits) - 2)
         seen = tf.RaggedTensor.from_row_splits(self.seen_items, self.splits)
         seen = tf.gather(seen, row)
         pairs = tf.stack([seen.value_rowids(), seen.flat_values], axis=1)
         scores, columns = self.scorer.find_best(numbers, pairs, k)
-        return self.items.name_outputs(scores, columns, tf.cast(numbers < 0, tf.int32))
+        return self._name_outputs(scores, columns, tf.cast(numbers < 0, tf.int32))
+
+    def _name_outputs(
+        self, scores: tf.Tensor, columns: tf.Tensor, unknown: tf.Tensor
+    ) -> dict[str, tf.Tensor]:
+        ids = tf.gather(self.items.raw, columns)
+        return {"ids": ids, "scores": scores, "unknown": unknown}
 
 
-def _require_positive(k: tf.Tensor) -> tf.Operation:
-    return tf.debugging.assert_positive(k, "k must be 1 or more")
+def _require(found: tf.Tensor, needed: Any, message: str, k: tf.Tensor) -> Any:
+    """A context whose operations fail unless ``found == needed`` and ``k > 0``."""
+    is_equal = tf.debugging.assert_equal(found, needed, message)
+    is_positive = tf.debugging.assert_positive(k, "k must be 1 or more")
+    return tf.control_dependencies([is_equal, is_positive])
 
 
 class IdTable(tf.Module):
@@ -239,13 +225,6 @@ class IdTable(tf.Module):
     def look_up(self, raw: tf.Tensor) -> tf.Tensor:
         """Positions of raw ids, -1 for unknown ones: int32."""
         return self.table.lookup(raw)
-
-    def name_outputs(
-        self, scores: tf.Tensor, columns: tf.Tensor, unknown: tf.Tensor
-    ) -> dict[str, tf.Tensor]:
-        """The outputs of a signature."""
-        ids = tf.gather(self.raw, columns)
-        return {"ids": ids, "scores": scores, "unknown": unknown}
 
 
 def _group_by_user(trained: Trained, seen: Any) -> tuple[tf.Tensor, tf.Tensor]:

@@ -82,19 +82,18 @@ def recommend(
     scorer = scorer_for(trained)
     ignored: list = []
     if isinstance(scorer, SessionScorer):
-        numbers, ignored = _number_clicks(trained, session_or_user)
-        lengths = tf.constant([len(numbers)])
-        best = scorer.find_best(tf.constant(numbers), lengths, exclude_seen, k)
+        places, ignored = _match(trained, "session", session_or_user)
+        lengths = tf.constant([len(places)])
+        best = scorer.find_best(tf.constant(places + 1), lengths, exclude_seen, k)
     else:
         if exclude_seen and seen is None:
             raise InputError(
                 f"exclude_seen=True: {trained.source} does not keep ratings; pass the "
                 "raw ids that the user has rated as seen."
             )
-        rated = _list_ids("seen", seen if seen is not None else ())
-        user = _number_user(trained, session_or_user)
-        columns = match_ids(trained.item_ids, rated if exclude_seen else ())
-        columns = columns[columns >= 0]
+        rated, _ = _match(trained, "seen", () if seen is None else seen)
+        user, _ = _match(trained, "user", [np.asarray(session_or_user).tolist()])
+        columns = rated if exclude_seen else rated[:0]
         pairs = np.stack([np.zeros_like(columns), columns], axis=1)
         best = scorer.find_best(tf.constant(user), tf.constant(pairs), k)
     scores, columns = (array.numpy()[0] for array in best)
@@ -124,7 +123,7 @@ def attention(trained: Trained, session: Iterable) -> tuple[list, np.ndarray]:
             f"{trained.source} has no attention: use a STAMP of variant paper or "
             "normalized."
         )
-    numbers = _number_clicks(trained, session)[0][-model.maxlen :]
+    numbers = 1 + _match(trained, "session", session)[0][-model.maxlen :]
     x, mask = stamp.look_up(model.vectors(), numbers[None], model.scale)
     m_s = tf.reduce_mean(x, 1)  # there is no padding
     weights = stamp.attend(model.named_weights, x, mask, m_s, x[:, -1, :])
@@ -286,41 +285,30 @@ def _open(path: Path, mode: str) -> Any:
     return gzip.open(path, mode, 6) if path.suffix == ".gz" else open(path, mode)
 
 
-def _number_clicks(trained: Trained, session: Any) -> tuple[np.ndarray, list]:
-    """Item numbers, from 1, of the known clicks of a session; and the unknown ids."""
-    session = _list_ids("session", session)
-    places = match_ids(trained.item_ids, session)
-    if not (places >= 0).any():
-        such = f", such as {session[0]!r}," if session else ""
+def _match(trained: Trained, name: str, wanted: Any) -> tuple[np.ndarray, list]:
+    """Finds raw ids among those of the model's items, or users for ``"user"``.
+
+    Returns:
+        The places of those that are known, int32; and the others, as Python objects.
+
+    Raises:
+        InputError: they are no list, or none is known; ``"seen"`` may be unknown.
+    """
+    if isinstance(wanted, (str, bytes)) or not np.iterable(wanted):
+        raise InputError(f"{name}={wanted!r}: pass a list of raw ids.")
+    wanted = wanted.tolist() if hasattr(wanted, "tolist") else list(wanted)
+    known = trained.user_ids if name == "user" else trained.item_ids
+    places = match_ids(known, wanted)
+    unknown = [raw for raw, place in zip(wanted, places) if place < 0]
+    if len(unknown) == len(wanted) and name != "seen":
+        what = "users asked for" if name == "user" else "items of this session"
+        such = f", such as {unknown[0]!r}," if unknown else ""
         raise InputError(
-            f"none of the {len(session)} items of this session{such} is known to "
-            f"{trained.source}: {_give_examples(trained.item_ids)}."
+            f"none of the {len(wanted)} {what}{such} is known to {trained.source}: it "
+            f"was trained on {len(known):,} ids such as "
+            f"{', '.join(map(repr, known[:3].tolist()))}."
         )
-    unknown = [raw for raw, place in zip(session, places) if place < 0]
-    return places[places >= 0] + 1, unknown
-
-
-def _number_user(trained: Trained, user: Any) -> np.ndarray:
-    """The number of a user, int32 ``(1,)``."""
-    number = match_ids(trained.user_ids, [user])
-    if number[0] < 0:
-        raise InputError(
-            f"user {np.asarray(user).tolist()!r}: {trained.source} does not know this "
-            f"id; {_give_examples(trained.user_ids)}."
-        )
-    return number
-
-
-def _list_ids(name: str, ids: Any) -> list:
-    """A list of raw ids, as Python objects."""
-    if isinstance(ids, (str, bytes)) or not np.iterable(ids):
-        raise InputError(f"{name}={ids!r}: pass a list of raw ids.")
-    return ids.tolist() if hasattr(ids, "tolist") else list(ids)
-
-
-def _give_examples(ids: np.ndarray) -> str:
-    listed = ", ".join(map(repr, ids[:3].tolist()))
-    return f"it was trained on {len(ids):,} ids such as {listed}"
+    return places[places >= 0], unknown
 
 
 def _check(k: int, exclude_seen: bool) -> None:

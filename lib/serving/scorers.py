@@ -136,31 +136,15 @@ class SessionScorer(Scorer):
         """
         padded = tf.pad(items, [[1, 0]])  # never empty
         stop = 1 + tf.cumsum(lengths)
-        windows = cut_windows(padded, stop - lengths, stop, self.maxlen)
+        position = tf.expand_dims(stop, 1) - self.maxlen + tf.range(self.maxlen)
+        is_click = position >= tf.expand_dims(stop - lengths, 1)  # (batch, maxlen)
+        windows = tf.where(is_click, tf.gather(padded, tf.maximum(position, 0)), 0)
         seen = None
         if exclude_seen is not False:
             column = tf.where(exclude_seen, items - 1, self.n_items)
             row = tf.repeat(tf.range(tf.shape(lengths)[0]), lengths)
             seen = tf.stack([row, column], axis=1)
         return self.pick(self.query(windows), lengths > 0, seen, k)
-
-
-def cut_windows(
-    items: tf.Tensor, start: tf.Tensor, stop: tf.Tensor, maxlen: int
-) -> tf.Tensor:
-    """Cuts the last ``maxlen`` clicks of each prefix ``items[start:stop]``.
-
-    Args:
-        items: int32 ``(n_clicks,)``, flat sessions.
-        start, stop: int32 ``(batch,)``.
-        maxlen: width of the window.
-
-    Returns:
-        int32 ``(batch, maxlen)``, padded with 0 on the left.
-    """
-    position = tf.expand_dims(stop, 1) - maxlen + tf.range(maxlen)  # (batch, maxlen)
-    clicks = tf.gather(items, tf.maximum(position, 0))
-    return tf.where(position >= tf.expand_dims(start, 1), clicks, 0)
 
 
 class UserScorer(Scorer):

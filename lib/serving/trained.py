@@ -24,8 +24,8 @@ from lib.training import checkpoints
 
 CLASSES = {"STAMP": stamp.STAMP, "MF": mf.MF, "SampledMF": mf.SampledMF}
 DTYPES = "float32", "float16", "bfloat16"
-# TensorFlow's errors for a checkpoint that is damaged or does not fit the model.
-UNREADABLE = AssertionError, LookupError, TypeError, ValueError, tf.errors.OpError
+# Errors of a file that is damaged or does not fit the other.
+UNREADABLE = AssertionError, LookupError, OSError, TypeError, ValueError
 
 
 @dataclass(frozen=True)
@@ -126,23 +126,18 @@ def load(folder: str | Path, kind: str | None = None) -> Trained:
     n_bytes = sum(part.stat().st_size for part in (folder / "ckpt").glob("*.data*"))
     try:
         trained = _make(files.read_json(path), source, n_bytes)
-    except (KeyError, OSError, OverflowError, TypeError, ValueError) as error:
+        restored = tf.train.Checkpoint(model=trained.model).restore(latest)
+        restored.expect_partial().assert_existing_objects_matched()
+    except (*UNREADABLE, OverflowError, tf.errors.OpError) as error:
         raise InputError(
-            f"{path} does not describe a model: copy it again, or train again."
+            f"{path} does not describe the model of its checkpoint, or one of them is "
+            "damaged: copy the folder again, or train again."
         ) from error
     if kind and not isinstance(trained.model, CLASSES[kind]):
         raise InputError(
             f"{folder} contains the model {type(trained.model).__name__}, not {kind}: "
             f"choose a run of notebook {'03' if kind == 'STAMP' else '04'}."
         )
-    try:
-        restored = tf.train.Checkpoint(model=trained.model).restore(latest)
-        restored.expect_partial().assert_existing_objects_matched()
-    except UNREADABLE as error:
-        raise InputError(
-            f"{latest} is not the checkpoint of {path}, or it is damaged: copy the "
-            "folder again, or train again."
-        ) from error
     return trained
 
 
@@ -160,10 +155,9 @@ def _make(description: Any, source: str, n_bytes: int) -> Trained:
         arguments["maxlen"] = description["maxlen"]
     model = model_class(**arguments)
     ids = [_make_ids(description[name]) for name in ("item_ids", "user_ids")]
-    if isinstance(model, stamp.STAMP):
-        sizes, dim = [model.n_items, 0], model.embed_dim
-    else:
-        sizes, dim = [model.n_items, model.n_users], model.width
+    is_stamp = isinstance(model, stamp.STAMP)
+    dim = model.embed_dim if is_stamp else model.width
+    sizes = [model.n_items, 0 if is_stamp else model.n_users]
     if not (
         all(array.ndim == 1 and array.dtype.kind in "iufU" for array in ids)
         and [len(array) for array in ids] == sizes

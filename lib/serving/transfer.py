@@ -12,6 +12,8 @@ from lib.hardware.tensorflow import tf
 from lib.models import mf, stamp
 from lib.serving.trained import Trained, get_arguments, match_ids
 
+PRIOR = ("precision", "centre", "alpha", "n_samples")  # of SampledMF
+
 
 def carry_over(
     trained: Trained,
@@ -57,9 +59,9 @@ def carry_over(
         arguments.update(stretched, n_users=len(user_ids))
     counts = {}
     for part, place in places.items():
-        n_kept = int((place >= 0).sum())
-        n_new, n_dropped = len(place) - n_kept, n_old[part] - n_kept
-        counts[part] = {"kept": n_kept, "new": n_new, "dropped": n_dropped}
+        kept = int((place >= 0).sum())
+        dropped = n_old[part] - kept
+        counts[part] = {"kept": kept, "new": len(place) - kept, "dropped": dropped}
     if not counts["items"]["kept"]:
         old_ids, new_ids = trained.item_ids.tolist(), np.asarray(item_ids).tolist()
         raise InputError(
@@ -70,9 +72,8 @@ def carry_over(
     model = type(old)(**arguments)
     model.build(None)
     _copy_weights(old, model, places)
-    for name in ("p", "user_bias", "item_bias") if stretch != 1 else ():
-        if hasattr(model, name):
-            getattr(model, name).assign(stretch * np.asarray(getattr(model, name)))
+    if stretch != 1:
+        _stretch_weights(model, stretch)
     return model, counts
 
 
@@ -91,14 +92,27 @@ def _copy_weights(
     old: tf.keras.Model, new: tf.keras.Model, places: dict[str, np.ndarray]
 ) -> None:
     """Copies all weights, and only the known rows of the parts in ``places``."""
-    parts = stamp.PARTS if isinstance(old, stamp.STAMP) else mf.PARTS
+    is_stamp = isinstance(old, stamp.STAMP)
+    parts = stamp.PARTS if is_stamp else {**mf.PARTS, "prior": PRIOR}
     for part, names in parts.items():
-        for name in names:
-            if not hasattr(old, name):
-                continue  # STMP has no attention, MF perhaps no biases
+        # STMP has no attention, MF perhaps no biases, and a prior only if sampled.
+        for name in (name for name in names if hasattr(old, name)):
             value = np.asarray(getattr(old, name))
             if part in places:
                 place, rows = places[part], np.array(getattr(new, name))
                 rows[place >= 0] = value[place[place >= 0]]
                 value = rows
             getattr(new, name).assign(value)
+
+
+def _stretch_weights(model: mf.MF, factor: float) -> None:
+    """Multiplies all that a model adds to its mean rating by a factor."""
+    factors: dict[str, Any] = dict.fromkeys(("p", "user_bias", "item_bias"), factor)
+    if isinstance(model, mf.SampledMF):
+        block = model.latent_dim + 2
+        is_item_bias = np.arange(model.width) % block == block - 1
+        factors = {"p": np.where(is_item_bias, 1, factor), "centre": factor}
+        factors["q"] = np.where(is_item_bias, factor, 1)
+    for name in (name for name in factors if hasattr(model, name)):
+        table = factors[name] * np.asarray(getattr(model, name))
+        getattr(model, name).assign(table.astype(np.float32))
