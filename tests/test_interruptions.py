@@ -405,7 +405,7 @@ def test_a_state_inside_an_epoch_that_the_run_cannot_have_is_refused(tmp_path, p
 def test_a_second_training_in_the_same_folder_is_refused_and_changes_nothing(tmp_path):
     run = cut(tmp_path)
     before = content(tmp_path)
-    with files.RunLog(run.folder / "train_0.log"):
+    with files.open_log(run.folder / "train_0.log"):
         assert "another training is at work in this folder" in refusal(train, tmp_path)
     assert content(tmp_path) == before
     assert len(train(tmp_path).history) == 3  # the lock went with its holder
@@ -603,11 +603,14 @@ def test_a_file_that_cannot_be_written_stays_as_it_was(tmp_path, monkeypatch, fu
 
 
 def test_a_log_that_cannot_be_written_ends_the_training(tmp_path):
-    (tmp_path / "log").symlink_to("/dev/full")
-    with files.RunLog(tmp_path / "log") as log:
-        assert "No space left on device" in refusal(log.write, "line")
-    message = refusal(files.RunLog, tmp_path)
-    assert "cannot be written (Is a directory)" in message
+    log = cut(tmp_path).folder / "train_0.log"
+    log.unlink()
+    log.symlink_to("/dev/full")
+    sentence = f"{log} cannot be written (No space left on device)"
+    assert refusal(train, tmp_path).startswith(sentence)
+    log.unlink()
+    log.mkdir()
+    assert f"{log} cannot be written (Is a directory)" in refusal(train, tmp_path)
 
 
 # --- a loss that is lost -------------------------------------------------------------
