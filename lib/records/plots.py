@@ -97,11 +97,9 @@ def attention_bars(labels: Sequence[str], weights: np.ndarray) -> tuple[Figure, 
     Returns:
         ``(fig, ax)``.
     """
-    places = range(len(labels))
     fig, ax = plt.subplots(figsize=(6.4, 0.8 + 0.3 * len(labels)))
-    ax.barh(places, weights, color=DARK)
-    ax.set_yticks(places)
-    ax.set_yticklabels(labels)
+    ax.barh(range(len(labels)), weights, color=DARK)
+    ax.set_yticks(range(len(labels)), labels)
     ax.invert_yaxis()
     ax.grid(axis="y", visible=False)
     ax.set_xlabel("attention weight")
