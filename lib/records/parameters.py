@@ -48,10 +48,7 @@ class Parameters(Mapping[str, Any]):
         raise AttributeError(f'the parameters cell assigns no "{name}".')
 
     def __setattr__(self, name: str, value: Any) -> None:
-        raise AttributeError(
-            f"{name}: parameters are read-only; change the parameters cell and run the "
-            "notebook again."
-        )
+        raise AttributeError(f"{name} is read-only; change it in the parameters cell.")
 
 
 def check(namespace: Mapping[str, Any], **allowed: Sequence[Any]) -> Parameters:

@@ -7,8 +7,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence, Sized
 from contextlib import closing, nullcontext
-from dataclasses import replace
-from functools import partial
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -140,7 +139,7 @@ def fit(
 def _compile(
     model: tf.keras.Model, examples: Sized, plan: Plan, device: Device
 ) -> Callable[[range, Monitor], None]:
-    """Compiles a model; returns the function that trains the given epochs."""
+    """Compiles a model; returns ``train(epochs, monitor)``, by Keras or by our loop."""
     read, schedule = model.example_reader(examples), plan.schedule
     model.rank = device.rank
     rate = scale_rate(schedule.learning_rate, schedule.rate_scaling, device.workers)
@@ -152,7 +151,22 @@ def _compile(
     )
     make_variables(model, read)
     _reset_weights(model)
-    return partial(_run_epochs, model, read, plan)
+
+    def train(epochs: range, monitor: Monitor) -> None:
+        begun = int(monitor.progress.partial[0])
+        if begun and epochs[1:]:  # a resumed epoch has fewer steps than the others
+            train(epochs[:1], monitor)
+            begun, epochs = 0, epochs[1:]
+        dataset = pipeline.batches(read, plan, epochs, device, begun)
+        if device.engine == "tensorflow":
+            collectives.fit(model, dataset, epochs, plan.steps, monitor)
+            return
+        device.set_loop_size(plan.steps_per_call)
+        numbers = {"initial_epoch": epochs.start, "epochs": epochs.stop}
+        numbers["steps_per_epoch"] = plan.steps - begun
+        model.fit(dataset, callbacks=[monitor], shuffle=False, verbose=0, **numbers)
+
+    return train
 
 
 def make_variables(model: tf.keras.Model, read: Callable[[Any], Any]) -> None:
@@ -185,28 +199,6 @@ def _reset_weights(model: tf.keras.Model) -> None:
         variable.assign(value)
 
 
-def _run_epochs(
-    model: tf.keras.Model,
-    read: Callable[[Any], Any],
-    plan: Plan,
-    epochs: range,
-    monitor: Monitor,
-) -> None:
-    """Trains the given epochs, by Keras or by the loop for TensorFlow workers."""
-    device, begun = monitor.device, int(monitor.progress.partial[0])
-    if begun and epochs[1:]:  # an epoch that is resumed has fewer steps than the others
-        _run_epochs(model, read, plan, epochs[:1], monitor)
-        begun, epochs = 0, epochs[1:]
-    dataset = pipeline.batches(read, plan, epochs, device, begun)
-    if device.engine == "tensorflow":
-        collectives.fit(model, dataset, epochs, plan.steps, monitor)
-        return
-    device.set_loop_size(plan.steps_per_call)
-    numbers = {"initial_epoch": epochs.start, "epochs": epochs.stop}
-    numbers["steps_per_epoch"] = plan.steps - begun
-    model.fit(dataset, callbacks=[monitor], shuffle=False, verbose=0, **numbers)
-
-
 def _summarise_timing(progress: Progress, plan: Plan, n_workers: int) -> dict[str, Any]:
     """The timing of a run, for ``result.json``."""
     examples, steps, seconds = progress.steady
@@ -226,6 +218,7 @@ def _summarise_timing(progress: Progress, plan: Plan, n_workers: int) -> dict[st
     return timing
 
 
+@dataclass(eq=False)
 class Monitor(tf.keras.callbacks.Callback):
     """Measures, logs, checks, evaluates and saves, in this order, as one callback.
 
@@ -255,25 +248,21 @@ class Monitor(tf.keras.callbacks.Callback):
         board: takes the metrics and a profile.
     """
 
-    def __init__(
-        self,
-        plan: Plan,
-        device: Device,
-        progress: Progress,
-        report: Callable[..., None],
-        save: Callable[[Progress], None] | None = None,
-        evaluate: Callable[[], Metrics] | None = None,
-        validate: Callable[[], Metrics] | None = None,
-        board: Board | None = None,
-    ) -> None:
+    plan: Plan
+    device: Device
+    progress: Progress
+    report: Callable[..., None]
+    save: Callable[[Progress], None] | None = None
+    evaluate: Callable[[], Metrics] | None = None
+    validate: Callable[[], Metrics] | None = None
+    board: Board | None = None
+
+    def __post_init__(self) -> None:
         super().__init__()
-        self.plan, self.device, self.progress = plan, device, progress
-        self.report, self.save, self.board = report, save, board
-        self.evaluate, self.validate = evaluate, validate
-        history = progress.history
+        history = self.progress.history
         self.check = LossCheck(history[0]["loss"] if history else None)
         self.is_compiled = False  # True after the first call
-        left = (plan.schedule.epochs - len(history)) * plan.steps
+        left = (self.plan.schedule.epochs - len(history)) * self.plan.steps
         self.line = ProgressLine("training", left, self._describe)
 
     @property
