@@ -89,18 +89,22 @@ class Run:
         device: Device | None = None,
     ) -> None:
         self.start_clock()
-        self.notebook, self.parameters, self.data = notebook, dict(parameters), data
-        self.device = device
-        n_workers, rank = (device.workers, device.rank) if device else (1, 0)
-        self.name = _make_name(notebook, self.parameters, data, n_workers)
-        self.device_id = logical_id()
+        self.parameters, self.data, self.device = dict(parameters), data, device
+        self._asked: dict[str, Any] = {
+            "notebook": notebook,
+            "parameters": self.parameters,
+            "data": data,
+            "device": device.record() if device else None,
+        }
+        self.name, self.device_id = _make_name(self._asked), logical_id()
+        rank = device.rank if device else 0
         chief_id = os.environ.get("CHIEF_DEVICE_ID", "0") if rank else self.device_id
         below = str(self.device_id), self.name
         self.folder = files.make_folder("output_dir", parameters["output_dir"], *below)
         self.chief_folder = self.folder.parents[1] / str(chief_id) / self.name
         self.recorded_at()
         link(self.folder.with_name("latest"), self.name)
-        if n_workers == 1:
+        if _count_workers(self._asked) == 1:
             log = f"train_{self.device_id}.log"
             link(self.folder.with_name(log), Path("latest", log))
 
@@ -135,13 +139,7 @@ class Run:
         if not path.exists():
             return None
         record = _read(path)
-        name = _make_name(
-            record["notebook"],
-            record["parameters"],
-            record["data"],
-            _count_workers(record),
-        )
-        if {record["run"], name} != {self.name}:
+        if {record["run"], _make_name(record)} != {self.name}:
             raise InputError(
                 f"{path} is the record of another run ({record['run']}): move it away, "
                 "or choose another output_dir."
@@ -180,12 +178,9 @@ class Run:
         record = {
             "schema": SCHEMA,
             "run": self.name,
-            "notebook": self.notebook,
             "model": model,
             "variant": variant,
-            "parameters": self.parameters,
-            "data": self.data,
-            "device": self.device.record() if self.device else None,
+            **self._asked,
             **describe_origin(),
             "seed": self.parameters.get("seed"),
             "history": list(history),
@@ -211,16 +206,12 @@ class Run:
         return path
 
 
-def _make_name(
-    notebook: str,
-    parameters: Mapping[str, Any],
-    data: Mapping[str, Any],
-    n_workers: int,
-) -> str:
+def _make_name(record: Mapping[str, Any]) -> str:
     """The name of a run: the same for the same parameters, data and workers."""
-    identity = {k: v for k, v in parameters.items() if k not in _WITHOUT_EFFECT}
-    if n_workers > 1:
-        identity["workers"] = n_workers
+    asked, data, notebook = record["parameters"], record["data"], record["notebook"]
+    identity = {k: v for k, v in asked.items() if k not in _WITHOUT_EFFECT}
+    if _count_workers(record) > 1:
+        identity["workers"] = _count_workers(record)
     text = json.dumps([notebook, identity, data], sort_keys=True)
     digest = hashlib.sha256(text.encode()).hexdigest()[:8]
     labels = [notebook, identity.get("variant"), Path(data["name"]).name, digest]

@@ -10,12 +10,13 @@ complete tensors with their JSON beside them.
 
 from __future__ import annotations
 
-import contextlib
 import json
+import os
 import re
 import shutil
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -158,17 +159,15 @@ class Checkpoints:
         if not self.device.is_chief:
             return
         progress.started_at, progress.wall_s = self.run.started_at, self.run.wall_s()
-        number = progress.number
+        number, state = progress.number, json.dumps(asdict(progress))
         try:
-            state = json.dumps(asdict(progress))
             files.write_text(self.folder / f"ckpt-{number}.json", state)
             self.manager.save(checkpoint_number=number)
-            self._tidy()
         except (OSError, tf.errors.OpError) as error:
-            with contextlib.suppress(OSError, InputError):
-                self._tidy()
             reason = getattr(error, "strerror", None) or str(error)
             raise files.not_written(self.folder, reason.partition("\n")[0]) from error
+        finally:
+            self._tidy()
 
     def _agree_on(self, number: int) -> None:
         """Ends every worker unless all of them resume from the same checkpoint.
@@ -204,14 +203,14 @@ class Checkpoints:
         return progress
 
     def _tidy(self) -> None:
-        """Removes all files but those of the checkpoint that is named."""
+        """Removes the files of other checkpoints than the one that is named."""
         path = latest(self.folder)
         valid = path and Path(path).name + "."
         leftovers = ("ckpt-*", "checkpoint.tmp*", "*.unfinished")
         for file in [file for each in leftovers for file in self.folder.glob(each)]:
             if not (valid and file.name.startswith(valid)):
-                remove = shutil.rmtree if file.is_dir() else Path.unlink
-                remove(file)
+                with suppress(OSError):  # a full disk or one that is read-only now
+                    (shutil.rmtree if file.is_dir() else os.remove)(file)
 
 
 def latest(folder: Path) -> str | None:

@@ -370,7 +370,7 @@ class Monitor(tf.keras.callbacks.Callback):
 
     def _stop(self, fault: str) -> None:
         """Ends the training; the checkpoint of the last epoch stays."""
-        dtype = getattr(self.model, "matmul_dtype", "float32")
+        dtype = self.device.matmul_dtype
         saved = f"epoch {self.epoch - 1}" if self.epoch > 1 and self.save else "none"
         sentence = (
             f"{fault} of epoch {self.epoch}, with learning rate "
