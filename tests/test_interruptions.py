@@ -29,6 +29,7 @@ from lib.training.fit import LossCheck, Schedule, fit, set_seed
 
 ROOT = Path(__file__).resolve().parents[1]
 CPU = select_device("cpu", "must_keep_origin_dtype")
+pytestmark = pytest.mark.filterwarnings("ignore:Even though the .tf.config:UserWarning")
 
 # --- kill -9 -------------------------------------------------------------------------
 
@@ -207,6 +208,14 @@ def test_a_training_killed_twenty_times_ends_as_an_unbroken_one(tmp_path):
 
 class Cut(Exception):
     """Stands for the power cable."""
+
+
+@pytest.fixture(autouse=True)
+def eager(request):
+    """Small trainings build no graph; those of a loop with many steps a call do."""
+    tf.config.run_functions_eagerly("inside_an_epoch" not in request.node.name)
+    yield
+    tf.config.run_functions_eagerly(False)
 
 
 def train(
