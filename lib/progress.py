@@ -12,7 +12,7 @@ import os
 import sys
 import threading
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sized
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from io import StringIO
 from typing import Any, TypeVar
@@ -94,17 +94,9 @@ class ProgressLine(tqdm):
         self._is_shown = bool(msg)
 
 
-def track(items: Iterable[T], title: str, total: int | None = None) -> Iterator[T]:
-    """Yields the items and shows how many are done.
-
-    Args:
-        items: anything; without a length, ``total`` is needed.
-        title: what is done with them.
-        total: how many there are.
-    """
-    if total is None:
-        total = len(items) if isinstance(items, Sized) else None
-    with ProgressLine(title, total) as line:
+def track(items: Collection[T], title: str) -> Iterator[T]:
+    """Yields the items and shows how many are done; ``title`` says what is done."""
+    with ProgressLine(title, len(items)) as line:
         for item in items:
             yield item
             line.update()

@@ -225,9 +225,8 @@ def latest(folder: Path) -> str | None:
     try:
         state = tf.train.get_checkpoint_state(str(folder))
         paths = [state.model_checkpoint_path, *state.all_model_checkpoint_paths]
-        is_own = {Path(each).parent for each in paths} == {folder} and all(
-            re.fullmatch(r"ckpt-[1-9][0-9]*", Path(each).name) for each in paths
-        )
+        own = re.compile(re.escape(f"{folder.as_posix()}/") + "ckpt-[1-9][0-9]*")
+        is_own = all(own.fullmatch(Path(each).as_posix()) for each in paths)
         path = tf.train.latest_checkpoint(str(folder)) if is_own else None
     except (AttributeError, ValueError, tf.errors.OpError):  # no such file, no UTF-8
         path = None
