@@ -73,7 +73,7 @@ class Progress:
         """Checks a state that was read from the JSON of checkpoint ``number``.
 
         Raises:
-            AttributeError, KeyError, TypeError, ValueError: a run never has it.
+            AttributeError, KeyError, TypeError, ValueError: no run has such a state.
         """
         numbers = [self.wall_s, self.first_step_s, *self.epoch_s]
         numbers += [*self.steady, *self.partial]

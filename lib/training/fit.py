@@ -32,7 +32,7 @@ LOG_EVERY = 100  # steps between two lines of the log inside an epoch
 PROFILED_CALLS = 20  # of a training
 STUCK_STEPS = 100  # steps with the same loss that count as stuck
 SAME = 2.0**-9  # relative difference of two losses that count as the same
-MOST_CALLS = 8000  # of an epoch whose float32 mean tells losses that differ by SAME
+MOST_CALLS = 8000  # in an epoch, until float32 means are too coarse for SAME
 
 
 def set_seed(seed: int) -> None:
@@ -139,7 +139,7 @@ def fit(
 def _compile(
     model: tf.keras.Model, examples: Sized, plan: Plan, device: Device
 ) -> Callable[[range, Monitor], None]:
-    """Compiles a model; returns ``train(epochs, monitor)``, by Keras or by our loop."""
+    """Compiles a model; returns the function that trains the given epochs."""
     read, schedule = model.example_reader(examples), plan.schedule
     model.rank = device.rank
     rate = scale_rate(schedule.learning_rate, schedule.rate_scaling, device.workers)
@@ -158,7 +158,7 @@ def _compile(
             train(epochs[:1], monitor)
             begun, epochs = 0, epochs[1:]
         dataset = pipeline.batches(read, plan, epochs, device, begun)
-        if device.engine == "tensorflow":
+        if device.engine == "tensorflow":  # Keras 3 trains no such workers
             collectives.fit(model, dataset, epochs, plan.steps, monitor)
             return
         device.set_loop_size(plan.steps_per_call)
@@ -468,9 +468,9 @@ class LossCheck:
     weights that have diverged. A frozen model stays at its first loss and a trained one
     below it: neither is stuck.
 
-    Keras reports the mean of the epoch so far, so the loss of a call is the difference
-    of two sums. A float32 mean of more than ``MOST_CALLS`` calls does not show it to
-    ``SAME``; after them, no loss counts as stuck until the next epoch.
+    Keras reports the mean of the epoch so far, so the loss of a call is computed from
+    two means. After ``MOST_CALLS`` calls in an epoch, their rounding error exceeds
+    ``SAME``, and no loss counts as stuck until the next epoch begins.
 
     Args:
         first: the first loss of a resumed run.
