@@ -14,15 +14,11 @@ fi
 peers=none
 if [ -z "$stack" ]; then
   peers=$PWD/.venv-bench
-  made_from="$want $PWD $(cksum <ci/bench/requirements.txt)"
-  if [ "$(cat "$peers/made-from" 2>/dev/null || true)" != "$made_from" ] &&
+  pins=ci/bench/requirements.txt
+  if ! is_made_from "$peers" "$pins" &&
     "$venv/bin/python" ci/bench/measure.py "$peers" --with-peers "$@" 2>/dev/null |
     grep -qx peers; then
-    echo "Setting up .venv-bench with the peers: a few minutes the first time."
-    rm -rf "$peers"
-    "$python" -m venv "$peers"
-    install "$peers" -r ci/bench/requirements.txt
-    echo "$made_from" >"$peers/made-from"
+    make_environment "$peers" "$pins"
   fi
   peers=$peers/bin/python
 fi

@@ -8,7 +8,8 @@ source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 mkdir -p output/notebooks
 for notebook in notebooks/*.ipynb; do
   copy=output/$notebook
-  if [ ! -e "$copy" ]; then cp "$notebook" "$copy"; fi
+  # A copy is one folder deeper, and so are its links, as those to docs/.
+  if [ ! -e "$copy" ]; then sed 's#](\.\./#](../../#g' "$notebook" >"$copy"; fi
 done
 if [ "$(id -u)" = 0 ]; then set -- --allow-root "$@"; fi  # as in most containers
-exec "$venv/bin/jupyter" lab "$@" output/notebooks
+exec "$venv/bin/jupyter" lab --LabApp.default_url=/lab/tree/output/notebooks "$@"

@@ -4,14 +4,12 @@
 # Sourced by the commands of ci/: without arguments it reads, and shifts, theirs. They then
 # use "$venv" and "$called_from", and are in the repository's root.
 set -euo pipefail
-source "$(dirname "${BASH_SOURCE[0]}")/help.sh"
 called_from=$PWD
-stack=
+source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 if [ "${1:-}" = --stack ]; then
   stack=${2:?--stack: say which, for example --stack ascend}
   shift 2
 fi
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 # The first Python 3.9: $PYTHON39, python3.9, python3, pyenv's, one that uv has or downloads.
 find_python39() {
@@ -42,23 +40,9 @@ END
     "set PYTHON39 to a Python 3.9 built with --enable-shared; a CPU does not need it."
 }
 
-# Installs into an environment with uv, in a quarter of pip's time; if uv fails, with pip.
-install() {
-  local venv=$1
-  shift
-  if "$venv/bin/pip" install --quiet --disable-pip-version-check uv==0.13.9 &&
-    "$venv/bin/uv" pip install --quiet --compile-bytecode \
-      --python "$venv/bin/python" "$@"; then
-    return
-  fi
-  echo "uv could not install the packages; pip does it now."
-  "$venv/bin/pip" install --quiet --disable-pip-version-check "$@"
-}
-
 case $stack in
   "")
     venv=$PWD/.venv requirements=requirements.txt constraints=ci/constraints.txt
-    python=${PYTHON:-python3}
     ;;
   ascend)
     venv=$PWD/.venv-ascend requirements=requirements-ascend.txt
@@ -74,17 +58,7 @@ case $stack in
     exit 1
     ;;
 esac
-want=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])') || {
-  echo "No $python found: install Python 3.11 to 3.13, or set PYTHON to one." >&2
-  exit 1
-}
-case $stack$want in
-  3.11 | 3.12 | 3.13 | ascend3.9) ;;
-  *)
-    echo "$python is Python $want: use 3.11 to 3.13, for example PYTHON=python3.12." >&2
-    exit 1
-    ;;
-esac
+check_python
 # What the environment was made from; written last, so an unfinished set-up is repeated.
 stamp="$want $PWD $(cat "$requirements" "$constraints" | cksum)"
 if [ "$(cat "$venv/made-from" 2>/dev/null || true)" != "$stamp" ]; then
@@ -107,10 +81,7 @@ if [ "$(cat "$venv/made-from" 2>/dev/null || true)" != "$stamp" ]; then
     site=--system-site-packages
   fi
   # shellcheck disable=SC2086  # no argument if it is empty
-  "$python" -m venv $site "$venv" || {
-    echo "python -m venv failed: on Debian and Ubuntu, install python3-venv." >&2
-    exit 1
-  }
+  create_environment $site "$venv"
   install "$venv" -r "$wanted" -c "$constraints"
   "$venv/bin/pip" install --quiet --disable-pip-version-check --no-deps -e .
   echo "$stamp" >"$venv/made-from"

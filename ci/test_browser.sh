@@ -1,18 +1,12 @@
 #!/usr/bin/env bash
-# Notebook 08 in a real JupyterLab and a headless Chromium: bash ci/test_browser.sh
+# Builds the book and opens each of its pages in a headless Chromium, then runs notebook 08
+# in a real JupyterLab there: bash ci/test_browser.sh
 # Playwright has a separate environment, .venv-browser; it drives the Chromium of the
 # system ($CHROMIUM, or one it finds), or downloads one.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 browser=$PWD/.venv-browser
-stamp="$want $PWD $(cksum <ci/browser/requirements.txt)"
-if [ "$(cat "$browser/made-from" 2>/dev/null || true)" != "$stamp" ]; then
-  echo "Setting up .venv-browser."
-  rm -rf "$browser"
-  "$python" -m venv "$browser"
-  install "$browser" -r ci/browser/requirements.txt
-  echo "$stamp" >"$browser/made-from"
-fi
+make_environment "$browser" ci/browser/requirements.txt
 
 # A Chromium of the system, or the one that Playwright has downloaded.
 find_chromium() {
@@ -39,4 +33,6 @@ chromium=$(find_chromium) || {
     exit 1
   }
 } >&2
+bash ci/book.sh
+"$browser/bin/python" ci/browser/read_book.py "$chromium"
 exec "$browser/bin/python" ci/browser/click_through.py "$venv/bin/jupyter" "$chromium"

@@ -10,7 +10,7 @@ import pytest
 
 from lib.files import ROOT
 
-SOURCED = {"setup", "help"}
+SOURCED = {"environment", "setup", "help"}
 COMMANDS = sorted(
     path.stem for path in ROOT.glob("ci/*.sh") if path.stem not in SOURCED
 )
@@ -93,9 +93,17 @@ def test_jupyterlab_opens_copies_and_keeps_those_that_are_there(clone):
     jupyter.write_text('#!/bin/sh\necho "$@"\n')
     jupyter.chmod(0o755)
     copies = clone.folder / "output/notebooks"
+    linked = clone.folder / "notebooks/12_linked.ipynb"
+    linked.write_text("[a](../docs/running.md), [b](03_stamp.ipynb), [c](https://x.y)")
     words = clone("lab", "--no-browser").split()
     root = ["--allow-root"] if os.getuid() == 0 else []
-    assert words == ["lab", *root, "--no-browser", "output/notebooks"]
+    folder = "--LabApp.default_url=/lab/tree/output/notebooks"
+    assert words == ["lab", folder, *root, "--no-browser"]
+    assert (copies / linked.name).read_text() == (
+        "[a](../../docs/running.md), [b](03_stamp.ipynb), [c](https://x.y)"
+    )
+    for path in (linked, copies / linked.name):
+        path.unlink()
     originals = sorted((ROOT / "notebooks").glob("*.ipynb"))
     assert [path.name for path in sorted(copies.iterdir())] == [
         p.name for p in originals

@@ -25,6 +25,7 @@ from lib.records.run import load as load_records
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 RECORDED = sorted((ROOT / "results").rglob("*.ipynb"))
 PARAMS = sorted((ROOT / "ci" / "params").glob("*.yaml"))
+UNDESCRIBED = ("04_mf", "05_accuracy_and_throughput")
 MACHINE_PATH = re.compile(r"(?<![\w.])/(root|home|work|tmp|usr|opt|Users|mnt)/")
 
 
@@ -76,6 +77,18 @@ class TestHouseRules:
     def test_its_figures_have_titles(self, path):
         drawing = [c.source for c in code_cells(path) if "plt.show()" in c.source]
         assert all("title" in source for source in drawing)
+
+    def test_its_figures_are_described_for_those_who_do_not_see_them(self, path):
+        """The book reads the sentence from the cell's metadata, see CONTRIBUTING.md."""
+        texts = [
+            cell.metadata.get("mystnb", {}).get("image", {}).get("alt", "")
+            for cell in code_cells(path)
+            if any("image/png" in output.get("data", {}) for output in cell.outputs)
+        ]
+        if path.stem in UNDESCRIBED and not all(texts):
+            pytest.xfail("the figures of this notebook are being redrawn")
+        for text in texts:
+            assert re.fullmatch(r"[A-Z].{40,}\.", text), texts
 
     def test_its_kernel_is_python3(self, path):
         notebook = nbformat.read(path, as_version=4)

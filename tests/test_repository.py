@@ -10,6 +10,7 @@ import lib
 
 ROOT = Path(__file__).resolve().parents[1]
 WORKFLOW = ".github/workflows/test.yml"
+SET_UP = "ci/environment.sh"
 HOOKS = ".pre-commit-config.yaml"
 
 
@@ -53,7 +54,7 @@ def test_hooks_have_the_pinned_ruff_and_run_tests_that_exist():
 
 def test_the_workflow_runs_the_test_command_on_the_versions_that_set_up_allows():
     job = load(WORKFLOW)["jobs"]["test"]
-    case = re.search(r"(?m)^ *((?:3[\d.]+ \| )+)ascend([\d.]+)\)", read("ci/setup.sh"))
+    case = re.search(r"(?m)^ *((?:3[\d.]+ \| )+)ascend([\d.]+)\)", read(SET_UP))
     current, ascend = case.group(1).split(" | ")[:-1], case.group(2)
     assert job["strategy"]["matrix"]["python"] == current
     python = "${{ matrix.python }}"
@@ -61,6 +62,12 @@ def test_the_workflow_runs_the_test_command_on_the_versions_that_set_up_allows()
     installed = [step["with"].get("python-version", "") for step in job["steps"][:2]]
     assert installed[1].split("\n") == [ascend, python, ""]
     assert job["steps"][-1]["run"] == "bash ci/test.sh"
+
+
+def test_the_workflow_builds_the_book_and_keeps_it():
+    *_, build, upload = load(WORKFLOW)["jobs"]["book"]["steps"]
+    assert build["run"] == "bash ci/book.sh"
+    assert upload["with"]["path"] == "output/book"
 
 
 def test_the_workflow_runs_on_changes_and_weekly_and_may_only_read():
@@ -71,7 +78,7 @@ def test_the_workflow_runs_on_changes_and_weekly_and_may_only_read():
     assert (day, month) == ("*", "*")
     assert weekday.isdigit()
     assert workflow["permissions"] == {"contents": "read"}
-    assert "permissions" not in workflow["jobs"]["test"]
+    assert not any("permissions" in job for job in workflow["jobs"].values())
     for action in re.findall(r"uses: (\S+)", read(WORKFLOW)):
         assert re.fullmatch(r"actions/[\w-]+@v\d+", action)
 

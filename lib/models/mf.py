@@ -149,8 +149,8 @@ class SampledMF(MF):
     Args:
         samples: blocks; ``n_samples`` of them are in use.
         latent_dim: length of a sample's factor vector.
-        n_users, n_items, global_mean, regularization, matmul_dtype, seed, scale,
-            frozen: see ``MF``.
+        n_users, n_items, global_mean, regularization, matmul_dtype: see ``MF``.
+        seed, scale, frozen: see ``MF``.
     """
 
     def __init__(

@@ -6,15 +6,15 @@ The SavedModel takes raw ids and returns raw ids. Its one signature is
 
 For STAMP:
 
-==================  =====  ==============  =============================================
+==================  =====  ===============  ============================================
 input               dtype  shape
-==================  =====  ==============  =============================================
+==================  =====  ===============  ============================================
 ``items``           <id>   ``(n_clicks,)``  the clicks, session after session, each
-                                           oldest first
-``lengths``         int32  ``(batch,)``    number of clicks of each session, 0 or more
-``exclude_seen``    bool   ``()``          True excludes the items of a session
-``k``               int32  ``()``          number of recommendations
-==================  =====  ==============  =============================================
+                                            oldest first
+``lengths``         int32  ``(batch,)``     number of clicks of each session, 0 or more
+``exclude_seen``    bool   ``()``           True excludes the items of a session
+``k``               int32  ``()``           number of recommendations
+==================  =====  ===============  ============================================
 
 For MF:
 

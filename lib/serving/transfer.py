@@ -38,8 +38,9 @@ def carry_over(
             and ``model.scale`` is the new one.
 
     Returns:
-        ``(model, counts)``; the counts are ``{"items": {"kept": ..., "new": ...,
-        "dropped": ...}}`` and for MF ``"users"`` likewise.
+        ``(model, counts)``; the counts are
+        ``{"items": {"kept": ..., "new": ..., "dropped": ...}}``, and for MF
+        ``"users"`` likewise.
 
     Raises:
         InputError: no item is known, or ``frozen`` names no part.
