@@ -4,6 +4,7 @@ import ast
 import itertools
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -225,13 +226,13 @@ RERUNS = {
 }
 
 
-def run_notebook(notebook, folder, values):
+def run_notebook(notebook, folder, values, clone=ROOT):
     folder.mkdir(exist_ok=True)
     papermill.execute_notebook(
-        str(ROOT / "notebooks" / f"{notebook}.ipynb"),
+        str(clone / "notebooks" / f"{notebook}.ipynb"),
         str(folder / f"{notebook}.ipynb"),
         parameters={**values, "output_dir": str(folder)},
-        cwd=str(ROOT / "notebooks"),
+        cwd=str(clone / "notebooks"),
         kernel_name="python3",
         progress_bar=False,
     )
@@ -434,3 +435,39 @@ def test_a_kept_run_is_its_record_and_its_notebook(
         f"{folder}/result.json": record.read_text(),
         f"{folder}/notebook.ipynb": "the notebook",
     }
+
+
+@pytest.fixture
+def read_only_clone(tmp_path):
+    """A copy of the repository's files on a file system that refuses to write."""
+    folder = tmp_path / "clone"
+    listed = subprocess.check_output(["git", "ls-files", "-z"], cwd=ROOT, text=True)
+    for name in filter(None, listed.split("\0")):
+        if (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(ROOT / name, folder / name)
+    mount = ["mount", "--bind", str(folder), str(folder)]
+    if subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("only root mounts a folder")
+    try:
+        subprocess.run(["mount", "-o", "remount,bind,ro", str(folder)], check=True)
+        with pytest.raises(OSError, match="Read-only"):
+            (folder / "new").touch()
+        yield folder
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_notebooks_run_from_a_clone_that_cannot_be_written(
+    read_only_clone, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("PYTHONPATH", str(read_only_clone))
+    output = tmp_path / "output"
+    for notebook, values in (
+        ("02_preprocess", {}),
+        ("03_stamp", {"epochs": 1, "steps_per_epoch": 2, "with_baselines": False}),
+        ("05_accuracy_and_throughput", {"records": str(output)}),
+    ):
+        record = run_notebook(notebook, output, values, read_only_clone)
+        assert str(read_only_clone) not in json.dumps(record["parameters"])
+    assert record["metrics"] == {"runs": 1}
