@@ -4,21 +4,21 @@ import ast
 import itertools
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
-import duckdb
 import execute
 import make_sample
 import nbformat
-import pandas as pd
+import numpy as np
 import papermill
 import plan
 import pytest
 import yaml
+from test_own_tables import TEXTS, write_clicks, write_ratings
 
-from lib.data import sources
 from lib.files import ROOT
 from lib.records import comparison, parameters
 from lib.records.run import load as load_records
@@ -226,13 +226,13 @@ RERUNS = {
 }
 
 
-def run_notebook(notebook, folder, values):
+def run_notebook(notebook, folder, values, clone=ROOT):
     folder.mkdir(exist_ok=True)
     papermill.execute_notebook(
-        str(ROOT / "notebooks" / f"{notebook}.ipynb"),
+        str(clone / "notebooks" / f"{notebook}.ipynb"),
         str(folder / f"{notebook}.ipynb"),
         parameters={**values, "output_dir": str(folder)},
-        cwd=str(ROOT / "notebooks"),
+        cwd=str(clone / "notebooks"),
         kernel_name="python3",
         progress_bar=False,
     )
@@ -256,36 +256,41 @@ def test_a_notebook_runs_headless_with_other_parameters(case, tmp_path):
         assert record["baselines"]
 
 
-def test_a_user_s_table_goes_through_03_07_and_08(tmp_path):
-    own = pd.read_csv(sources.next_season())
-    own["sku"] = "sku-" + own["sku"].astype(str)
-    with duckdb.connect() as connection:
-        connection.register("own", own)
-        connection.sql("SELECT * FROM own").write_parquet(str(tmp_path / "own.parquet"))
-    table = {"columns": "session=visit, item=sku, time=clicked_at"}
-    path = str(tmp_path / "own.parquet")
-    folders = {}
-    of_clicks = {"data_path": path, **table, "with_baselines": False}
-    for parameter, notebook, quick in (
-        ("checkpoint", "03_stamp", {**of_clicks, "steps_per_epoch": 20}),
-        ("mf_checkpoint", "04_mf", {"with_ablation": False}),
+def test_tiny_tables_go_through_every_notebook_that_takes_them(tmp_path):
+    """Sessions of 9 items and 60 ratings of 5 users, everything left on."""
+    names, users = TEXTS, TEXTS[:5]
+    clicks = write_clicks(tmp_path / "clicks.csv", names)
+    stars = write_ratings(tmp_path / "stars.csv", users, [*names, 1, 2, 3], (0.5, 5))
+    of_clicks = {"columns": "session=visit, item=sku, time=when"}
+    of_stars = {"rating_columns": "user=reader, item=book, rating=mark"}
+    small, folders = {"batch_size": 8, "epochs": 1}, {}
+    for parameter, notebook, values in (
+        ("checkpoint", "03_stamp", {"data_path": str(clicks), **of_clicks}),
+        (
+            "mf_checkpoint",
+            "04_mf",
+            {"data_path": str(stars), "columns": of_stars["rating_columns"]},
+        ),
     ):
-        record = run_notebook(notebook, tmp_path, {**quick, "epochs": 1})
+        record = run_notebook(notebook, tmp_path, {**small, **values})
+        assert np.isfinite([*record["metrics"].values()]).all()
+        assert record["baselines"]
         folders[parameter] = str(tmp_path / "0" / record["run"])
-    quick = {"data_path": path, "epochs": 1, "steps_per_epoch": 2}
-    run_notebook("07_transfer_learning", tmp_path, {**folders, **table, **quick})
-    quick = {"diginetica_path": path, "interactive": "no"}
-    record = run_notebook(
-        "08_recommend_and_export", tmp_path, {**folders, **table, **quick}
-    )
-    assert record["metrics"]["same_in_saved_model"] > 0.99
+    both = {**folders, **of_clicks, **of_stars, "movielens_path": str(stars)}
+    values = {"data_path": str(clicks), "steps_per_epoch": 2, **small}
+    run_notebook("07_transfer_learning", tmp_path, {**both, **values})
+    values = {"diginetica_path": str(clicks), "interactive": "no"}
+    record = run_notebook("08_recommend_and_export", tmp_path, {**both, **values})
+    assert record["metrics"]["same_in_saved_model"] == 1
     shown = " ".join(
         text
         for cell in code_cells(tmp_path / "08_recommend_and_export.ipynb")
         for text in texts(cell)
     )
     assert "small" not in shown
-    assert "sku-" in shown
+    assert "two words" in shown
+    values = {"data_path": str(clicks), **of_clicks, "neighbours": 2, **small}
+    run_notebook("10_neighbours_and_positions", tmp_path, values)
     swapped = {"checkpoint": folders["mf_checkpoint"]}
     with pytest.raises(papermill.PapermillExecutionError, match="not STAMP"):
         run_notebook("07_transfer_learning", tmp_path, swapped)
@@ -430,3 +435,39 @@ def test_a_kept_run_is_its_record_and_its_notebook(
         f"{folder}/result.json": record.read_text(),
         f"{folder}/notebook.ipynb": "the notebook",
     }
+
+
+@pytest.fixture
+def read_only_clone(tmp_path):
+    """A copy of the repository's files on a file system that refuses to write."""
+    folder = tmp_path / "clone"
+    listed = subprocess.check_output(["git", "ls-files", "-z"], cwd=ROOT, text=True)
+    for name in filter(None, listed.split("\0")):
+        if (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(ROOT / name, folder / name)
+    mount = ["mount", "--bind", str(folder), str(folder)]
+    if subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("only root mounts a folder")
+    try:
+        subprocess.run(["mount", "-o", "remount,bind,ro", str(folder)], check=True)
+        with pytest.raises(OSError, match="Read-only"):
+            (folder / "new").touch()
+        yield folder
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_notebooks_run_from_a_clone_that_cannot_be_written(
+    read_only_clone, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("PYTHONPATH", str(read_only_clone))
+    output = tmp_path / "output"
+    for notebook, values in (
+        ("02_preprocess", {}),
+        ("03_stamp", {"epochs": 1, "steps_per_epoch": 2, "with_baselines": False}),
+        ("05_accuracy_and_throughput", {"records": str(output)}),
+    ):
+        record = run_notebook(notebook, output, values, read_only_clone)
+        assert str(read_only_clone) not in json.dumps(record["parameters"])
+    assert record["metrics"] == {"runs": 1}
