@@ -167,12 +167,15 @@ class RunLog:
 
     Args:
         path: of the file. Its content stays until ``clear``.
+        job, option: the kind of work, and the option that names the folder.
 
     Raises:
-        InputError: it cannot be written, or another training has it open.
+        InputError: it cannot be written, or another process has it open.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(
+        self, path: Path, job: str = "training", option: str = "output_dir"
+    ) -> None:
         self.path = path
         try:
             self._file = open(path, "ab", buffering=0)  # noqa: SIM115
@@ -185,8 +188,8 @@ class RunLog:
             if error.errno in _LOCKED:
                 self._file.close()
                 raise InputError(
-                    f"{path.parent}: another training is at work in this folder; wait "
-                    "for it, end it, or choose another output_dir."
+                    f"{path.parent}: another {job} is at work in this folder; wait "
+                    f"for it, end it, or choose another {option}."
                 ) from error
 
     def __enter__(self) -> RunLog:

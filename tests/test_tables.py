@@ -325,7 +325,7 @@ BAD = {
         "session,item,time\n1,2,1464134400\n1,2,1464134400,7,8\n",
         "line 3: 5 fields separated by ',', expected 3",
     ),
-    "an open quote": ('session,item,time\n1,"2,1464134400\n', "line 2: .*a quote"),
+    "an open quote": ('session,item,time\n1,"2,1464134400\n', "line 2: .*quote"),
     "zero bytes": ("session,item,time\n1,\0,1464134400\n", "log.csv, line 2"),
 }
 
@@ -351,7 +351,7 @@ def test_a_bad_table_is_named_with_its_row_and_column(tmp_path, case):
         (
             "log.csv",
             "session,item,time\n1,é,1".encode("latin-1"),
-            "log.csv, line 2: it is not UTF-8",
+            "log.csv, line 2: .*not utf-8",
         ),
     ],
 )
@@ -415,15 +415,13 @@ def test_a_byte_that_is_not_utf_8_costs_no_row_or_its_line_is_named(tmp_path, co
     if column == "note":
         assert read_clicks(tmp_path / "log.csv")[1].rows == 900
         return
-    with pytest.raises(InputError, match="log.csv, line 701: it is not UTF-8"):
+    with pytest.raises(InputError, match="log.csv, line 701: .*not utf-8"):
         read_clicks(tmp_path / "log.csv")
 
 
 @pytest.mark.parametrize("name", ["clicks.csv", "c.tsv.gz", "c.dat", "u.data", "c.txt"])
 @pytest.mark.parametrize("separator", [",", "\t", "::", ";", "|"])
 def test_a_file_without_a_header_line_is_read_by_numbers(tmp_path, name, separator):
-    if separator not in tables.SEPARATORS[tables.ending(name)]:
-        return
     text = "\n".join(separator.join(line.split(",")) for line in rows(9)).encode()
     path = tmp_path / name
     path.write_bytes(gzip.compress(text) if name.endswith(".gz") else text)

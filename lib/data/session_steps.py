@@ -31,10 +31,6 @@ MIN_ITEM_CLICKS = 5
 TEST_DAYS = 7  # the last week; the day before it belongs to neither part
 PARTS = ("train", "held_out", "test")
 
-# For a source that does not know the order of its rows: the position of a click among
-# those of the same time. It is as good as random, and the same on every engine.
-PLACE_BY_DRAW = "md5(concat(CAST(session AS STRING), ' ', CAST(item AS STRING)))"
-
 
 @dataclass(frozen=True)
 class Rules:
@@ -280,6 +276,26 @@ def run(engine: Engine, rules: Rules, keep_all: bool = False) -> list[Step]:
         if not keep_all:
             engine.drop(*between & read)
     return done + last
+
+
+def nothing_left(
+    name: str, part: str, rules: Rules, first: int | None, last: int | None
+) -> InputError:
+    """The refusal of clicks of the days ``first`` to ``last``: a part is empty."""
+    span = "there is no click"
+    if first is not None and last is not None:
+        begin, end = (date(1970, 1, 1) + timedelta(int(d)) for d in (first, last))
+        span = f"the clicks are of {begin} to {end}"
+        if end.year < 1990:
+            span += ", which is hardly meant: is the time another column or another "
+            span += "unit?"
+    return InputError(
+        f"{name}: after the filters (sessions of {rules.min_session_clicks} clicks or "
+        f"more, items of {rules.min_item_clicks} or more) and the split by date no "
+        f"{'training' if part == 'train' else part} example is left: {span}; add "
+        f"clicks, so that they span more than {TEST_DAYS + 1} days, or choose other "
+        "thresholds and days."
+    )
 
 
 def with_filters(engine: Engine, rules: Rules) -> Rules:
