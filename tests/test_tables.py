@@ -91,6 +91,27 @@ def test_every_format_and_every_time_says_the_same(tmp_path, name, kind):
     assert clicks["session"].tolist() == CLICKS["visit"].tolist()
 
 
+def test_a_column_may_hold_many_spellings_of_iso_8601(tmp_path):
+    same = ["2016-05-25T10:51Z", "2016-05-25 10:51 UTC", "2016-05-25 12:51 +0200"]
+    same += ["2016-05-25T10:51:00,0z", "2016-05-25 05:21-05:30", "2016-05-25 10:51"]
+    path = tmp_path / "c.csv"
+    rows = [f"{n};1;{time}" for n, time in enumerate(same)]
+    path.write_text("\n".join(["session;item;time", *rows]))
+    assert set(read_clicks(path)[0]["timeframe"]) == {1464173460000}
+
+
+@pytest.mark.parametrize("name", ["c.csv", "c.parquet"])
+def test_a_column_orders_clicks_of_the_same_time(tmp_path, name):
+    """Those at the same place in it keep the order of the file."""
+    table = pd.DataFrame({"session": 1, "time": 1464134400, "item": [1, 2, 3, 4]})
+    path = written(tmp_path, table.assign(position=[20, 3, 3, -1.5]), name)
+    assert read_clicks(path)[0]["item"].tolist() == [1, 2, 3, 4]
+    clicks, _ = read_clicks(path, "order=position")
+    assert clicks["item"].tolist() == [4, 2, 3, 1]
+    with pytest.raises(InputError, match='no column "place" for the order'):
+        read_clicks(path, "order=place")
+
+
 def test_parquet_keeps_its_own_types(tmp_path):
     table = CLICKS.assign(
         at=pd.to_datetime(CLICKS["at"], unit="s"), sku=[5, 3, 3, 9, 5]
@@ -311,6 +332,7 @@ BAD = {
     "backslash N": ("session,item,time\n1,\\N,1464134400\n", "column item"),
     "no time": ("session,item,time\n1,2,\n", "expected Unix seconds"),
     "a word": ("session,item,time\n1,2,1464134400\n1,3,noon\n", "'noon', expected"),
+    "a word after": ("session,item,time\n1,2,2016-05-25 10:51:09 CXT\n", "CXT', expec"),
     "a local date": ("session,item,time\n1,2,25/05/2016\n", "'25/05/2016', expected"),
     "no such day": ("session,item,time\n1,2,2016-02-30\n", "'2016-02-30', expected"),
     "kinds mixed": (

@@ -127,15 +127,11 @@ def write_array(
         ValueError: the pieces have another length together.
     """
     pieces = iter(pieces)
-    first = next(pieces)
+    first, written = next(pieces), 0
     dtype = np.dtype(dtype or first.dtype)
-    header = {
-        "descr": np.lib.format.dtype_to_descr(dtype),
-        "fortran_order": False,
-        "shape": (length,),
-    }
-    written = 0
-    with open(path, "wb") as file:
+    descr = np.lib.format.dtype_to_descr(dtype)
+    header = {"descr": descr, "fortran_order": False, "shape": (length,)}
+    with open(path, "wb") as file:  # a memory map would end in SIGBUS on a full disk
         np.lib.format.write_array_header_1_0(file, header)
         for piece in chain([first], pieces):
             file.write(np.asarray(piece, dtype).tobytes())

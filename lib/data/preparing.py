@@ -15,9 +15,8 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -37,11 +36,10 @@ RULES: dict[str, dict[str, Any]] = {  # of a kind of data, with their defaults
     "sessions": {n: v for n, v in asdict(Rules()).items() if n != "filters"},
     "ratings": {"split": "by_pair", "test_share": 0.2, "seed": 0},
 }
-_BYTES = {"parquet": 150, "text": 225}  # of disk, for a row
+_BYTES = {".parquet": 150}  # of disk, for a row; of a text 225
 _STATE, _LOCK = "state.json", "lock"
 _VECTORS = 128  # of 2,048 rows each: a piece of an array
 _UNITS = {"MB": 1, "GB": 1000, "TB": 1_000_000}
-_LEAST_FOR_SPARK = 600  # MB; below about 500 its JVM does not start
 
 
 class Steps:
@@ -178,27 +176,6 @@ def refusals(folder: Path, memory: str) -> Iterator[None]:
         ) from error
 
 
-def check_spark(memory: str) -> None:
-    """Checks that Spark can start on this machine.
-
-    Raises:
-        InputError: Spark or Java is not installed, or the memory is too little.
-    """
-    java = Path(os.environ.get("JAVA_HOME", ""), "bin", "java")
-    lacks = ""
-    if not find_spec("pyspark"):
-        lacks = (
-            "the package pyspark: install the packages of ci/requirements-spark.txt "
-            "with pip"
-        )
-    elif not (java.exists() or shutil.which("java")):
-        lacks = "Java 17 or newer: install it and set JAVA_HOME"
-    elif parse_memory(memory) < _LEAST_FOR_SPARK:
-        lacks = f"memory of {_LEAST_FOR_SPARK}MB or more, and has {memory}: allow more"
-    if lacks:
-        raise InputError(f'engine="spark" needs {lacks}, or choose engine="duckdb".')
-
-
 @contextmanager
 def start_spark(master: str, memory: str, folder: Path) -> Iterator[Any]:
     """Starts a session of Spark SQL, which ends with the block.
@@ -213,12 +190,6 @@ def start_spark(master: str, memory: str, folder: Path) -> Iterator[Any]:
     Raises:
         InputError: the session does not start.
     """
-    from pyspark.sql import SparkSession
-
-    active = SparkSession.getActiveSession()
-    if active:
-        yield active
-        return
     settings: dict[str, Any] = {
         "spark.driver.memory": f"{parse_memory(memory)}m",
         "spark.executor.memory": f"{parse_memory(memory)}m",
@@ -232,21 +203,26 @@ def start_spark(master: str, memory: str, folder: Path) -> Iterator[Any]:
         for name in ("host", "bindAddress"):
             settings[f"spark.driver.{name}"] = "127.0.0.1"
         os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
-    builder = SparkSession.builder.master(master).appName("prepare")
     try:
-        session = builder.config(map=settings).getOrCreate()
+        from pyspark.sql import SparkSession
+
+        active = SparkSession.getActiveSession()
+        builder = SparkSession.builder.master(master).appName("prepare")
+        session = active or builder.config(map=settings).getOrCreate()
     except Exception as error:  # of Java, in a page of text
         lines = [line for line in str(error).splitlines() if "Exception" in line]
         raise InputError(
-            f'Spark does not start with master="{master}" '
-            f"({(lines or [repr(error)[:200]])[-1].strip()}): Java 17 or newer and the "
-            "address of a cluster that runs are needed."
+            f'engine="spark" does not start with master="{master}", memory={memory} '
+            f"({(lines or [repr(error)[:200]])[-1].strip()}): it needs the packages of "
+            "ci/requirements-spark.txt, Java 17 or newer, 600MB and the address of a "
+            'cluster that runs; or choose engine="duckdb".'
         ) from error
     session.sparkContext.setLogLevel("ERROR")
     try:
         yield session
     finally:
-        session.stop()
+        if not active:
+            session.stop()
 
 
 Array = tuple[Iterator[np.ndarray], int]  # its pieces and its length
@@ -343,7 +319,7 @@ def check_space(found: list[Path], out: Path) -> None:
         InputError: it has not.
     """
     rows = sum(map(estimate_rows, found))
-    need = rows * _BYTES["parquet" if _is_parquet(found[0]) else "text"]
+    need = rows * _BYTES.get(found[0].suffix.lower(), 225)
     parent = next(each for each in out.parents if each.exists())
     free = shutil.disk_usage(parent).free
     if free < need:
@@ -354,14 +330,10 @@ def check_space(found: list[Path], out: Path) -> None:
         )
 
 
-def _is_parquet(path: Path) -> bool:
-    return path.suffix.lower() == ".parquet"
-
-
 def estimate_rows(path: Path) -> int:
     """Estimates the rows of a file: from its record, or from its first megabyte."""
     try:
-        if _is_parquet(path):
+        if path.suffix.lower() == ".parquet":
             query = f"SELECT num_rows FROM parquet_file_metadata({escape_glob(path)})"
             return duckdb.execute(query).fetchall()[0][0]
         with open(path, "rb") as raw, gzip.GzipFile(fileobj=raw) as unpacked:
@@ -414,8 +386,6 @@ def prepare(
     check_choice("engine", engine, ENGINES)
     parse_memory(memory)
     rules, found = _check_rules(kind, rules), readers.find(kind, data_path)
-    if engine == "spark":
-        check_spark(memory)
     if out.exists():
         raise InputError(f"{out} exists already: remove it, or choose another --out.")
     unfinished = out.with_name(f"{out.name}.unfinished")
@@ -425,18 +395,19 @@ def prepare(
     source = json.dumps([kind, engine, identity, columns, sorted(rules.items())])
     files.make_folder("out", unfinished)
     log = files.RunLog(unfinished / _LOCK, "preparation", "--out")
-    with log, refusals(unfinished, memory):
+    with log, refusals(unfinished, memory), ExitStack() as stack:
         steps = Steps(unfinished, source, show)
         try:
+            if engine == "spark":
+                session = stack.enter_context(start_spark(master, memory, unfinished))
             with DuckDB(unfinished, memory) as reader:
                 steps.engine = reader
                 reading = _read(steps, reader, kind, data_path, columns)
                 if engine == "duckdb":
                     _finish(out, kind, steps, reading, rules)
             if engine == "spark":
-                with start_spark(master, memory, unfinished) as session:
-                    steps.engine = Spark(session, unfinished)
-                    _finish(out, kind, steps, reading, rules)
+                steps.engine = Spark(session, unfinished)
+                _finish(out, kind, steps, reading, rules)
         finally:
             if out.exists() or not steps.state["rows"]:  # nothing to resume
                 shutil.rmtree(unfinished, ignore_errors=True)
@@ -454,9 +425,8 @@ def _read(
         steps.state["reading"] = asdict(reading)
         return reading.rows
 
-    name = readers.TABLES[kind]
-    if name not in steps.state["rows"]:
-        steps.take(name, read)
+    if readers.TABLES[kind] not in steps.state["rows"]:
+        steps.take(readers.TABLES[kind], read)
     reading = readers.Reading(**steps.state["reading"])
     steps.show(str(reading))
     return reading

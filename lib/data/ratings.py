@@ -37,8 +37,7 @@ class Part:
 
     def take(self, index: np.ndarray) -> Part:
         """Selects the ratings at ``index``: positions or a mask."""
-        columns = (self.user_idx, self.item_idx, self.rating, self.timestamp)
-        return Part(*(column[index] for column in columns))
+        return Part(*(column[index] for column in vars(self).values()))
 
 
 @dataclass(frozen=True)
@@ -213,13 +212,8 @@ def check_split(split: str, test_share: float) -> None:
 
 
 def _fetch(engine: DuckDB, query: str) -> Part:
-    columns = engine.arrays(query)
-    return Part(
-        columns["user_idx"].astype(np.int32),
-        columns["item_idx"].astype(np.int32),
-        columns["rating"].astype(np.float32),
-        columns["timestamp"].astype(np.int64),
-    )
+    columns, types = engine.arrays(query), (np.int32, np.int32, np.float32, np.int64)
+    return Part(*(columns[n].astype(t) for n, t in zip(Part.__annotations__, types)))
 
 
 def _split(
@@ -262,20 +256,18 @@ def _split(
 
 def _load_prepared(folder: sources.PathLike) -> Ratings:
     data = prepared.load(folder, "ratings")
-    train, test = (
-        Part(
-            data.arrays[f"{part}_users"],
-            data.arrays[f"{part}_items"],
-            data.arrays[f"{part}_ratings"],
-            np.broadcast_to(np.int64(0), len(data.arrays[f"{part}_ratings"])),
-        )  # no times are kept
-        for part in ("train", "test")
-    )
+
+    def part(name: str) -> Part:  # no times are kept
+        columns = (f"{name}_{each}" for each in ("users", "items", "ratings"))
+        users, items, stars = map(data.arrays.__getitem__, columns)
+        return Part(users, items, stars, np.broadcast_to(np.int64(0), len(stars)))
+
+    train = part("train")
     user_ids, item_ids = data.arrays["user_ids"], data.arrays["item_ids"]
     rules = data.rules
     low, high = rules.get("scale", STARS)
     return Ratings(
-        train, test, user_ids, item_ids, *means(train, len(user_ids)),
+        train, part("test"), user_ids, item_ids, *means(train, len(user_ids)),
         split=str(rules.get("split", "")),
         test_share=float(rules.get("test_share", 0)),
         seed=int(rules.get("seed", 0)),

@@ -261,10 +261,10 @@ def _store(
     Returns:
         The first row with a value that is not allowed, or nothing.
     """
-    chosen = ", ".join(f"{sql} AS {column}" for column, sql in columns.items())
+    chosen = ", ".join(f'{sql} AS "{column}"' for column, sql in columns.items())
     query = f"CREATE OR REPLACE TABLE {name} AS SELECT {chosen} FROM {relation}"
     engine.connection.execute(query)
-    nulls = [f"{column} IS NULL" for column in columns]
+    nulls = [f'"{column}" IS NULL' for column in columns]
     first = ", ".join(f"min(rowid) FILTER ({null})" for null in nulls)
     bad, *rows = engine.row(
         f"SELECT count(*) FILTER ({' OR '.join(nulls)}), {first} FROM {name}"
@@ -285,7 +285,7 @@ def _read_rows(
             first = engine.connection.execute(value).fetchone() or ("",)
             rules["time"] = _time(table.kinds[place], first[0] or "")
         for meaning, place in table.places.items():
-            of_type = _number if meaning in ("rating", "place") else _id
+            of_type = _number if meaning in ("rating", "order") else _id
             rules.setdefault(meaning, of_type(table.kinds[place]))
         columns = {
             meaning: rules[meaning][0].replace("{v}", f"c{place}")
@@ -411,8 +411,8 @@ def _read(
         other = f"NOT regexp_full_match({name}, '0|-?[1-9][0-9]{{0,17}}')"
         if not run(f"SELECT 1 FROM {raw} WHERE {other} LIMIT 1").fetchall():
             run(f"ALTER TABLE {raw} ALTER {name} TYPE BIGINT")
-    by_place = "row_number() OVER (ORDER BY place, rowid) - 1"
-    place = f"{by_place if 'place' in names else 'rowid'} AS place"
+    by_order = 'row_number() OVER (ORDER BY "order", rowid) - 1'
+    place = f"{by_order if 'order' in names else 'rowid'} AS place"
     chosen = ", ".join([*ids, rest, place]) if rest else f"*, {place}"
     rows = engine.table(table, f"SELECT {chosen} FROM {raw}", lazy=True)
     if engine.folder:
@@ -549,8 +549,6 @@ def read_clicks(path: PathLike, engine: DuckDB, columns: str = "") -> Reading:
     """
     names = tables.mapping(columns, tables.CLICKS, ("user", "order"))
     names.pop("user", None)
-    if "order" in names:
-        names["place"] = names.pop("order")
     rest = "time AS timeframe, CAST(time // 86400000 AS INTEGER) AS day"
     found = _read(engine, "clicks", tables.find(path), names, {}, rest)
     return Reading(files.resolve(path).name, *found, is_table=True)
