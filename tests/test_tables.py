@@ -426,6 +426,20 @@ def test_a_stray_quote_or_line_end_loses_no_row(tmp_path, case, again):
     ]
 
 
+def test_an_engine_reads_a_good_file_after_a_bad_one(tmp_path):
+    good, bad = tmp_path / "good.csv", tmp_path / "bad.csv"
+    lines = [HEADER, *rows(9)]
+    good.write_text("\n".join(lines))
+    bad.write_text("\n".join([*lines[:4], "1,2", *lines[4:]]))
+    with DuckDB() as engine:
+        for path in (good, bad, good):
+            if path == bad:
+                with pytest.raises(InputError, match="bad.csv, line 5: 2 fields"):
+                    readers.read_clicks(path, engine)
+            else:
+                assert readers.read_clicks(path, engine).rows == 9
+
+
 @pytest.mark.parametrize("column", ["item", "note"])
 def test_a_byte_that_is_not_utf_8_costs_no_row_or_its_line_is_named(tmp_path, column):
     lines = [HEADER, *rows(900)]

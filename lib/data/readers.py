@@ -14,9 +14,10 @@ import io
 import re
 import shutil
 import zlib
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -77,7 +78,10 @@ _WHOLE = (
 )
 _DATE = "(19|20)[0-9]{2}(-[0-9]{1,2}){2}"
 _DAY = _when(_DATE, "TRY_CAST({v} AS DATE) - DATE '1970-01-01'")
-_STARS = _when("[ \t]*[1-5][ \t]*", "CAST({v} AS TINYINT)")
+_STARS = (
+    _when("[ \t]*[1-5][ \t]*", "CAST({v} AS TINYINT)"),
+    "a whole number from 1 to 5",
+)
 # ISO 8601 as it is often written: small letters, no seconds, a blank before the zone.
 _ISO = "regexp_replace(upper(replace({v}, ',', '.')), ' ?(UTC|GMT|Z)$', '+00')"
 _ISO = f"regexp_replace({_ISO}, '^(.{{16}}) ?([+-])', '\\1:00\\2')"
@@ -198,6 +202,21 @@ class Table:
         """Opens a text for reading lines, which then have ends of one kind."""
         return io.TextIOWrapper(unpack(self.path), self.encoding, "surrogateescape")
 
+    def rows(self) -> Iterator[tuple[int, list[str]]]:
+        """Yields the first line and the fields of each row of a text; this is slow."""
+        csv.field_size_limit(2**31 - 1)
+        line = 1
+        with self.lines() as file:
+            reader = csv.reader(
+                (text.replace("\0", " ") for text in file),
+                delimiter=self.separator[0],
+                quoting=csv.QUOTE_MINIMAL if self.quotes else csv.QUOTE_NONE,
+            )
+            for fields in reader:
+                if len(fields) > 1 or "".join(fields).strip():
+                    yield line, fields
+                line = reader.line_num + 1
+
     def line_of(self, row: int) -> int:
         """The number of the line, or the row of Parquet, of a row that was read.
 
@@ -206,16 +225,7 @@ class Table:
         """
         if not self.separator:
             return row + 1
-        csv.field_size_limit(2**31 - 1)
-        with self.lines() as file:
-            reader = csv.reader(
-                (line.replace("\0", " ") for line in file),
-                delimiter=self.separator[0],
-                quoting=csv.QUOTE_MINIMAL if self.quotes else csv.QUOTE_NONE,
-            )
-            rows = (each for each in reader if len(each) > 1 or "".join(each).strip())
-            fields = next(islice(rows, row + self.has_header, None))
-            return reader.line_num - sum(field.count("\n") for field in fields)
+        return next(islice(self.rows(), row + self.has_header, None))[0]
 
 
 def _parquet(path: Path) -> str:
@@ -223,29 +233,45 @@ def _parquet(path: Path) -> str:
     return f"read_parquet({escape_glob(path)}, {options})"
 
 
-def _describe(
-    engine: DuckDB,
-    path: Path,
-    names: dict[str, str],
-    quotes: str = '"',
-    header: list[str] | None = None,
-    encoding: str = "utf-8",
-) -> Table:
-    """Describes a file; a text with a given ``header`` has ``::`` between fields."""
+@dataclass(frozen=True)
+class Wanted:
+    """The columns to read from files, and how a text is written.
+
+    Attributes:
+        names: from meanings to names of columns.
+        rules: by meaning; for other columns their types decide.
+        rest: SQL for the columns of the result that take the place of all but the ids.
+        quotes: of fields, or "".
+        header: the names of the columns of a text without a header line, in which
+            ``::`` separates the fields.
+        encoding: of a text.
+    """
+
+    names: dict[str, str]
+    rules: dict[str, Rule] = field(default_factory=dict)
+    rest: str = ""
+    quotes: str = '"'
+    header: list[str] | None = None
+    encoding: str = "utf-8"
+
+
+def _describe(engine: DuckDB, path: Path, wanted: Wanted) -> Table:
+    """Finds the columns of a file and how it is written."""
     if tables.ending(path) == ".parquet":
         query = f"DESCRIBE SELECT * FROM {_parquet(path)}"
         schema = dict(row[:2] for row in engine.connection.sql(query).fetchall())
-        places, _ = tables.place_columns(names, [*schema], path)
+        places, _ = tables.place_columns(wanted.names, [*schema], path)
         return Table(path, [*schema.values()], places)
-    separator, has_header = "::", header is None
+    separator, header = "::", wanted.header
     if header is None:
         line = _head(path)
-        separator = tables.find_separator(line, names.values())
+        separator = tables.find_separator(line, wanted.names.values())
         header = tables.split(line, separator)
-    places, has_names = tables.place_columns(names, header, path)
+    places, has_names = tables.place_columns(wanted.names, header, path)
     return Table(
         path, ["VARCHAR"] * len(header), places, separator,
-        quotes if len(separator) == 1 else "", has_header and has_names, encoding,
+        wanted.quotes if len(separator) == 1 else "",
+        has_names and wanted.header is None, wanted.encoding,
     )  # fmt: skip
 
 
@@ -291,6 +317,8 @@ def _read_rows(
             meaning: rules[meaning][0].replace("{v}", f"c{place}")
             for meaning, place in table.places.items()
         }
+        for rejects in ("reject_errors", "reject_scans"):  # of other reads
+            engine.connection.execute(f"DROP TABLE IF EXISTS {rejects}")
         return relation, rules, _store(engine, name, columns, relation)
     except duckdb.InvalidInputException:  # the line ends are of several kinds
         if path != table.path or not table.separator:
@@ -307,40 +335,26 @@ def _find_rejected(engine: DuckDB, table: Table) -> list[Fault]:
     return engine.connection.sql(
         "SELECT line, concat(': ', regexp_replace(rtrim(error_message, '.'), "
         f"'.*: (\\d+) Found: (\\d+)', {quote(fields)}), '; found ', text), 0 FROM ("
-        "SELECT *, trim(csv_line, ' \t\r\n')[:80] AS text FROM reject_errors "
-        "WHERE scan_id = (SELECT max(scan_id) FROM reject_scans)) "
+        "SELECT *, trim(csv_line, ' \t\r\n')[:80] AS text FROM reject_errors) "
         "WHERE text IS DISTINCT FROM '' ORDER BY line, "
         f"abs(CAST(column_idx AS INTEGER) - {len(table.kinds)}) DESC LIMIT 1"
     ).fetchall()
 
 
-def _find_swallowed(engine: DuckDB, table: Table, relation: str) -> list[Fault]:
-    """The first row with a quoted field that holds rows of the file."""
-    fields = ", ".join(f"c{n}" for n in range(len(table.kinds)))
-    width = min(len(table.kinds) - 1, 999)  # RE2 takes 1,000 repetitions
-    row = quote(f"\n([^\n\x01]*[{table.separator}]){{{width}}}")
-    sql = f"CASE WHEN NOT regexp_matches(concat_ws(chr(1), {fields}), {row}) THEN 1 END"
-    what = ": a quoted field runs on over the next rows"
-    found = _store(engine, "swallowed", {"one": sql}, relation)
-    return [(table.line_of(row), what, more) for row, _, more in found]
+def _count_again(table: Table, n_rows: int) -> list[Fault]:
+    """The first row with a quoted field that holds rows, or a lost row of a text."""
+    line, n_found, width = 1, -table.has_header, len(table.kinds)
+    for line, fields in table.rows():
+        n_found += 1
+        parts = (part for f in fields if "\n" in f for part in f.split("\n")[1:])
+        if any(part.count(table.separator) >= width - 1 for part in parts):
+            return [(line, ": a quoted field runs on over the next rows", 0)]
+    lost = [(line, f": {n_found:,} rows end here, of which {n_rows:,} are read", 0)]
+    return lost if n_found != n_rows else []
 
 
-def _read_file(
-    engine: DuckDB,
-    name: str,
-    path: Path,
-    names: dict[str, str],
-    given: dict[str, Rule],
-    **layout: Any,
-) -> str:
-    """Makes a table of columns of a file, in the order of its rows.
-
-    Args:
-        engine, name: of the table.
-        path: of the file.
-        names: from meanings to names of columns.
-        given: rules by meaning; for other columns their types decide.
-        **layout: of a text, see ``_describe``.
+def _read_file(engine: DuckDB, name: str, path: Path, wanted: Wanted) -> str:
+    """Makes the table ``name`` of columns of a file, in the order of its rows.
 
     Returns:
         The SHA-256 of the file.
@@ -348,11 +362,14 @@ def _read_file(
     Raises:
         InputError: for the first fault of the file.
     """
+    names = wanted.names
     with ThreadPoolExecutor(1) as pool:
         scanning = pool.submit(scan, path)
         try:
-            table = _describe(engine, path, names, **layout)
-            relation, rules, refused = _read_rows(engine, name, table, given, path)
+            table = _describe(engine, path, wanted)
+            relation, rules, refused = _read_rows(
+                engine, name, table, wanted.rules, path
+            )
             sha256, n_lines = scanning.result()
             faults = _find_rejected(engine, table) if table.separator else []
             for row, meaning, more in refused:
@@ -363,8 +380,9 @@ def _read_file(
                 what = f", column {names[meaning]}: {what}"
                 faults.append((table.line_of(row), what, more))
             n_rows = engine.count(name)
-            if table.quotes and n_rows != n_lines - table.has_header:
-                faults += _find_swallowed(engine, table, relation)
+            is_plain = not table.separator or n_rows == n_lines - table.has_header
+            if n_rows and not faults and not is_plain:
+                faults = _count_again(table, n_rows)
         except duckdb.Error as error:
             scanning.result()  # says so if the file is damaged
             if re.search("No space left|Out of Memory", str(error)):
@@ -384,37 +402,27 @@ def _read_file(
 
 
 def _read(
-    engine: DuckDB,
-    table: str,
-    paths: list[Path],
-    names: dict[str, str],
-    rules: dict[str, Rule],
-    rest: str = "",
-    **layout: Any,
+    engine: DuckDB, table: str, paths: list[Path], wanted: Wanted
 ) -> tuple[str, int]:
-    """Reads files into the table of an engine; returns its SHA-256 and its rows.
-
-    Args:
-        engine, table: the table gets the columns ``names`` and ``place``.
-        paths: of the files.
-        names, rules, layout: see ``_read_file``.
-        rest: columns in SQL that take the place of all but the ids.
-    """
+    """Reads files into a table with ``place``; returns its SHA-256 and its rows."""
     run, digests, raw = engine.connection.execute, [], f"raw_{table}"
     for number, path in enumerate(paths):
         piece = "piece" if number else raw
-        digests.append(_read_file(engine, piece, path, names, rules, **layout))
+        digests.append(_read_file(engine, piece, path, wanted))
         if number:
             run(f"INSERT INTO {raw} SELECT * FROM piece")
-    ids = [name for name in ("session", "user", "item") if name in names]
-    for name in ids if rest else ():  # whole numbers become numbers
-        other = f"NOT regexp_full_match({name}, '0|-?[1-9][0-9]{{0,17}}')"
-        if not run(f"SELECT 1 FROM {raw} WHERE {other} LIMIT 1").fetchall():
-            run(f"ALTER TABLE {raw} ALTER {name} TYPE BIGINT")
-    by_order = 'row_number() OVER (ORDER BY "order", rowid) - 1'
-    place = f"{by_order if 'order' in names else 'rowid'} AS place"
-    chosen = ", ".join([*ids, rest, place]) if rest else f"*, {place}"
-    rows = engine.table(table, f"SELECT {chosen} FROM {raw}", lazy=True)
+    place, chosen = "rowid", ["*"]
+    if wanted.rest:
+        ids = [name for name in ("session", "user", "item") if name in wanted.names]
+        for name in ids:  # whole numbers become numbers
+            other = f"NOT regexp_full_match({name}, '0|-?[1-9][0-9]{{0,17}}')"
+            if not run(f"SELECT 1 FROM {raw} WHERE {other} LIMIT 1").fetchall():
+                run(f"ALTER TABLE {raw} ALTER {name} TYPE BIGINT")
+        chosen = [*ids, wanted.rest]
+    if "order" in wanted.names:
+        place = 'row_number() OVER (ORDER BY "order", rowid) - 1'
+    query = f"SELECT {', '.join(chosen)}, {place} AS place FROM {raw}"
+    rows = engine.table(table, query, lazy=True)
     if engine.folder:
         run(f"DROP TABLE {raw}")
     whole = hashlib.sha256("".join(digests).encode()).hexdigest()
@@ -471,9 +479,8 @@ def read_views(source: Source, engine: DuckDB) -> Reading:
         ids = ("sessionId", "itemId", "timeframe", "eventdate")
     names = dict(zip(("session", "item", "timeframe", "day"), ids))
     rules = {**dict.fromkeys(names, _WHOLE), "day": (_DAY, "a date such as 2016-05-25")}
-    return Reading(
-        source.name, *_read(engine, "clicks", [path], names, rules, quotes="")
-    )
+    found = _read(engine, "clicks", [path], Wanted(names, rules, quotes=""))
+    return Reading(source.name, *found)
 
 
 def read_movielens(source: Source, engine: DuckDB) -> Reading:
@@ -487,12 +494,10 @@ def read_movielens(source: Source, engine: DuckDB) -> Reading:
         InputError: the file is damaged or empty, or a value is wrong or out of range.
     """
     names = ["user", "item", "rating", "timestamp"]
-    rules = dict.fromkeys(names, _WHOLE)
-    rules["rating"] = (_STARS, "a whole number from 1 to 5")
-    paths, same = [source.path(MOVIELENS)], dict(zip(names, names))
-    return Reading(
-        source.name, *_read(engine, "ratings", paths, same, rules, header=names)
-    )
+    rules = {**dict.fromkeys(names, _WHOLE), "rating": _STARS}
+    wanted = Wanted(dict(zip(names, names)), rules, header=names)
+    found = _read(engine, "ratings", [source.path(MOVIELENS)], wanted)
+    return Reading(source.name, *found)
 
 
 def read_side_file(
@@ -519,11 +524,10 @@ def read_side_file(
     header = columns or tables.split(line, tables.find_separator(line, []))
     names = {f"c{n}": name for n, name in enumerate(header)}
     rules = dict.fromkeys(names, ("coalesce({v}, '')", "a text"))
-    layout: dict[str, Any] = {}
-    if columns:
-        layout = {"encoding": "latin-1", "header": columns}
+    encoding = "latin-1" if columns else "utf-8"
+    wanted = Wanted(names, rules, "", "", columns, encoding)
     with DuckDB() as engine:
-        _read(engine, "side", [path], names, rules, "", quotes="", **layout)
+        _read(engine, "side", [path], wanted)
         table = engine.sql("SELECT * EXCLUDE (place) FROM side ORDER BY place")
     return table.set_axis(header, axis=1)
 
@@ -550,7 +554,7 @@ def read_clicks(path: PathLike, engine: DuckDB, columns: str = "") -> Reading:
     names = tables.mapping(columns, tables.CLICKS, ("user", "order"))
     names.pop("user", None)
     rest = "time AS timeframe, CAST(time // 86400000 AS INTEGER) AS day"
-    found = _read(engine, "clicks", tables.find(path), names, {}, rest)
+    found = _read(engine, "clicks", tables.find(path), Wanted(names, rest=rest))
     return Reading(files.resolve(path).name, *found, is_table=True)
 
 
@@ -569,5 +573,5 @@ def read_ratings(path: PathLike, engine: DuckDB, columns: str = "") -> Reading:
     names = tables.mapping(columns, tables.RATINGS, ("time",))
     time = "time // 1000" if "time" in names else "CAST(0 AS BIGINT)"
     rest = f"rating, {time} AS timestamp"
-    found = _read(engine, "ratings", tables.find(path), names, {}, rest)
+    found = _read(engine, "ratings", tables.find(path), Wanted(names, rest=rest))
     return Reading(files.resolve(path).name, *found, is_table=True)
