@@ -112,11 +112,6 @@ class Steps:
             while len(piece := connection.fetch_df_chunk(_VECTORS)):
                 yield piece[column].to_numpy()
 
-    def ids(self, column: str) -> np.ndarray:
-        """Returns the raw ids of the table ``<column>s`` by their numbers."""
-        query = f"SELECT {column} FROM {column}s ORDER BY number"
-        return np.array(self.engine.sql(query)[column].tolist())
-
     def _write(self) -> None:
         files.write_text(self.folder / _STATE, json.dumps(self.state) + "\n")
 
@@ -395,18 +390,18 @@ def prepare(
     source = json.dumps([kind, engine, identity, columns, sorted(rules.items())])
     files.make_folder("out", unfinished)
     log = files.RunLog(unfinished / _LOCK, "preparation", "--out")
-    with log, refusals(unfinished, memory), ExitStack() as stack:
+    with log, refusals(unfinished, memory):
         steps = Steps(unfinished, source, show)
         try:
-            if engine == "spark":
-                session = stack.enter_context(start_spark(master, memory, unfinished))
-            with DuckDB(unfinished, memory) as reader:
-                steps.engine = reader
-                reading = _read(steps, reader, kind, data_path, columns)
-                if engine == "duckdb":
-                    _finish(out, kind, steps, reading, rules)
-            if engine == "spark":
-                steps.engine = Spark(session, unfinished)
+            with ExitStack() as stack:
+                if engine == "spark":
+                    session = start_spark(master, memory, unfinished)
+                    spark = Spark(stack.enter_context(session), unfinished)
+                steps.engine = stack.enter_context(DuckDB(unfinished, memory))
+                reading = _read(steps, steps.engine, kind, data_path, columns)
+                if engine == "spark":
+                    steps.engine.close()
+                    steps.engine = spark
                 _finish(out, kind, steps, reading, rules)
         finally:
             if out.exists() or not steps.state["rows"]:  # nothing to resume
@@ -443,7 +438,8 @@ def _finish(
     take = {"sessions": _prepare_sessions, "ratings": _prepare_ratings}[kind]
     record, arrays = take(steps, reading, rules)
     for name in ("user", "item") if kind == "ratings" else ("item",):
-        ids = steps.ids(name)
+        query = f"SELECT {name} FROM {name}s ORDER BY number"
+        ids = np.array(steps.engine.sql(query)[name].tolist())
         arrays[f"{name}_ids"] = iter([ids]), len(ids)
         record["counts"][f"{name}s"] = len(ids)
     with files.replace_whole(out) as folder, progress.timed("writing the arrays"):
