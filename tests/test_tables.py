@@ -149,6 +149,21 @@ def test_a_missing_time_is_named_with_its_row(tmp_path, bad):
     assert ("and 1 more" in str(caught.value)) == (len(bad) == 2)
 
 
+@pytest.mark.parametrize("kind", ["BIGINT", "DOUBLE", "TIMESTAMP", "DATE", "VARCHAR"])
+@pytest.mark.parametrize("rest", ["'2016-05-25'", "NULL"])
+def test_a_column_of_times_may_begin_with_a_missing_one(tmp_path, kind, rest):
+    rest = "1464134400" if kind in ("BIGINT", "DOUBLE") and rest != "NULL" else rest
+    path = parquet(
+        tmp_path / "c.parquet",
+        f"SELECT 1 AS session, n AS item, CASE WHEN n > 0 THEN CAST({rest} AS {kind}) "
+        "END AS time FROM t",
+        t=pd.DataFrame({"n": range(3)}),
+    )
+    with pytest.raises(InputError, match="row 1, column time: found '', .*Unix") as e:
+        read_clicks(path)
+    assert ("and 2 more" in str(e.value)) == (rest == "NULL")
+
+
 IDS = {  # Parquet's types and values, and the ids that they are
     "UBIGINT": (["18446744073709551615", "5"], ["18446744073709551615", "5"]),
     "UINTEGER": (["4294967295", "5"], [4294967295, 5]),

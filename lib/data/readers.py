@@ -110,6 +110,7 @@ def _time(kind: str, first: str) -> Rule:
     ms = "epoch_ms(CAST({v} AS TIMESTAMPTZ))"
     if not kind.startswith(("TIMESTAMP", "DATE")):
         ms = f"CASE WHEN {{v}} LIKE '____-__-__%' THEN epoch_ms({_STAMP}) END"
+        ms = ms.replace("{v}", _TEXT)
         with suppress(ValueError):
             factor, sign = (1, ">=") if float(first) >= LAST_SECOND else (1000, "<")
             n, _ = _number(kind)
@@ -307,9 +308,10 @@ def _read_rows(
     try:
         if "time" in table.places:  # the first one decides
             place = table.places["time"]
-            value = f"SELECT CAST(c{place} AS VARCHAR) FROM {relation} LIMIT 1"
+            value = f"SELECT CAST(c{place} AS VARCHAR) AS time FROM {relation} "
+            value += "WHERE time IS NOT NULL LIMIT 1"
             first = engine.connection.execute(value).fetchone() or ("",)
-            rules["time"] = _time(table.kinds[place], first[0] or "")
+            rules["time"] = _time(table.kinds[place], first[0])
         for meaning, place in table.places.items():
             of_type = _number if meaning in ("rating", "order") else _id
             rules.setdefault(meaning, of_type(table.kinds[place]))
