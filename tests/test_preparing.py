@@ -344,6 +344,7 @@ def test_a_folder_that_exists_is_not_overwritten(tmp_path):
         ((), {"protocol": "modelzoo"}, 'allowed are "srgnn"'),
         ((), {"order": "item"}, 'order="item"'),
         ((), {"min_item_clicks": "five"}, "min_item_clicks='five'"),
+        ((), {"min_session_clicks": "two"}, "min_session_clicks='two'"),
         (("ratings",), {"split": "random"}, 'allowed are "per_user_last"'),
         (("ratings",), {"test_share": 2}, "test_share=2"),
         (("films",), {}, 'kind="films": allowed are "sessions", "ratings"'),

@@ -290,7 +290,10 @@ def test_every_item_number_of_a_table_has_a_raw_id(tmp_path, protocol):
 @pytest.mark.parametrize(
     ("rules", "sentence"),
     [
-        ({"min_session_clicks": 1}, "min_session_clicks=1: a session needs 2 clicks"),
+        (
+            {"min_session_clicks": 1},
+            "min_session_clicks=1: choose a whole number, 2",
+        ),
         ({"train_until": "May 2020"}, 'train_until="May 2020": write a day as 2016-'),
         ({"test_from": "2020-02-30"}, 'test_from="2020-02-30": write a day as 2016-'),
         (

@@ -235,7 +235,7 @@ def _parquet(path: Path) -> str:
 
 
 @dataclass(frozen=True)
-class Wanted:
+class Selection:
     """The columns to read from files, and how a text is written.
 
     Attributes:
@@ -256,23 +256,23 @@ class Wanted:
     encoding: str = "utf-8"
 
 
-def _describe(engine: DuckDB, path: Path, wanted: Wanted) -> Table:
+def _describe(engine: DuckDB, path: Path, selection: Selection) -> Table:
     """Finds the columns of a file and how it is written."""
     if tables.ending(path) == ".parquet":
         query = f"DESCRIBE SELECT * FROM {_parquet(path)}"
         schema = dict(row[:2] for row in engine.connection.sql(query).fetchall())
-        places, _ = tables.place_columns(wanted.names, [*schema], path)
+        places, _ = tables.place_columns(selection.names, [*schema], path)
         return Table(path, [*schema.values()], places)
-    separator, header = "::", wanted.header
+    separator, header = "::", selection.header
     if header is None:
         line = _head(path)
-        separator = tables.find_separator(line, wanted.names.values())
+        separator = tables.find_separator(line, selection.names.values())
         header = tables.split(line, separator)
-    places, has_names = tables.place_columns(wanted.names, header, path)
+    places, has_names = tables.place_columns(selection.names, header, path)
     return Table(
         path, ["VARCHAR"] * len(header), places, separator,
-        wanted.quotes if len(separator) == 1 else "",
-        has_names and wanted.header is None, wanted.encoding,
+        selection.quotes if len(separator) == 1 else "",
+        has_names and selection.header is None, selection.encoding,
     )  # fmt: skip
 
 
@@ -303,7 +303,7 @@ def _store(
 def _read_rows(
     engine: DuckDB, name: str, table: Table, given: dict[str, Rule], path: Path
 ) -> tuple[str, dict[str, Rule], list[Refused]]:
-    """Stores the rows of a file; returns the relation and the rules; and ``_store``."""
+    """Stores the rows of a file; returns its relation, the rules, the refused row."""
     relation, rules = table.relation(path), dict(given)
     try:
         if "time" in table.places:  # the first one decides
@@ -355,7 +355,7 @@ def _count_again(table: Table, n_rows: int) -> list[Fault]:
     return lost if n_found != n_rows else []
 
 
-def _read_file(engine: DuckDB, name: str, path: Path, wanted: Wanted) -> str:
+def _read_file(engine: DuckDB, name: str, path: Path, selection: Selection) -> str:
     """Makes the table ``name`` of columns of a file, in the order of its rows.
 
     Returns:
@@ -364,13 +364,13 @@ def _read_file(engine: DuckDB, name: str, path: Path, wanted: Wanted) -> str:
     Raises:
         InputError: for the first fault of the file.
     """
-    names = wanted.names
+    names = selection.names
     with ThreadPoolExecutor(1) as pool:
         scanning = pool.submit(scan, path)
         try:
-            table = _describe(engine, path, wanted)
+            table = _describe(engine, path, selection)
             relation, rules, refused = _read_rows(
-                engine, name, table, wanted.rules, path
+                engine, name, table, selection.rules, path
             )
             sha256, n_lines = scanning.result()
             faults = _find_rejected(engine, table) if table.separator else []
@@ -404,24 +404,24 @@ def _read_file(engine: DuckDB, name: str, path: Path, wanted: Wanted) -> str:
 
 
 def _read(
-    engine: DuckDB, table: str, paths: list[Path], wanted: Wanted
+    engine: DuckDB, table: str, paths: list[Path], selection: Selection
 ) -> tuple[str, int]:
     """Reads files into a table with ``place``; returns its SHA-256 and its rows."""
     run, digests, raw = engine.connection.execute, [], f"raw_{table}"
     for number, path in enumerate(paths):
         piece = "piece" if number else raw
-        digests.append(_read_file(engine, piece, path, wanted))
+        digests.append(_read_file(engine, piece, path, selection))
         if number:
             run(f"INSERT INTO {raw} SELECT * FROM piece")
     place, chosen = "rowid", ["*"]
-    if wanted.rest:
-        ids = [name for name in ("session", "user", "item") if name in wanted.names]
+    if selection.rest:
+        ids = [name for name in ("session", "user", "item") if name in selection.names]
         for name in ids:  # whole numbers become numbers
             other = f"NOT regexp_full_match({name}, '0|-?[1-9][0-9]{{0,17}}')"
             if not run(f"SELECT 1 FROM {raw} WHERE {other} LIMIT 1").fetchall():
                 run(f"ALTER TABLE {raw} ALTER {name} TYPE BIGINT")
-        chosen = [*ids, wanted.rest]
-    if "order" in wanted.names:
+        chosen = [*ids, selection.rest]
+    if "order" in selection.names:
         place = 'row_number() OVER (ORDER BY "order", rowid) - 1'
     query = f"SELECT {', '.join(chosen)}, {place} AS place FROM {raw}"
     rows = engine.table(table, query, lazy=True)
@@ -481,7 +481,7 @@ def read_views(source: Source, engine: DuckDB) -> Reading:
         ids = ("sessionId", "itemId", "timeframe", "eventdate")
     names = dict(zip(("session", "item", "timeframe", "day"), ids))
     rules = {**dict.fromkeys(names, _WHOLE), "day": (_DAY, "a date such as 2016-05-25")}
-    found = _read(engine, "clicks", [path], Wanted(names, rules, quotes=""))
+    found = _read(engine, "clicks", [path], Selection(names, rules, quotes=""))
     return Reading(source.name, *found)
 
 
@@ -497,8 +497,8 @@ def read_movielens(source: Source, engine: DuckDB) -> Reading:
     """
     names = ["user", "item", "rating", "timestamp"]
     rules = {**dict.fromkeys(names, _WHOLE), "rating": _STARS}
-    wanted = Wanted(dict(zip(names, names)), rules, header=names)
-    found = _read(engine, "ratings", [source.path(MOVIELENS)], wanted)
+    selection = Selection(dict(zip(names, names)), rules, header=names)
+    found = _read(engine, "ratings", [source.path(MOVIELENS)], selection)
     return Reading(source.name, *found)
 
 
@@ -527,9 +527,9 @@ def read_side_file(
     names = {f"c{n}": name for n, name in enumerate(header)}
     rules = dict.fromkeys(names, ("coalesce({v}, '')", "a text"))
     encoding = "latin-1" if columns else "utf-8"
-    wanted = Wanted(names, rules, "", "", columns, encoding)
+    selection = Selection(names, rules, "", "", columns, encoding)
     with DuckDB() as engine:
-        _read(engine, "side", [path], wanted)
+        _read(engine, "side", [path], selection)
         table = engine.sql("SELECT * EXCLUDE (place) FROM side ORDER BY place")
     return table.set_axis(header, axis=1)
 
@@ -556,7 +556,7 @@ def read_clicks(path: PathLike, engine: DuckDB, columns: str = "") -> Reading:
     names = tables.mapping(columns, tables.CLICKS, ("user", "order"))
     names.pop("user", None)
     rest = "time AS timeframe, CAST(time // 86400000 AS INTEGER) AS day"
-    found = _read(engine, "clicks", tables.find(path), Wanted(names, rest=rest))
+    found = _read(engine, "clicks", tables.find(path), Selection(names, rest=rest))
     return Reading(files.resolve(path).name, *found, is_table=True)
 
 
@@ -575,5 +575,5 @@ def read_ratings(path: PathLike, engine: DuckDB, columns: str = "") -> Reading:
     names = tables.mapping(columns, tables.RATINGS, ("time",))
     time = "time // 1000" if "time" in names else "CAST(0 AS BIGINT)"
     rest = f"rating, {time} AS timestamp"
-    found = _read(engine, "ratings", tables.find(path), Wanted(names, rest=rest))
+    found = _read(engine, "ratings", tables.find(path), Selection(names, rest=rest))
     return Reading(files.resolve(path).name, *found, is_table=True)

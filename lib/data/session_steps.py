@@ -47,11 +47,7 @@ class Rules:
     def __post_init__(self) -> None:
         check_choice("order", self.order, ORDERS)
         check_choice("protocol", self.protocol, PROTOCOLS)
-        if self.min_session_clicks < 2:
-            raise InputError(
-                f"min_session_clicks={self.min_session_clicks}: a session needs 2 "
-                "clicks or more: one to predict, and one to predict it from."
-            )
+        check_whole("min_session_clicks", self.min_session_clicks, 2)  # one to predict
         check_whole("min_item_clicks", self.min_item_clicks)
         for name in ("train_until", "test_from"):
             if getattr(self, name) and not is_day(getattr(self, name)):
