@@ -12,7 +12,6 @@ import json
 import os
 import re
 import shutil
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -190,9 +189,7 @@ def start_spark(master: str, memory: str, folder: Path) -> Iterator[Any]:
         "spark.executor.memory": f"{parse_memory(memory)}m",
         "spark.sql.session.timeZone": "UTC",
         "spark.ui.enabled": "false",
-        "spark.ui.showConsoleProgress": str(sys.stderr.isatty()).lower(),
         "spark.local.dir": str(folder),
-        "spark.sql.warehouse.dir": str(folder),
     }
     if master.startswith("local"):  # nothing is offered to the network
         for name in ("host", "bindAddress"):
