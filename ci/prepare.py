@@ -35,7 +35,7 @@ def parse_options(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--columns",
         default="",
-        help='of a table, as in "session=visit, item=sku, time=when"',
+        help='of a table, as in "session=visit, item=sku, time=when, order=position"',
     )
     parser.add_argument(
         "--set",

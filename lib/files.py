@@ -158,15 +158,21 @@ def now() -> str:
 
 
 @contextmanager
-def open_log(path: Path) -> Iterator[IO[bytes]]:
-    """Opens the log of a training run to append to it; this locks the run's folder.
+def open_log(
+    path: Path, job: str = "training", option: str = "output_dir"
+) -> Iterator[IO[bytes]]:
+    """Opens the log of a run to append to it; this locks the run's folder.
 
     The lock is the operating system's and ends with the process that holds it, even
     when that is killed. Where there are no locks (Windows, some network drives), two
     runs in one folder are not prevented.
 
+    Args:
+        path: of the file.
+        job, option: the kind of work, and the option that names the folder.
+
     Raises:
-        InputError: it cannot be written, or another training has it open.
+        InputError: it cannot be written, or another process has it open.
     """
     with writing(path):
         file = open(path, "ab", buffering=0)  # noqa: SIM115
@@ -176,8 +182,8 @@ def open_log(path: Path) -> Iterator[IO[bytes]]:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise InputError(
-                f"{path.parent}: another training is at work in this folder; wait for "
-                "it, end it, or choose another output_dir."
+                f"{path.parent}: another {job} is at work in this folder; wait for "
+                f"it, end it, or choose another {option}."
             ) from error
         except OSError:
             pass

@@ -275,16 +275,6 @@ def test_clicks_that_the_times_do_not_order_are_counted(clicks):
     assert [sum(each) for each in zip(*in_sql)] == [n_clicks, len(concerned)]
 
 
-def test_a_drawn_place_tells_nothing_of_the_item():
-    """Where no order of the rows is known, either of two items is first as often."""
-    clicks = pd.DataFrame({"session": np.repeat(np.arange(4000), 2)})
-    clicks["item"] = np.tile([1, 2], 4000)
-    ENGINE.register("clicks", clicks)
-    place = session_steps.PLACE_BY_DRAW
-    ordered = ENGINE.sql(f"SELECT item FROM clicks ORDER BY session, {place}")
-    assert 0.47 < (ordered["item"][::2] == 1).mean() < 0.53
-
-
 # Steps
 
 

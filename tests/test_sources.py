@@ -227,17 +227,16 @@ def test_header_without_rows_is_refused(tmp_path, end):
 def test_missing_column_is_named_with_those_found(tmp_path, name):
     path = put(tmp_path, VIEWS, [HEADER.replace(name, "other"), *CLICKS])
     message = refusal(read, tmp_path, VIEWS)
-    assert f"{path}: its first line has no column {name}" in message
-    assert HEADER.replace(name, "other") in message
+    assert f'{path}: no column "{name}"' in message
+    assert HEADER.replace(name, "other").replace(";", ", ") in message
 
 
 @pytest.mark.parametrize("separator", [",", "\t", "|"])
-def test_wrong_separator_is_named(tmp_path, separator):
-    lines = [line.replace(";", separator) for line in LINES[VIEWS]]
-    path = put(tmp_path, VIEWS, lines)
-    message = refusal(read, tmp_path, VIEWS)
-    assert f"{path}, line 1: columns must be separated by ';'" in message
-    assert repr(lines[0]) in message
+def test_another_separator_gives_the_same_table(tmp_path, separator):
+    put(tmp_path, VIEWS, LINES[VIEWS])
+    expected, _ = read(tmp_path, VIEWS)
+    put(tmp_path, VIEWS, [line.replace(";", separator) for line in LINES[VIEWS]])
+    pd.testing.assert_frame_equal(read(tmp_path, VIEWS)[0], expected)
 
 
 @pytest.mark.parametrize(
@@ -247,8 +246,9 @@ def test_wrong_separator_is_named(tmp_path, separator):
 def test_ratings_in_another_format_are_refused_at_line_1(tmp_path, first):
     path = put(tmp_path, STARS, [first, *RATINGS])
     message = refusal(read, tmp_path, STARS)
-    assert f"{path}, line 1: found {first!r}" in message
-    assert "UserID::MovieID::Rating::Timestamp" in message
+    fields = len(first.split("::"))
+    assert f"{path}, line 1: {fields} fields separated by '::', expected 4" in message
+    assert repr(first)[1:-1] in message
 
 
 @pytest.mark.parametrize("main_file", READERS)
@@ -319,7 +319,6 @@ BAD_CLICKS = {
     "too few fields": ("7;NA;30;500", "4 fields", "expected 5", "7;NA;30;500"),
     "one field": ("hello", "1 fields", "expected 5", "hello"),
     "too many fields": ("7;NA;30;500;2016-05-25;9", "6 fields", "expected 5"),
-    "separator at the end": ("7;NA;30;500;2016-05-25;", "6 fields", "expected 5"),
     "other separator": ("7,NA,30,500,2016-05-25", "1 fields", "separated by ';'"),
 }
 STAR = "expected a whole number from 1 to 5"
@@ -413,7 +412,9 @@ def read_literally(text, main_file):
     lines = re.split("\r\n|\r|\n", text.removeprefix("\ufeff"))
     rows = [line for line in lines if line.strip(" \t")]
     rows = [line.split(";" if main_file == VIEWS else "::") for line in rows]
-    assert {len(row) for row in rows} == {5 if main_file == VIEWS else 4}
+    width = 5 if main_file == VIEWS else 4
+    assert all(len(row) == width or row[width:] == [""] for row in rows)
+    rows = [row[:width] for row in rows]
     if main_file == STARS:
         table = [[whole_number(field) for field in row] for row in rows]
         assert all(1 <= row[2] <= 5 for row in table)
@@ -478,7 +479,6 @@ def test_side_file_of_movielens_is_latin_1(tmp_path):
 BAD_SIDE_FILES = {
     "too few fields": (["a;b", "1;2", "", "3"], "line 4: 1 fields"),
     "too many fields": (["a;b", "1;2;3"], "line 2: 3 fields"),
-    "wrong separator": (["a,b", "1,2"], "line 1: columns must be separated by ';'"),
     "header only": (["a;b"], "a header and no row"),
     "empty": ([""], "is empty"),
 }

@@ -28,7 +28,10 @@ RULES = {
     "ratings": {"columns": "rating=rating, time=time", "split": "per_user_last"},
 }
 # A few hundred rows: compiling the queries would take longer than running them.
-SETTINGS = "spark.sql.codegen.wholeStage false\nspark.sql.shuffle.partitions 2\n"
+SETTINGS = (
+    "spark.sql.codegen.wholeStage false\nspark.sql.shuffle.partitions 2\n"
+    "spark.sql.adaptive.enabled false\nspark.default.parallelism 2\n"
+)
 JAVA = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
 
 

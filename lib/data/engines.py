@@ -8,7 +8,6 @@ numbers, semi-joins are written with IN, and no function of a single engine is c
 from __future__ import annotations
 
 import re
-import shutil
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Protocol
@@ -33,23 +32,12 @@ def escape_glob(path: Path) -> str:
 class Engine(Protocol):
     """The methods that the preparation of data uses."""
 
-    name: str
-    version: str
-
     def table(self, name: str, query: str) -> int:
         """Stores the rows of ``query`` as table ``name``; returns their number."""
         ...
 
     def sql(self, query: str) -> pd.DataFrame:
         """Runs a query and returns its rows, which must fit into memory."""
-        ...
-
-    def save(self, query: str, path: Path) -> None:
-        """Writes the rows of a query as Parquet, in the order that the query asks for.
-
-        ``path`` becomes a file or a folder; the files of a folder are in the order of
-        their names.
-        """
         ...
 
     def drop(self, *names: str) -> None:
@@ -76,8 +64,9 @@ class DuckDB:
     ) -> None:
         self.folder = folder
         self._spill = TemporaryDirectory(prefix="duckdb-", dir=folder)
+        self.spill = Path(self._spill.name)
         config: dict[str, Any] = {
-            "temp_directory": self._spill.name,
+            "temp_directory": str(self.spill),
             "autoinstall_known_extensions": False,  # would access the network
             "autoload_known_extensions": False,
         }
@@ -85,7 +74,7 @@ class DuckDB:
             config["memory_limit"] = memory
         if threads:
             config["threads"] = threads
-        base = ":memory:" if folder is None else str(Path(self._spill.name, "raw.db"))
+        base = ":memory:" if folder is None else str(self.spill / "raw.db")
         self.connection = duckdb.connect(base, config=config)
         self.connection.execute("SET TimeZone = 'UTC'")
         self.connection.execute("SET enable_progress_bar = false")
@@ -135,19 +124,18 @@ class DuckDB:
         return self.connection.sql(query).fetchnumpy()
 
     def save(self, query: str, path: Path) -> None:
-        """See ``Engine.save``."""
+        """Writes the rows of a query as a Parquet file, in the order of the query."""
         with files.replace_whole(path) as unfinished:
             target = f"COPY ({query}) TO {quote(unfinished)} (FORMAT parquet)"
             self.connection.execute(target)
 
     def drop(self, *names: str) -> None:
-        """See ``Engine.drop``."""
+        """See ``Engine.drop``; a table in memory."""
         for name in names:
             views = "SELECT count(*) FROM duckdb_views() WHERE view_name = "
             kind = "VIEW" if self.row(views + quote(name))[0] else "TABLE"
             self.connection.execute(f"DROP {kind} IF EXISTS {name}")
-            if self.folder:
-                (self.folder / f"{name}.parquet").unlink(missing_ok=True)
+            self.connection.execute(f"DROP TABLE IF EXISTS raw_{name}")
 
 
 class Spark:
@@ -182,13 +170,9 @@ class Spark:
         return pd.DataFrame(rows, columns=answer.columns)
 
     def save(self, query: str, path: Path) -> None:
-        """See ``Engine.save``."""
+        """Writes the rows of a query as a folder of Parquet files.
+
+        They are in the order that the query asks for, by the names of the files.
+        """
         with files.replace_whole(path) as unfinished:
             self.session.sql(query).write.parquet(unfinished.as_uri())
-
-    def drop(self, *names: str) -> None:
-        """See ``Engine.drop``."""
-        for name in names:
-            self.session.catalog.dropTempView(name)
-            stored = self.folder / f"{name}.parquet"
-            shutil.rmtree(stored) if stored.is_dir() else stored.unlink()

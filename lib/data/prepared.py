@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -120,21 +121,19 @@ def write_array(
         path: of the file.
         pieces: arrays that follow one another.
         length: of all pieces together.
-        dtype: of the array; pieces are converted.
+        dtype: of the array; pieces are converted. None: that of the first piece.
 
     Raises:
         ValueError: the pieces have another length together.
     """
-    dtype = np.dtype(dtype)
-    header = {
-        "descr": np.lib.format.dtype_to_descr(dtype),
-        "fortran_order": False,
-        "shape": (length,),
-    }
-    written = 0
-    with open(path, "wb") as file:
+    pieces = iter(pieces)
+    first, written = next(pieces), 0
+    dtype = np.dtype(dtype or first.dtype)
+    descr = np.lib.format.dtype_to_descr(dtype)
+    header = {"descr": descr, "fortran_order": False, "shape": (length,)}
+    with open(path, "wb") as file:  # a memory map would end in SIGBUS on a full disk
         np.lib.format.write_array_header_1_0(file, header)
-        for piece in pieces:
+        for piece in chain([first], pieces):
             file.write(np.asarray(piece, dtype).tobytes())
             written += len(piece)
     if written != length:

@@ -7,21 +7,15 @@ that ``lib.data.prepared`` describes. Each step is stored as Parquet in
 
 from __future__ import annotations
 
-import errno
 import gzip
 import json
 import os
 import re
 import shutil
-import sys
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
-from functools import partial
-from importlib.util import find_spec
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -29,122 +23,75 @@ import duckdb
 import numpy as np
 import pandas as pd
 
-from lib import files
-from lib.data import (
-    prepared,
-    rating_steps,
-    ratings,
-    readers,
-    session_steps,
-    sources,
-    tables,
-)
-from lib.data.engines import DuckDB, Engine, Spark, escape_glob
+from lib import files, progress
+from lib.data import prepared, rating_steps, ratings, readers, session_steps
+from lib.data.engines import DuckDB, Spark, escape_glob
 from lib.data.session_steps import Rules
-from lib.data.sources import PathLike
+from lib.data.sources import MOVIELENS, PathLike
 from lib.errors import InputError, check_choice, check_seed
 
 ENGINES = ("duckdb", "spark")
-_TABLES = {"sessions": "clicks", "ratings": "ratings"}  # of a kind: what is read
-_BYTES = {"sessions": 150, "ratings": 150}  # of disk, for a row
-_TEXT_FACTOR = 1.5
+RULES: dict[str, dict[str, Any]] = {  # of a kind of data, with their defaults
+    "sessions": {n: v for n, v in asdict(Rules()).items() if n != "filters"},
+    "ratings": {"split": "by_pair", "test_share": 0.2, "seed": 0},
+}
+_BYTES = {".parquet": 150}  # of disk, for a row; of a text 225
 _STATE, _LOCK = "state.json", "lock"
 _VECTORS = 128  # of 2,048 rows each: a piece of an array
-_PATIENCE = 10  # seconds between two lines about the same step
 _UNITS = {"MB": 1, "GB": 1000, "TB": 1_000_000}
-_DISK_FULL = ("No space left on device", "max_temp_directory_size", "errno 28")
-_NO_MEMORY = ("Out of Memory Error", "OutOfMemoryError")
-_LEAST_FOR_SPARK = 600  # MB; below about 500 its JVM does not start
 
 
 class Steps:
     """An engine that remembers its steps, so that none is taken twice.
 
     Has the methods of ``Engine`` and passes them on to one. ``state.json`` holds the
-    tables that are complete; one that no later step reads stays there when its file is
-    gone.
+    rows of the tables that are complete; if the file of one is gone, no later step
+    reads it.
 
     Args:
         folder: of the unfinished preparation.
-        source: what the steps start from, as JSON can hold it: the files, the rules
-            and the engine. Steps from another source are removed.
-        show: is called with each line of progress.
+        source: what the steps start from, as text: the files, the rules and the
+            engine. Steps from another source are removed.
+        show: is called with a line for each step.
     """
 
-    engine: Engine
+    engine: DuckDB | Spark
 
     def __init__(
-        self, folder: Path, source: list, show: Callable[[str], object]
+        self, folder: Path, source: str, show: Callable[[str], object]
     ) -> None:
         self.folder, self.show = folder, show
-        source = json.loads(json.dumps(source))
-        try:
-            state = files.read_json(folder / _STATE)
-        except (OSError, ValueError):
-            state = {}
-        if state.get("source") != source:
-            state = {"source": source, "tables": {}, "answers": {}}
-        self.state: dict[str, Any] = state
-        complete = [n for n, table in state["tables"].items() if not table["dropped"]]
+        self.state: dict[str, Any] = {}
+        with suppress(OSError, ValueError):
+            self.state = files.read_json(folder / _STATE)
+        if self.state.get("source") != source:
+            self.state = {"source": source, "rows": {}, "answers": {}}
         for path in folder.iterdir():  # what an interrupted step left
-            if path.name not in (_STATE, _LOCK) and path.stem not in complete:
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            if path.name not in (_STATE, _LOCK) and path.stem not in self.state["rows"]:
+                _remove(path)
         self._write()
-
-    def on(self, engine: Engine) -> Steps:
-        """Takes the steps from here on with an engine."""
-        self.engine, self.name, self.version = engine, engine.name, engine.version
-        return self
 
     def table(self, name: str, query: str) -> int:
         """See ``Engine.table``."""
-        table = self.state["tables"].get(name)
-        if table is None:
-            with self.timed(name) as done:
-                done["rows"] = self.engine.table(name, query)
-                table = self.keep(name, done["rows"])
-        elif not table["dropped"]:
+        rows = self.state["rows"]
+        if name not in rows:
+            self.take(name, lambda: self.engine.table(name, query))
+        elif (self.folder / f"{name}.parquet").exists():
             self.engine.table(name, query)
-        return table["rows"]
+        return rows[name]
 
-    def keep(self, name: str, rows: int) -> dict[str, Any]:
-        """Remembers that a table is complete."""
-        table = self.state["tables"][name] = {"rows": rows, "dropped": False}
+    def take(self, name: str, step: Callable[[], int]) -> None:
+        """Takes a step, which returns the rows of a table, and remembers them."""
+        started = time.perf_counter()
+        with progress.timed(f"preparing {name}"):
+            rows = self.state["rows"][name] = step()
         self._write()
-        return table
-
-    @contextmanager
-    def timed(self, name: str) -> Iterator[dict[str, int]]:
-        """Shows how far a step is, now and then, and at its end what it took."""
-        started, ended, done = time.perf_counter(), threading.Event(), {"rows": 0}
-
-        def report() -> None:
-            while not ended.wait(_PATIENCE):
-                seconds = time.perf_counter() - started
-                self.show(f"  {name} ... {self.percent()}{seconds:.0f} s")
-
-        threading.Thread(target=report, daemon=True).start()
-        try:
-            yield done
-        finally:
-            ended.set()
-        seconds = time.perf_counter() - started
-        self.show(f"  {name}: {done['rows']:,} rows, {seconds:.1f} s")
-
-    def percent(self) -> str:
-        """Returns how far DuckDB's query is, where it knows."""
-        connection = getattr(self.engine, "connection", None)
-        percent = connection.query_progress() if connection else -1
-        return f"{percent:.0f} % of a query, " if percent > 0 else ""
+        self.show(f"  {name}: {rows:,} rows, {time.perf_counter() - started:.1f} s")
 
     def drop(self, *names: str) -> None:
         """See ``Engine.drop``."""
-        tables = self.state["tables"]
-        names = tuple(name for name in names if not tables[name]["dropped"])
         for name in names:
-            tables[name]["dropped"] = True
-        self._write()  # first, so that no table is missing that is not dropped
-        self.engine.drop(*names)
+            _remove(self.folder / f"{name}.parquet")
 
     def sql(self, query: str) -> pd.DataFrame:
         """See ``Engine.sql``; an answer is remembered as a table is."""
@@ -153,10 +100,6 @@ class Steps:
             answers[query] = self.engine.sql(query).to_dict("list")
             self._write()
         return pd.DataFrame(answers[query])
-
-    def save(self, query: str, path: Path) -> None:
-        """See ``Engine.save``."""
-        self.engine.save(query, path)
 
     def column(self, table: str, column: str) -> Iterator[np.ndarray]:
         """Yields a column of a table that is stored in order, piece by piece."""
@@ -168,13 +111,12 @@ class Steps:
             while len(piece := connection.fetch_df_chunk(_VECTORS)):
                 yield piece[column].to_numpy()
 
-    def ids(self, column: str) -> np.ndarray:
-        """Returns the raw ids of the table ``<column>s`` by their numbers."""
-        query = f"SELECT {column} FROM {column}s ORDER BY number"
-        return np.array(self.engine.sql(query)[column].tolist())
-
     def _write(self) -> None:
         files.write_text(self.folder / _STATE, json.dumps(self.state) + "\n")
+
+
+def _remove(path: Path) -> None:
+    shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 def accumulate(lengths: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
@@ -185,36 +127,6 @@ def accumulate(lengths: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         offsets = total[-1] + np.cumsum(piece, dtype=np.int64)
         total = offsets[-1:] if len(offsets) else total
         yield offsets
-
-
-@contextmanager
-def lock(folder: Path, out: Path) -> Iterator[None]:
-    """Makes the folder of an unfinished preparation; one process may be in the block.
-
-    Raises:
-        InputError: another process is, the folder cannot be made, or ``out`` exists.
-    """
-    if out.exists():
-        raise InputError(f"{out} exists already: remove it, or choose another --out.")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = open(folder / _LOCK, "ab")  # noqa: SIM115 (closed below)
-    except OSError as error:
-        raise files.not_written(folder, error.strerror) from error
-    with file:
-        try:
-            if files.fcntl:
-                files.fcntl.flock(file, files.fcntl.LOCK_EX | files.fcntl.LOCK_NB)
-        except OSError as error:
-            raise InputError(
-                f"{folder}: another preparation is at work in this folder; wait for "
-                "it, end it, or choose another --out."
-            ) from error
-        try:
-            yield
-        finally:
-            if {path.name for path in folder.glob("*")} <= {_LOCK, _STATE}:
-                shutil.rmtree(folder, ignore_errors=True)  # no step is complete
 
 
 def parse_memory(text: str) -> int:
@@ -237,45 +149,25 @@ def refusals(folder: Path, memory: str) -> Iterator[None]:
     Raises:
         InputError: in place of such an error.
     """
-    resume = "the same command resumes after the last step that was complete"
     try:
         yield
     except Exception as error:
-        text, number = str(error), getattr(error, "errno", None)
-        if number == errno.ENOSPC or any(sign in text for sign in _DISK_FULL):
-            raise InputError(
+        text = f"{error!r}"
+        if "No space left" in text or "max_temp_directory_size" in text:
+            remedy = (
                 f"{folder.parent} has no space left: free some, or choose an --out on "
-                f"another disk; {resume}."
-            ) from error
-        if isinstance(error, MemoryError) or any(sign in text for sign in _NO_MEMORY):
-            raise InputError(
+                "another disk"
+            )
+        elif "OutOfMemory" in text or isinstance(error, MemoryError):
+            remedy = (
                 f"memory={memory} is too little for this step: allow more, as in "
-                f"--memory {max(200, 2 * parse_memory(memory))}MB; {resume}."
-            ) from error
-        raise
-
-
-def check_spark(memory: str) -> None:
-    """Checks that Spark can start on this machine.
-
-    Raises:
-        InputError: Spark or Java is not installed, or the memory is too little.
-    """
-    if not find_spec("pyspark"):
+                f"--memory {max(200, 2 * parse_memory(memory))}MB"
+            )
+        else:
+            raise
         raise InputError(
-            'engine="spark" needs the package pyspark: install the packages of '
-            'ci/requirements-spark.txt with pip, or choose engine="duckdb".'
-        )
-    java = Path(os.environ.get("JAVA_HOME", ""), "bin", "java")
-    if not (java.exists() or shutil.which("java")):
-        raise InputError(
-            'engine="spark" needs Java 17 or newer: install it and set JAVA_HOME, or '
-            'choose engine="duckdb".'
-        )
-    if parse_memory(memory) < _LEAST_FOR_SPARK:
-        raise InputError(
-            f"memory={memory} is too little: Spark needs {_LEAST_FOR_SPARK}MB or more."
-        )
+            f"{remedy}; the same command resumes after the last complete step."
+        ) from error
 
 
 @contextmanager
@@ -292,146 +184,97 @@ def start_spark(master: str, memory: str, folder: Path) -> Iterator[Any]:
     Raises:
         InputError: the session does not start.
     """
-    megabytes = parse_memory(memory)
-    from pyspark.sql import SparkSession
-
-    active = SparkSession.getActiveSession()
-    if active:
-        yield active
-        return
-    settings = {
-        "spark.driver.memory": f"{megabytes}m",
-        "spark.executor.memory": f"{megabytes}m",
+    settings: dict[str, Any] = {
+        "spark.driver.memory": f"{parse_memory(memory)}m",
+        "spark.executor.memory": f"{parse_memory(memory)}m",
         "spark.sql.session.timeZone": "UTC",
         "spark.ui.enabled": "false",
-        "spark.ui.showConsoleProgress": str(sys.stderr.isatty()).lower(),
         "spark.local.dir": str(folder),
-        "spark.sql.warehouse.dir": str(folder),
     }
     if master.startswith("local"):  # nothing is offered to the network
-        settings["spark.driver.host"] = "127.0.0.1"
-        settings["spark.driver.bindAddress"] = "127.0.0.1"
+        for name in ("host", "bindAddress"):
+            settings[f"spark.driver.{name}"] = "127.0.0.1"
         os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
-    builder = SparkSession.builder.master(master).appName("prepare")
-    for name, value in settings.items():
-        builder = builder.config(name, value)
     try:
-        session = builder.getOrCreate()
+        from pyspark.sql import SparkSession
+
+        active = SparkSession.getActiveSession()
+        builder = SparkSession.builder.master(master).appName("prepare")
+        session = active or builder.config(map=settings).getOrCreate()
     except Exception as error:  # of Java, in a page of text
         lines = [line for line in str(error).splitlines() if "Exception" in line]
-        reason = (lines or str(error).splitlines() or ["no reason given"])[-1].strip()
         raise InputError(
-            f'Spark does not start with master="{master}" ({reason}): Java 17 or newer '
-            "and the address of a cluster that runs are needed."
+            f'engine="spark" does not start with master="{master}", memory={memory} '
+            f"({(lines or [repr(error)[:200]])[-1].strip()}): it needs the packages of "
+            "ci/requirements-spark.txt, Java 17 or newer, 600MB and the address of a "
+            'cluster that runs; or choose engine="duckdb".'
         ) from error
     session.sparkContext.setLogLevel("ERROR")
     try:
         yield session
     finally:
-        session.stop()
+        if not active:
+            session.stop()
 
 
 Array = tuple[Iterator[np.ndarray], int]  # its pieces and its length
 
 
-def _read(
-    steps: Steps, engine: DuckDB, kind: str, data_path: PathLike, columns: str
-) -> readers.Reading:
-    """Reads the data into the table of their kind, unless an earlier call did."""
-    name = _TABLES[kind]
-    if name not in steps.state["tables"]:
-        with steps.timed(f"{name}, read from {data_path}") as done:
-            if tables.is_table(data_path):
-                read = readers.read_clicks if name == "clicks" else readers.read_ratings
-                reading = read(data_path, engine, columns)
-            elif name == "clicks":
-                source = sources.find(sources.DIGINETICA, data_path)
-                reading = readers.read_views(source, engine)
-            else:
-                source = sources.find(sources.MOVIELENS, data_path)
-                reading = readers.read_movielens(source, engine)
-            done["rows"] = reading.rows
-            steps.state["reading"] = asdict(reading)
-            steps.keep(name, reading.rows)
-    return readers.Reading(**steps.state["reading"])
-
-
 def _prepare_sessions(
-    steps: Steps, reading: readers.Reading, rules: dict[str, Any], is_table: bool
+    steps: Steps, reading: readers.Reading, rules: dict[str, Any]
 ) -> tuple[dict[str, Any], dict[str, Array]]:
     """Takes the steps of sessions; returns the record and the arrays to write."""
     chosen = Rules(**rules)
     steps.table("clicks", "")
-    if not is_table:
+    if not reading.is_table:
         chosen = session_steps.with_filters(steps, chosen)
-    taken = session_steps.run(steps, chosen)
+    days = steps.sql("SELECT min(day) AS first, max(day) AS last FROM clicks").iloc[0]
+    session_steps.run(steps, chosen)
     counts, arrays = {"clicks": reading.rows}, dict[str, Array]()
-    tied = {"clicks": 0, "sessions": 0}
-    for part, label in (("train", "training"), ("test", "test")):
-        clicks = steps.table(f"{part}_flat", session_steps.flat(part, chosen))
-        sessions = steps.table(f"{part}_lengths", session_steps.lengths(part))
+    tied = {"unordered_clicks": 0, "unordered_sessions": 0}
+    for part in ("train", "test"):
+        flat, lengths = f"{part}_flat", f"{part}_lengths"
+        clicks = steps.table(flat, session_steps.flat(part, chosen))
+        sessions = steps.table(lengths, session_steps.lengths(part))
         if not sessions:
-            raise InputError(
-                f"{reading.name}: after the filters and the split by date no {label} "
-                "example is left: add clicks, or choose other thresholds and days."
-            )
+            raise session_steps.nothing_left(reading.name, part, chosen, *days)
         counts[f"{part}_sessions"] = sessions
         counts[f"{part}_examples"] = clicks - sessions
         if chosen.order == "timeframe":
-            for name, number in steps.sql(session_steps.ties(part)).iloc[0].items():
-                tied[name] += int(number)
-        lengths = f"{part}_lengths"
+            found = steps.sql(session_steps.ties(part)).iloc[0]
+            tied = {name: tied[name] + int(found[name[10:]]) for name in tied}
         offsets = accumulate(steps.column(lengths, "clicks"))
         days = (d.astype(np.int64) for d in steps.column(lengths, "day"))
-        arrays[f"{part}_items"] = steps.column(f"{part}_flat", "number"), clicks
+        arrays[f"{part}_items"] = steps.column(flat, "number"), clicks
         arrays[f"{part}_offsets"] = offsets, sessions + 1
         arrays[f"{part}_days"] = days, sessions
-    ids = steps.ids("item")
-    arrays["item_ids"] = iter([ids]), len(ids)
-    counts["items"] = len(ids)
-    counts.update({f"unordered_{name}": number for name, number in tied.items()})
-    left = {step.table for step in taken} - {"items"}
-    steps.drop("clicks", *left)
-    return {"counts": counts, "rules": asdict(chosen)}, arrays
+    steps.drop("clicks", "train", "test")
+    return {"counts": {**counts, **tied}, "rules": asdict(chosen)}, arrays
 
 
 def _prepare_ratings(
-    steps: Steps, reading: readers.Reading, rules: dict[str, Any], is_table: bool
+    steps: Steps, reading: readers.Reading, rules: dict[str, Any]
 ) -> tuple[dict[str, Any], dict[str, Array]]:
     """Takes the steps of ratings; returns the record and the arrays to write."""
-    split, test_share = rules["split"], rules["test_share"]
+    split, share = rules["split"], rules["test_share"]
     steps.table("ratings", "")
-    bounds = "SELECT min(rating) AS low, max(rating) AS high, max(timestamp) AS last"
-    low, high, last = steps.sql(f"{bounds} FROM ratings").iloc[0]
-    if split in ("per_user_last", "global_time") and not last:
-        raise InputError(
-            f'split="{split}": {reading.name} is read without times; name their '
-            'column, as in columns="time=<column>".'
-        )
+    scale = ratings.find_scale(steps, reading, split)
     rating_steps.number(steps)
-    query = rating_steps.split(split, test_share, reading.rows, rules["seed"])
+    query = rating_steps.split(split, share, reading.rows, rules["seed"])
     steps.table("parts", query)
     steps.drop("ratings", "numbered")
     counts, arrays = dict[str, int](), dict[str, Array]()
-    for part, is_test in (("train", 0), ("test", 1)):
+    for is_test, part in enumerate(("train", "test")):
         query = (
             "SELECT user_idx AS users, item_idx AS items, rating AS ratings FROM parts "
             f"WHERE is_test = {is_test} ORDER BY {rating_steps.order(split)}"
         )
         rows = counts[f"{part}_ratings"] = steps.table(part, query)
         if not rows:
-            raise InputError(
-                f"{reading.name}: test_share={test_share} of {reading.rows} ratings "
-                f"leaves no {part} rating: add ratings or choose another share."
-            )
+            raise ratings.nothing_left(reading.name, part, share, reading.rows)
         for name in ("users", "items", "ratings"):
             arrays[f"{part}_{name}"] = steps.column(part, name), rows
     steps.drop("parts")
-    for name in ("user", "item"):
-        ids = steps.ids(name)
-        arrays[f"{name}_ids"] = iter([ids]), len(ids)
-        counts[f"{name}s"] = len(ids)
-    scale = [float(low), float(high)] if is_table else list(ratings.STARS)
     return {"counts": counts, "rules": {**rules, "scale": scale}}, arrays
 
 
@@ -441,14 +284,9 @@ def _check_rules(kind: str, rules: dict[str, Any]) -> dict[str, Any]:
     Raises:
         InputError: a rule is unknown or has a value that is not allowed.
     """
-    if kind == "sessions":
-        allowed = asdict(Rules())
-        del allowed["filters"]
-    else:
-        allowed = {"split": "by_pair", "test_share": 0.2, "seed": 0}
     for name in rules:
-        check_choice(f"rule of {kind}", name, allowed)
-    rules = {**allowed, **rules}
+        check_choice(f"rule of {kind}", name, RULES[kind])
+    rules = {**RULES[kind], **rules}
     if kind == "sessions":
         Rules(**rules)
         check_choice("protocol of prepared data", rules["protocol"], ("srgnn",))
@@ -459,37 +297,21 @@ def _check_rules(kind: str, rules: dict[str, Any]) -> dict[str, Any]:
     return rules
 
 
-def _kind_of(data_path: PathLike, columns: str) -> str:
+def _find_kind(data_path: PathLike, columns: str) -> str:
     """Tells whether data are sessions or ratings, by their names and columns."""
-    if tables.is_table(data_path):
-        means = {pair.partition("=")[0].strip() for pair in columns.split(",")}
-        return "ratings" if "rating" in means else "sessions"
-    folder = Path(data_path) if data_path != "ml-1m" else Path("ml-1m")
-    raw = [folder / f"{sources.MOVIELENS}{gz}" for gz in ("", ".gz")]
-    is_ratings = folder.name == "ml-1m" or any(path.is_file() for path in raw)
-    return "ratings" if is_ratings else "sessions"
+    raw = [files.resolve(data_path) / f"{MOVIELENS}{gz}" for gz in ("", ".gz")]
+    is_ratings = "rating=" in columns.replace(" ", "") or any(map(Path.is_file, raw))
+    return "ratings" if is_ratings or data_path == "ml-1m" else "sessions"
 
 
-def _list_files(kind: str, data_path: PathLike) -> list[Path]:
-    """Returns the files of a data set.
-
-    Raises:
-        InputError: there are none.
-    """
-    if tables.is_table(data_path):
-        return tables.find(data_path)
-    main_file = sources.DIGINETICA if kind == "sessions" else sources.MOVIELENS
-    return [sources.find(main_file, data_path).path(main_file)]
-
-
-def check_space(found: list[Path], kind: str, out: Path) -> None:
+def check_space(found: list[Path], out: Path) -> None:
     """Checks that the disk has room for all steps and for the arrays.
 
     Raises:
         InputError: it has not.
     """
     rows = sum(map(estimate_rows, found))
-    need = rows * _BYTES[kind] * (1 if _is_parquet(found[0]) else _TEXT_FACTOR)
+    need = rows * _BYTES.get(found[0].suffix.lower(), 225)
     parent = next(each for each in out.parents if each.exists())
     free = shutil.disk_usage(parent).free
     if free < need:
@@ -500,14 +322,10 @@ def check_space(found: list[Path], kind: str, out: Path) -> None:
         )
 
 
-def _is_parquet(path: Path) -> bool:
-    return path.suffix.lower() == ".parquet"
-
-
 def estimate_rows(path: Path) -> int:
     """Estimates the rows of a file: from its record, or from its first megabyte."""
     try:
-        if _is_parquet(path):
+        if path.suffix.lower() == ".parquet":
             query = f"SELECT num_rows FROM parquet_file_metadata({escape_glob(path)})"
             return duckdb.execute(query).fetchall()[0][0]
         with open(path, "rb") as raw, gzip.GzipFile(fileobj=raw) as unpacked:
@@ -542,7 +360,7 @@ def prepare(
         master: address of Spark's cluster; ``out`` must be a folder that its workers
             reach.
         columns: column names of a table, see ``tables.mapping``.
-        show: is called with each line of progress.
+        show: is called with a line for each step.
         **rules: see ``sessions.load``, without ``protocol="modelzoo"``; or ``split``,
             one of ``rating_steps.SPLITS``, ``test_share`` and ``seed``.
 
@@ -555,35 +373,55 @@ def prepare(
             another preparation works on this folder. There is no folder ``out`` then;
             the steps that were complete stay in ``OUT.unfinished``.
     """
-    started = time.perf_counter()
-    out, kind = files.resolve(out), kind or _kind_of(data_path, columns)
-    check_choice("kind", kind, _TABLES)
+    out, kind = files.resolve(out), kind or _find_kind(data_path, columns)
+    check_choice("kind", kind, RULES)
     check_choice("engine", engine, ENGINES)
     parse_memory(memory)
-    rules, found = _check_rules(kind, rules), _list_files(kind, data_path)
-    if engine == "spark":
-        check_spark(memory)
+    rules, found = _check_rules(kind, rules), readers.find(kind, data_path)
+    if out.exists():
+        raise InputError(f"{out} exists already: remove it, or choose another --out.")
     unfinished = out.with_name(f"{out.name}.unfinished")
     if not unfinished.exists():
-        check_space(found, kind, out)
+        check_space(found, out)
     identity = [[str(f), f.stat().st_size, f.stat().st_mtime_ns] for f in found]
-    source = [kind, engine, identity, columns, sorted(rules.items())]
-    with lock(unfinished, out), refusals(unfinished, memory):
+    source = json.dumps([kind, engine, identity, columns, sorted(rules.items())])
+    files.make_folder("out", unfinished)
+    log = files.open_log(unfinished / _LOCK, "preparation", "--out")
+    with log, refusals(unfinished, memory):
         steps = Steps(unfinished, source, show)
-        with DuckDB(unfinished, memory) as reader:
-            reading = _read(steps.on(reader), reader, kind, data_path, columns)
-            show(str(reading))
-            is_table = tables.is_table(data_path)
-            finish = partial(_finish, out, kind, steps, reading, rules, is_table)
-            if engine == "duckdb":
-                finish()
-        if engine == "spark":
-            with start_spark(master, memory, unfinished) as session:
-                steps.on(Spark(session, unfinished))
-                finish()
-        shutil.rmtree(unfinished)
-    show(f"{files.relative(out)} is complete, {time.perf_counter() - started:.0f} s")
+        try:
+            with ExitStack() as stack:
+                if engine == "spark":
+                    session = start_spark(master, memory, unfinished)
+                    spark = Spark(stack.enter_context(session), unfinished)
+                steps.engine = stack.enter_context(DuckDB(unfinished, memory))
+                reading = _read(steps, steps.engine, kind, data_path, columns)
+                if engine == "spark":
+                    steps.engine.close()
+                    steps.engine = spark
+                _finish(out, kind, steps, reading, rules)
+        finally:
+            if out.exists() or not steps.state["rows"]:  # nothing to resume
+                shutil.rmtree(unfinished, ignore_errors=True)
+    show(f"{files.relative(out)} is complete")
     return out
+
+
+def _read(
+    steps: Steps, engine: DuckDB, kind: str, data_path: PathLike, columns: str
+) -> readers.Reading:
+    """Reads the data into the table of their kind, unless an earlier call did."""
+
+    def read() -> int:
+        reading = readers.read(kind, data_path, engine, columns)
+        steps.state["reading"] = asdict(reading)
+        return reading.rows
+
+    if readers.TABLES[kind] not in steps.state["rows"]:
+        steps.take(readers.TABLES[kind], read)
+    reading = readers.Reading(**steps.state["reading"])
+    steps.show(str(reading))
+    return reading
 
 
 def _finish(
@@ -592,23 +430,20 @@ def _finish(
     steps: Steps,
     reading: readers.Reading,
     rules: dict[str, Any],
-    is_table: bool,
 ) -> None:
     """Takes the steps, and writes the arrays and their record."""
     take = {"sessions": _prepare_sessions, "ratings": _prepare_ratings}[kind]
-    record, arrays = take(steps, reading, rules, is_table)
-    with files.replace_whole(out) as folder, steps.timed("arrays") as done:
+    record, arrays = take(steps, reading, rules)
+    for name in ("user", "item") if kind == "ratings" else ("item",):
+        query = f"SELECT {name} FROM {name}s ORDER BY number"
+        ids = np.array(steps.engine.sql(query)[name].tolist())
+        arrays[f"{name}_ids"] = iter([ids]), len(ids)
+        record["counts"][f"{name}s"] = len(ids)
+    with files.replace_whole(out) as folder, progress.timed("writing the arrays"):
         folder.mkdir()
         for name, dtype in prepared.ARRAYS[kind].items():
-            pieces, length = arrays[name]
-            first = next(pieces)
-            path, pieces = folder / f"{name}.npy", chain([first], pieces)
-            prepared.write_array(path, pieces, length, dtype or first.dtype)
-            done["rows"] += length
-        about = {
-            "kind": kind,
-            **record,
-            "engine": {"name": steps.name, "version": steps.version},
-            "source": {"name": reading.name, "sha256": reading.sha256},
-        }
+            prepared.write_array(folder / f"{name}.npy", *arrays[name], dtype)
+        engine = {"name": steps.engine.name, "version": steps.engine.version}
+        source = {"name": reading.name, "sha256": reading.sha256}
+        about = {"kind": kind, **record, "engine": engine, "source": source}
         prepared.write_record(folder, about)

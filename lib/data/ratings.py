@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 
 from lib import progress
-from lib.data import prepared, rating_steps, readers, sources, tables
-from lib.data.engines import DuckDB
+from lib.data import prepared, rating_steps, readers, sources
+from lib.data.engines import DuckDB, Engine
 from lib.errors import InputError, check_choice, check_number, check_seed
 
 SPLITS = ("random", *rating_steps.SPLITS, "modelzoo")
@@ -37,8 +37,7 @@ class Part:
 
     def take(self, index: np.ndarray) -> Part:
         """Selects the ratings at ``index``: positions or a mask."""
-        columns = (self.user_idx, self.item_idx, self.rating, self.timestamp)
-        return Part(*(column[index] for column in columns))
+        return Part(*(column[index] for column in vars(self).values()))
 
 
 @dataclass(frozen=True)
@@ -140,21 +139,39 @@ def load(
     if prepared.is_prepared(data_path):
         return _load_prepared(data_path)
     with DuckDB() as engine:
-        if not tables.is_table(data_path):
-            source = sources.find(sources.MOVIELENS, data_path)
-            reading = readers.read_movielens(source, engine)
-            return prepare(engine, reading, split, test_share, seed)
-        reading = readers.read_ratings(data_path, engine, columns)
-        low, high, last = engine.row(
-            "SELECT min(rating), max(rating), max(timestamp) FROM ratings"
-        )
-        if split in ("per_user_last", "global_time") and not last:
-            raise InputError(
-                f'split="{split}": {reading.name} is read without times; name their '
-                'column, as in columns="time=<column>".'
-            )
+        reading = readers.read("ratings", data_path, engine, columns)
+        scale = find_scale(engine, reading, split)
         data = prepare(engine, reading, split, test_share, seed)
-    return replace(data, scale=(float(low), float(high)))
+    return replace(data, scale=scale)
+
+
+def find_scale(
+    engine: Engine, reading: readers.Reading, split: str
+) -> tuple[float, float]:
+    """Returns the lowest and the highest possible rating.
+
+    Raises:
+        InputError: the split needs times, and the ratings have none.
+    """
+    low, high, last = engine.sql(
+        "SELECT min(rating) AS low, max(rating) AS high, max(timestamp) AS last "
+        "FROM ratings"
+    ).iloc[0]
+    if split in ("per_user_last", "global_time") and not last:
+        raise InputError(
+            f'split="{split}": {reading.name} is read without times; name their '
+            'column, as in columns="time=<column>".'
+        )
+    return (float(low), float(high)) if reading.is_table else STARS
+
+
+def nothing_left(name: str, part: str, test_share: float, n: int) -> InputError:
+    """The refusal of a split that leaves a part empty."""
+    return InputError(
+        f"{name}: test_share={test_share} of {n} ratings leaves no "
+        f"{'training' if part == 'train' else part} rating: add ratings or choose "
+        "another share."
+    )
 
 
 def prepare(
@@ -195,13 +212,8 @@ def check_split(split: str, test_share: float) -> None:
 
 
 def _fetch(engine: DuckDB, query: str) -> Part:
-    columns = engine.arrays(query)
-    return Part(
-        columns["user_idx"].astype(np.int32),
-        columns["item_idx"].astype(np.int32),
-        columns["rating"].astype(np.float32),
-        columns["timestamp"].astype(np.int64),
-    )
+    columns, types = engine.arrays(query), (np.int32, np.int32, np.float32, np.int64)
+    return Part(*(columns[n].astype(t) for n, t in zip(Part.__annotations__, types)))
 
 
 def _split(
@@ -236,31 +248,26 @@ def _split(
         query = "SELECT * FROM parts WHERE is_test = {} ORDER BY "
         query += rating_steps.order(split)
         parts = _fetch(engine, query.format(0)), _fetch(engine, query.format(1))
-    if not len(parts[0]) or not len(parts[1]):
-        raise InputError(
-            f"{name}: test_share={test_share} of {n} ratings leaves no "
-            f"{'test' if len(parts[0]) else 'training'} rating: add ratings or choose "
-            "another share."
-        )
+    for part, kept in zip(("train", "test"), parts):
+        if not len(kept):
+            raise nothing_left(name, part, test_share, n)
     return parts
 
 
 def _load_prepared(folder: sources.PathLike) -> Ratings:
     data = prepared.load(folder, "ratings")
-    train, test = (
-        Part(
-            data.arrays[f"{part}_users"],
-            data.arrays[f"{part}_items"],
-            data.arrays[f"{part}_ratings"],
-            np.broadcast_to(np.int64(0), len(data.arrays[f"{part}_ratings"])),
-        )  # no times are kept
-        for part in ("train", "test")
-    )
+
+    def part(name: str) -> Part:  # no times are kept
+        columns = (f"{name}_{each}" for each in ("users", "items", "ratings"))
+        users, items, stars = map(data.arrays.__getitem__, columns)
+        return Part(users, items, stars, np.broadcast_to(np.int64(0), len(stars)))
+
+    train = part("train")
     user_ids, item_ids = data.arrays["user_ids"], data.arrays["item_ids"]
     rules = data.rules
     low, high = rules.get("scale", STARS)
     return Ratings(
-        train, test, user_ids, item_ids, *means(train, len(user_ids)),
+        train, part("test"), user_ids, item_ids, *means(train, len(user_ids)),
         split=str(rules.get("split", "")),
         test_share=float(rules.get("test_share", 0)),
         seed=int(rules.get("seed", 0)),

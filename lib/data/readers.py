@@ -1,8 +1,8 @@
 """Read clicks and ratings with DuckDB, and name the first row that cannot be read.
 
-Every file becomes rows of one table, in the order of the file. A value that is not
-allowed becomes NULL there; only if there is one, or if there are more lines than rows,
-is the file searched line by line for the first fault.
+Every file becomes rows of one table, in the order of the file. DuckDB's reject table
+names the lines that are no rows. A value that is not allowed becomes NULL, and only if
+there is one is its line searched for.
 """
 
 from __future__ import annotations
@@ -12,69 +12,58 @@ import gzip
 import hashlib
 import io
 import re
+import shutil
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any
 
 import duckdb
 import pandas as pd
 
 from lib import files
-from lib.data import tables
+from lib.data import sources, tables
 from lib.data.engines import DuckDB, escape_glob, quote
 from lib.data.sources import DIGINETICA, MOVIELENS, PathLike, Source
 from lib.errors import InputError
 
 BLANKS = " \t\r\n\x0b\x0c\x85\xa0\u2003\u2009\u202f\u3000\ufeff"
 MISSING = ("", "NULL", "null", r"\N", "NA", "N/A", "NaN", "nan", "None", "<NA>", "NaT")
+TABLES = {"sessions": "clicks", "ratings": "ratings"}  # of a kind
 LAST_SECOND = 4_102_444_800  # 2100-01-01; larger numbers are milliseconds
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What was read: the name of the data, their SHA-256, and the number of rows."""
+    """What was read: the name of the data, their SHA-256, and the number of rows.
+
+    ``is_table`` is False for the raw files of Diginetica and MovieLens-1M.
+    """
 
     name: str
     sha256: str
     rows: int
+    is_table: bool = False
 
     def __str__(self) -> str:
         n = f"{self.rows:,}"
         return f"{self.name}: {n} rows in the file, {n} read, 0 refused"
 
 
-# How values are read: {v} in SQL is a value of the file; NULL where it is not allowed.
+# How a value {v} of a file is read, in SQL that is NULL where it is not allowed; and a
+# description of what is allowed.
 
-
-class Column(NamedTuple):
-    """A column: its meaning, its name in the file, how it is read, what is allowed."""
-
-    meaning: str
-    name: str
-    sql: str
-    expected: str
+Rule = tuple[str, str]
 
 
 def _when(pattern: str, value: str) -> str:
     return f"CASE WHEN regexp_full_match({{v}}, '{pattern}') THEN {value} END"
 
 
-_SECONDS = "[0-9]{2}([.,][0-9]{1,9})?"
-_DATE, _CLOCK = "[0-9]{4}-[0-9]{2}-[0-9]{2}", f"[0-9]{{2}}:[0-9]{{2}}(:{_SECONDS})?"
-_UTC, _SHIFT = " ?(Z|z|UTC|GMT)", " ?[+-][0-9]{2}(:?[0-9]{2})?"
-_STAMP = "epoch_ms(TRY_CAST({} AS TIMESTAMP))"
-_BARE = f"upper(replace(regexp_replace({{v}}, '({_UTC}|{_SHIFT})$', ''), ',', '.'))"
-_HOURS, _MINUTES = (
-    f"CAST(regexp_extract({{v}}, '([+-])([0-9]{{2}}):?([0-9]{{2}})?$', {each}) || "
-    f"'0' AS INTEGER)"
-    for each in (2, 3)
-)
-_SIGN = "CASE WHEN {v}[-6:] LIKE '%-%' THEN -1 ELSE 1 END"
-_NUMBER = "[ \t]*[+-]?([0-9]+[.]?[0-9]*|[.][0-9]+)([eE][+-]?[0-9]+)?[ \t]*"
 _TEXT = "CAST({v} AS VARCHAR)"
 _MISSING = ", ".join(map(quote, MISSING))
 _ID = (  # most ids meet the second condition; trim takes ten times as long
@@ -87,30 +76,26 @@ _WHOLE = (
     _when("[ \t]*[0-9]{1,18}[ \t]*", "CAST({v} AS BIGINT)"),
     "a whole number, 0 or more",
 )
-_DAY = (
-    _when(
-        "(19|20)[0-9]{2}(-[0-9]{1,2}){2}", "TRY_CAST({v} AS DATE) - DATE '1970-01-01'"
-    ),
-    "a date such as 2016-05-25",
-)
+_DATE = "(19|20)[0-9]{2}(-[0-9]{1,2}){2}"
+_DAY = _when(_DATE, "TRY_CAST({v} AS DATE) - DATE '1970-01-01'")
 _STARS = (
     _when("[ \t]*[1-5][ \t]*", "CAST({v} AS TINYINT)"),
     "a whole number from 1 to 5",
 )
-_TIMES = (
-    "Unix seconds or milliseconds, or an ISO date such as 2016-05-25 or "
-    "2016-05-25T10:51:09Z, from 1970 to 2099, one kind in the whole column"
-)
+# ISO 8601 as it is often written: small letters, no seconds, a blank before the zone.
+_ISO = "regexp_replace(upper(replace({v}, ',', '.')), ' ?(UTC|GMT|Z)$', '+00')"
+_ISO = f"regexp_replace({_ISO}, '^(.{{16}}) ?([+-])', '\\1:00\\2')"
+_ISO = f"TRY_CAST(regexp_replace({_ISO}, ' ([+-])', '\\1') AS TIMESTAMPTZ)"
+_STAMP = f"coalesce(TRY_CAST(replace({{v}}, ' UTC', '+00') AS TIMESTAMPTZ), {_ISO})"
 
 
-def _number(kind: str) -> tuple[str, str]:
+def _number(kind: str) -> Rule:
     number = "TRY_CAST({v} AS DOUBLE)"
-    if kind == "VARCHAR":  # the cast alone takes 1_0
-        number = _when(_NUMBER, number)
-    return f"CASE WHEN isfinite({number}) THEN {number} END", "a number"
+    is_plain = "AND NOT contains({v}, '_')" if kind == "VARCHAR" else ""  # as in 1_0
+    return f"CASE WHEN isfinite({number}) {is_plain} THEN {number} END", "a number"
 
 
-def _id(kind: str) -> tuple[str, str]:
+def _id(kind: str) -> Rule:
     sql = "CAST(NULL AS VARCHAR)"  # a type that is no id: every row is refused
     if re.fullmatch(r"FLOAT|DOUBLE|DECIMAL\(.*,[1-9].*\)", kind):
         whole = "CAST(CAST({v} AS BIGINT) AS VARCHAR)"
@@ -120,89 +105,25 @@ def _id(kind: str) -> tuple[str, str]:
     return sql, "an id: a number or a text that is not empty and means no missing value"
 
 
-def _time(kind: str, first: str) -> tuple[str, str]:
+def _time(kind: str, first: str) -> Rule:
     """A time as ms since 1970, of the kind that the first value of the column is."""
-    if kind.startswith(("TIMESTAMP", "DATE")):
-        ms = "epoch_ms(CAST({v} AS TIMESTAMP))"
-    elif re.fullmatch(_NUMBER, first):
-        factor, sign = (1, ">=") if float(first) >= LAST_SECOND else (1000, "<")
-        number, _ = _number(kind)
-        bounds = f"{number} {sign} {LAST_SECOND} AND {number} < 1e15"
-        ms = f"CASE WHEN {bounds} THEN CAST(floor({number} * {factor}) AS BIGINT) END"
-    elif re.search(f":.*({_UTC}|{_SHIFT})$", first):
-        quick = _when(f"{_DATE}[T ][0-9:]{{8}}Z", _STAMP.format("{v}"))
-        shift = f"6000 * {_SIGN} * (60 * {_HOURS} + {_MINUTES})"
-        slow = _when(
-            f"{_DATE}[Tt ]{_CLOCK}({_UTC}|{_SHIFT})",
-            f"{_STAMP.format(_BARE)} - {shift}",
-        )
-        ms = f"coalesce({quick}, {slow})"
-    else:
-        bare = "upper(replace({v}, ',', '.'))"
-        ms = _when(f"{_DATE}([Tt ]{_CLOCK})?", _STAMP.format(bare))
+    ms = "epoch_ms(CAST({v} AS TIMESTAMPTZ))"
+    if not kind.startswith(("TIMESTAMP", "DATE")):
+        ms = f"CASE WHEN {{v}} LIKE '____-__-__%' THEN epoch_ms({_STAMP}) END"
+        ms = ms.replace("{v}", _TEXT)
+        with suppress(ValueError):
+            factor, sign = (1, ">=") if float(first) >= LAST_SECOND else (1000, "<")
+            n, _ = _number(kind)
+            bounds = f"{n} {sign} {LAST_SECOND} AND {n} < 1e15"
+            ms = f"CASE WHEN {bounds} THEN CAST(floor({n} * {factor}) AS BIGINT) END"
     within = f"({ms}) BETWEEN 0 AND {LAST_SECOND * 1000 - 1}"
-    return f"CASE WHEN {within} THEN ({ms}) END", _TIMES
+    return f"CASE WHEN {within} THEN ({ms}) END", (
+        "Unix seconds or milliseconds, or an ISO date such as 2016-05-25 or "
+        "2016-05-25T10:51:09Z, from 1970 to 2099, one kind in the whole column"
+    )
 
 
 # Files
-
-
-class Layout(NamedTuple):
-    """How a text file is written."""
-
-    path: Path
-    n_fields: int
-    separator: str
-    quotes: str = ""
-    has_header: bool = True
-    encoding: str = "utf-8"
-
-    def relation(self, strict: bool) -> str:
-        """The file as a table of SQL with the columns c0, c1, ..."""
-        columns = ", ".join(f"'c{n}': 'VARCHAR'" for n in range(self.n_fields))
-        return (
-            f"read_csv({escape_glob(self.path)}, auto_detect=false, "
-            "ignore_errors=true, "
-            f"strict_mode={strict}, header={self.has_header}, "
-            f"delim={quote(self.separator)}, quote={quote(self.quotes)}, "
-            f"escape={quote(self.quotes)}, encoding={quote(self.encoding)}, "
-            f"compression={quote('gzip' if self.path.suffix == '.gz' else 'none')}, "
-            f"columns={{{columns}}})"
-        )
-
-    def rows(self) -> Iterator[tuple[int, list[str] | str]]:
-        """Yields number and fields of every line that is a row, or why it is none."""
-        encoding = self.encoding.replace("utf-8", "utf-8-sig")
-        newline, number = "" if self.quotes else None, 1
-        with io.TextIOWrapper(unpack(self.path), encoding, "replace", newline) as lines:
-            if not self.quotes:
-                for number, line in enumerate(lines, 1):
-                    if line.strip(" \t\n"):
-                        yield number, line.rstrip("\n").split(self.separator)
-                return
-            reader = csv.reader(lines, delimiter=self.separator, strict=True)
-            try:
-                for fields in reader:
-                    if any(map(str.strip, fields)):
-                        yield number, self._swallowed(fields) or fields
-                    number = reader.line_num + 1
-            except csv.Error as error:
-                yield number, f"{error}, perhaps because of a quote that is not closed"
-
-    def _swallowed(self, fields: list[str]) -> str:
-        """Says so if a quoted field holds a line that is a row itself."""
-        for line in (line for field in fields for line in field.splitlines()[1:]):
-            if line.count(self.separator) >= self.n_fields - 1 > 0:
-                return f"a quoted field runs on to the row {line[:60]!r}"
-        return ""
-
-
-class Scan(NamedTuple):
-    """The SHA-256 of a file, its lines, and the first bytes of separators in it."""
-
-    sha256: str
-    lines: int
-    separators: int
 
 
 def unpack(path: Path) -> Any:
@@ -210,23 +131,19 @@ def unpack(path: Path) -> Any:
     return gzip.open(path) if path.suffix.lower() == ".gz" else open(path, "rb")
 
 
-def scan(path: Path, separator: str = ",") -> Scan:
-    """Reads the bytes of a file once.
+def scan(path: Path) -> tuple[str, int]:
+    """Reads the bytes of a file once; returns their SHA-256 and the number of lines.
 
     Raises:
         InputError: it cannot be read, is damaged, or is empty.
     """
-    digest, is_empty, last = hashlib.sha256(), True, b"\n"
-    lines = returns = separators = 0
+    digest, is_empty, lines, last = hashlib.sha256(), True, 0, b"\n"
     try:
         with unpack(path) as file:
             while chunk := file.read(1 << 20):
                 digest.update(chunk)
                 is_empty = is_empty and not chunk.strip()
-                lines += chunk.count(b"\n")
-                returns += 0 if lines else chunk.count(b"\r")
-                separators += chunk.count(separator[:1].encode())
-                last = chunk[-1:]
+                lines, last = lines + chunk.count(b"\n"), chunk[-1:]
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise InputError(
             f"{path} is cut short or is not a gzip file ({error}): copy it again."
@@ -235,117 +152,314 @@ def scan(path: Path, separator: str = ",") -> Scan:
         raise InputError(f"{path} cannot be read: {error.strerror}.") from error
     if is_empty:
         raise InputError(f"{path} is empty: copy or download it again.")
-    lines = (lines or returns) + (last not in b"\r\n")
-    return Scan(digest.hexdigest(), lines, separators)
+    return digest.hexdigest(), lines + (last != b"\n")
 
 
-def _first_line(path: Path) -> str:
+def _head(path: Path) -> str:
+    """The first line of a text."""
     head = b""
     with suppress(OSError, EOFError, zlib.error), unpack(path) as file:
         head = file.read(1 << 16)
     if not head.strip():
         scan(path)  # says what is wrong
-    line = re.split(rb"[\r\n]", head)[0].decode("utf-8-sig", "replace")
+    line = re.split(b"[\r\n]", head)[0].decode("utf-8-sig", "replace")
     if "\0" in line:
         raise InputError(f"{path} holds zero bytes: save it as plain text in UTF-8.")
     return line
 
 
-def _store(engine: DuckDB, table: str, columns: list, value: dict, source: str) -> None:
-    """Makes a table of the columns of a file, in the order of its rows."""
-    chosen = ", ".join(
-        f"{column.sql.replace('{v}', value[column.meaning])} AS {column.meaning}"
-        for column in columns
-    )
-    engine.connection.execute(
-        f"CREATE OR REPLACE TABLE {table} AS SELECT {chosen} FROM {source}"
-    )
+@dataclass(frozen=True)
+class Table:
+    """A file as a table of SQL with the columns c0, c1, ..., of the types ``kinds``.
+
+    ``places`` has the position of a column by its meaning; the other fields tell how a
+    text is written.
+    """
+
+    path: Path
+    kinds: list[str]
+    places: dict[str, int]
+    separator: str = ""
+    quotes: str = ""
+    has_header: bool = False
+    encoding: str = "utf-8"
+
+    def relation(self, path: Path) -> str:
+        """The rows of a file that is written as this one."""
+        names = [f"c{n}" for n in range(len(self.kinds))]
+        if not self.separator:
+            return f"{_parquet(path)} AS t({', '.join(names)})"
+        quotes = quote(self.quotes)
+        packing = "gzip" if path.suffix.lower() == ".gz" else "none"
+        columns = ", ".join(f"{name}: 'VARCHAR'" for name in names)
+        return (
+            f"read_csv({escape_glob(path)}, auto_detect=false, store_rejects=true, "
+            f"rejects_limit=100000, header={self.has_header}, quote={quotes}, "
+            f"escape={quotes}, delim={quote(self.separator)}, compression='{packing}', "
+            f"encoding='{self.encoding}', columns={{{columns}}})"
+        )
+
+    def lines(self) -> io.TextIOWrapper:
+        """Opens a text for reading lines, which then have ends of one kind."""
+        return io.TextIOWrapper(unpack(self.path), self.encoding, "surrogateescape")
+
+    def rows(self) -> Iterator[tuple[int, list[str]]]:
+        """Yields the first line and the fields of each row of a text; this is slow."""
+        csv.field_size_limit(2**31 - 1)
+        line = 1
+        with self.lines() as file:
+            reader = csv.reader(
+                (text.replace("\0", " ") for text in file),
+                delimiter=self.separator[0],
+                quoting=csv.QUOTE_MINIMAL if self.quotes else csv.QUOTE_NONE,
+            )
+            for fields in reader:
+                if len(fields) > 1 or "".join(fields).strip():
+                    yield line, fields
+                line = reader.line_num + 1
+
+    def line_of(self, row: int) -> int:
+        """The number of the line, or the row of Parquet, of a row that was read.
+
+        Lines that are no rows count as rows here: the first of them is named before a
+        row that follows it.
+        """
+        if not self.separator:
+            return row + 1
+        return next(islice(self.rows(), row + self.has_header, None))[0]
 
 
-def _first_refused(engine: DuckDB, table: str, columns: list) -> list:
-    """The first row with a NULL: its column, its number from 0, how many follow."""
-    nulls = [f"{column.meaning} IS NULL" for column in columns]
+def _parquet(path: Path) -> str:
+    options = "binary_as_string=true, hive_partitioning=false"
+    return f"read_parquet({escape_glob(path)}, {options})"
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The columns to read from files, and how a text is written.
+
+    Attributes:
+        names: from meanings to names of columns.
+        rules: by meaning; for other columns their types decide.
+        rest: SQL for the columns of the result that take the place of all but the ids.
+        quotes: of fields, or "".
+        header: the names of the columns of a text without a header line, in which
+            ``::`` separates the fields.
+        encoding: of a text.
+    """
+
+    names: dict[str, str]
+    rules: dict[str, Rule] = field(default_factory=dict)
+    rest: str = ""
+    quotes: str = '"'
+    header: list[str] | None = None
+    encoding: str = "utf-8"
+
+
+def _describe(engine: DuckDB, path: Path, selection: Selection) -> Table:
+    """Finds the columns of a file and how it is written."""
+    if tables.ending(path) == ".parquet":
+        query = f"DESCRIBE SELECT * FROM {_parquet(path)}"
+        schema = dict(row[:2] for row in engine.connection.sql(query).fetchall())
+        places, _ = tables.place_columns(selection.names, [*schema], path)
+        return Table(path, [*schema.values()], places)
+    separator, header = "::", selection.header
+    if header is None:
+        line = _head(path)
+        separator = tables.find_separator(line, selection.names.values())
+        header = tables.split(line, separator)
+    places, has_names = tables.place_columns(selection.names, header, path)
+    return Table(
+        path, ["VARCHAR"] * len(header), places, separator,
+        selection.quotes if len(separator) == 1 else "",
+        has_names and selection.header is None, selection.encoding,
+    )  # fmt: skip
+
+
+Refused = tuple[int, str, int]  # row from 0, meaning of a column, how many more
+Fault = tuple[int, str, int]  # line, what is wrong, how many more
+
+
+def _store(
+    engine: DuckDB, name: str, columns: dict[str, str], relation: str
+) -> list[Refused]:
+    """Makes a table of columns of a file, in the order of its rows.
+
+    Returns:
+        The first row with a value that is not allowed, or nothing.
+    """
+    chosen = ", ".join(f'{sql} AS "{column}"' for column, sql in columns.items())
+    query = f"CREATE OR REPLACE TABLE {name} AS SELECT {chosen} FROM {relation}"
+    engine.connection.execute(query)
+    nulls = [f'"{column}" IS NULL' for column in columns]
     first = ", ".join(f"min(rowid) FILTER ({null})" for null in nulls)
     bad, *rows = engine.row(
-        f"SELECT count(*) FILTER ({' OR '.join(nulls)}), {first} FROM {table}"
+        f"SELECT count(*) FILTER ({' OR '.join(nulls)}), {first} FROM {name}"
     )
-    found = [(row, place) for place, row in enumerate(rows) if row is not None]
-    return [(columns[place], row, bad - 1) for row, place in sorted(found)[:1]]
+    refused = [(row, c, bad - 1) for row, c in zip(rows, columns) if row is not None]
+    return sorted(refused, key=lambda each: each[0])[:1]
 
 
-def _refuse(where: str, column: Column, found: object, more: int) -> NoReturn:
-    rest = f", and {more:,} more like it" if more else ""
-    raise InputError(
-        f"{where}, column {column.name}: found {str(found)[:60]!r}, expected "
-        f"{column.expected}: repair or remove the line{rest}."
-    )
+def _read_rows(
+    engine: DuckDB, name: str, table: Table, given: dict[str, Rule], path: Path
+) -> tuple[str, dict[str, Rule], list[Refused]]:
+    """Stores the rows of a file; returns its relation, the rules, the refused row."""
+    relation, rules = table.relation(path), dict(given)
+    try:
+        if "time" in table.places:  # the first one decides
+            place = table.places["time"]
+            value = f"SELECT CAST(c{place} AS VARCHAR) AS time FROM {relation} "
+            value += "WHERE time IS NOT NULL LIMIT 1"
+            first = engine.connection.execute(value).fetchone() or ("",)
+            rules["time"] = _time(table.kinds[place], first[0])
+        for meaning, place in table.places.items():
+            of_type = _number if meaning in ("rating", "order") else _id
+            rules.setdefault(meaning, of_type(table.kinds[place]))
+        columns = {
+            meaning: rules[meaning][0].replace("{v}", f"c{place}")
+            for meaning, place in table.places.items()
+        }
+        for rejects in ("reject_errors", "reject_scans"):  # of other reads
+            engine.connection.execute(f"DROP TABLE IF EXISTS {rejects}")
+        return relation, rules, _store(engine, name, columns, relation)
+    except duckdb.InvalidInputException:  # the line ends are of several kinds
+        if path != table.path or not table.separator:
+            raise
+        copy, how = engine.spill / "lines.txt", (table.encoding, "surrogateescape")
+        with table.lines() as lines, open(copy, "w", -1, *how) as file:
+            shutil.copyfileobj(lines, file)
+        return _read_rows(engine, name, table, given, copy)
 
 
-def _read_text(
-    engine: DuckDB,
-    table: str,
-    layout: Layout,
-    columns: list,
-    places: dict,
-    name: object,
-) -> str:
-    """Makes a table of a text file, and returns the SHA-256 of the file.
+def _find_rejected(engine: DuckDB, table: Table) -> list[Fault]:
+    """The first line of a text that DuckDB rejected, unless it is blank."""
+    fields = f"\\2 fields separated by {table.separator!r}, expected \\1"
+    return engine.connection.sql(
+        "SELECT line, concat(': ', regexp_replace(rtrim(error_message, '.'), "
+        f"'.*: (\\d+) Found: (\\d+)', {quote(fields)}), '; found ', text), 0 FROM ("
+        "SELECT *, trim(csv_line, ' \t\r\n')[:80] AS text FROM reject_errors) "
+        "WHERE text IS DISTINCT FROM '' ORDER BY line, "
+        f"abs(CAST(column_idx AS INTEGER) - {len(table.kinds)}) DESC LIMIT 1"
+    ).fetchall()
+
+
+def _count_again(table: Table, n_rows: int) -> list[Fault]:
+    """The first row with a quoted field that holds rows, or a lost row of a text."""
+    line, n_found, width = 1, -table.has_header, len(table.kinds)
+    for line, fields in table.rows():
+        n_found += 1
+        parts = (part for f in fields if "\n" in f for part in f.split("\n")[1:])
+        if any(part.count(table.separator) >= width - 1 for part in parts):
+            return [(line, ": a quoted field runs on over the next rows", 0)]
+    lost = [(line, f": {n_found:,} rows end here, of which {n_rows:,} are read", 0)]
+    return lost if n_found != n_rows else []
+
+
+def _read_file(engine: DuckDB, name: str, path: Path, selection: Selection) -> str:
+    """Makes the table ``name`` of columns of a file, in the order of its rows.
+
+    Returns:
+        The SHA-256 of the file.
 
     Raises:
-        InputError: for the first fault of the file, which ``name`` stands for.
+        InputError: for the first fault of the file.
     """
-    value = {meaning: f"c{place}" for meaning, place in places.items()}
+    names = selection.names
     with ThreadPoolExecutor(1) as pool:
-        scanning = pool.submit(scan, layout.path, layout.separator)
-        for strict in (True, False):  # False: the line ends are of several kinds
-            n_rows, refused = 0, []
-            with suppress(duckdb.InvalidInputException, duckdb.IOException):
-                _store(engine, table, columns, value, layout.relation(strict))
-                n_rows = engine.count(table)
-                refused = _first_refused(engine, table, columns)
-                break
-        scanned = scanning.result()
-    is_plain = 0 < n_rows == scanned.lines - layout.has_header
-    if not layout.quotes:  # DuckDB lets an empty field at the end of a line pass
-        each = (layout.n_fields - 1) * len(layout.separator)
-        is_plain = is_plain and scanned.separators == each * scanned.lines
-    if refused or not is_plain:
-        n_found = _search(layout, columns, places, name, refused)
-        if not n_found:
-            raise InputError(f"{name} holds a header and no row: copy it again.")
-        if n_found != n_rows:
-            raise InputError(
-                f"{name}: {n_found:,} rows in the file and {n_rows:,} read: save it "
-                "again as plain text in UTF-8."
+        scanning = pool.submit(scan, path)
+        try:
+            table = _describe(engine, path, selection)
+            relation, rules, refused = _read_rows(
+                engine, name, table, selection.rules, path
             )
-    return scanned.sha256
+            sha256, n_lines = scanning.result()
+            faults = _find_rejected(engine, table) if table.separator else []
+            for row, meaning, more in refused:
+                query = f"SELECT c{table.places[meaning]} FROM {relation}"
+                value = engine.row(f"{query} LIMIT 1 OFFSET {row}")[0]
+                found = "" if value is None else str(value)[:60]
+                what = f"found {found!r}, expected {rules[meaning][1]}"
+                what = f", column {names[meaning]}: {what}"
+                faults.append((table.line_of(row), what, more))
+            n_rows = engine.count(name)
+            is_plain = not table.separator or n_rows == n_lines - table.has_header
+            if n_rows and not faults and not is_plain:
+                faults = _count_again(table, n_rows)
+        except duckdb.Error as error:
+            scanning.result()  # says so if the file is damaged
+            if re.search("No space left|Out of Memory", str(error)):
+                raise
+            kind = "Parquet" if tables.ending(path) == ".parquet" else "text"
+            raise InputError(
+                f"{path} is not a sound {kind} file "
+                f"({str(error).splitlines()[0][:200]}): copy it again."
+            ) from error
+    for line, what, more in sorted(faults)[:1]:
+        where = f"{path}, {'line' if table.separator else 'row'} {line}"
+        rest = f", and {more:,} more like it" if more else ""
+        raise InputError(f"{where}{what}: repair or remove the line{rest}.")
+    if not n_rows:
+        raise InputError(f"{path} holds a header and no row: copy it again.")
+    return sha256
 
 
-def _search(
-    layout: Layout, columns: list, places: dict, name: object, refused: list
-) -> int:
-    """Counts the rows of a file, or raises InputError for the first that is refused."""
-    rows, good = layout.rows(), 0
-    if layout.has_header:
-        next(rows, None)
-    for number, fields in rows:
-        where = f"{name}, line {number}"
-        if isinstance(fields, str):
-            raise InputError(f"{where}: {fields}: repair or remove the line.")
-        line = layout.separator.join(fields)
-        if len(fields) != layout.n_fields:
-            raise InputError(
-                f"{where}: {len(fields)} fields separated by {layout.separator!r}, "
-                f"expected {layout.n_fields}; found {line[:80]!r}: repair or remove "
-                "the line."
-            )
-        for column, row, more in refused:
-            if row == good:
-                _refuse(where, column, fields[places[column.meaning]], more)
-        if any("\ufffd" in fields[place] for place in places.values()):
-            raise InputError(f"{where}: it is not UTF-8: repair or remove the line.")
-        good += 1
-    return good
+def _read(
+    engine: DuckDB, table: str, paths: list[Path], selection: Selection
+) -> tuple[str, int]:
+    """Reads files into a table with ``place``; returns its SHA-256 and its rows."""
+    run, digests, raw = engine.connection.execute, [], f"raw_{table}"
+    for number, path in enumerate(paths):
+        piece = "piece" if number else raw
+        digests.append(_read_file(engine, piece, path, selection))
+        if number:
+            run(f"INSERT INTO {raw} SELECT * FROM piece")
+    place, chosen = "rowid", ["*"]
+    if selection.rest:
+        ids = [name for name in ("session", "user", "item") if name in selection.names]
+        for name in ids:  # whole numbers become numbers
+            other = f"NOT regexp_full_match({name}, '0|-?[1-9][0-9]{{0,17}}')"
+            if not run(f"SELECT 1 FROM {raw} WHERE {other} LIMIT 1").fetchall():
+                run(f"ALTER TABLE {raw} ALTER {name} TYPE BIGINT")
+        chosen = [*ids, selection.rest]
+    if "order" in selection.names:
+        place = 'row_number() OVER (ORDER BY "order", rowid) - 1'
+    query = f"SELECT {', '.join(chosen)}, {place} AS place FROM {raw}"
+    rows = engine.table(table, query, lazy=True)
+    if engine.folder:
+        run(f"DROP TABLE {raw}")
+    whole = hashlib.sha256("".join(digests).encode()).hexdigest()
+    return whole if len(digests) > 1 else digests[0], rows
+
+
+def find(kind: str, data_path: PathLike) -> list[Path]:
+    """Finds the files of ``"sessions"`` or ``"ratings"``.
+
+    Raises:
+        InputError: there are none.
+    """
+    if tables.is_table(data_path):
+        return tables.find(data_path)
+    main_file = DIGINETICA if kind == "sessions" else MOVIELENS
+    return [sources.find(main_file, data_path).path(main_file)]
+
+
+def read(kind: str, data_path: PathLike, engine: DuckDB, columns: str = "") -> Reading:
+    """Reads ``"sessions"`` or ``"ratings"``, raw or a table, into ``TABLES[kind]``.
+
+    Args:
+        data_path: see ``lib.data.sources`` and ``tables.find``.
+        engine: gets the table.
+        columns: of a table, see ``tables.mapping``.
+
+    Raises:
+        InputError: the data cannot be found or read.
+    """
+    if tables.is_table(data_path):
+        read_table = read_clicks if kind == "sessions" else read_ratings
+        return read_table(data_path, engine, columns)
+    if kind == "sessions":
+        return read_views(sources.find(DIGINETICA, data_path), engine)
+    return read_movielens(sources.find(MOVIELENS, data_path), engine)
 
 
 # Diginetica and MovieLens-1M
@@ -361,15 +475,14 @@ def read_views(source: Source, engine: DuckDB) -> Reading:
     Raises:
         InputError: the file is damaged, empty, or a header, column or value is wrong.
     """
-    columns = [
-        Column("session", "sessionId", *_WHOLE),
-        Column("item", "itemId", *_WHOLE),
-        Column("timeframe", "timeframe", *_WHOLE),
-        Column("day", "eventdate", *_DAY),
-    ]
-    older = {"session_id": "sessionId", "item_id": "itemId"}
-    header = [older.get(name, name) for name in _raw_header(source.path(DIGINETICA))]
-    return _read_raw(source, DIGINETICA, engine, "clicks", columns, header)
+    path = source.path(DIGINETICA)
+    ids = ("session_id", "item_id", "timeframe", "eventdate")
+    if "session_id" not in _head(path):
+        ids = ("sessionId", "itemId", "timeframe", "eventdate")
+    names = dict(zip(("session", "item", "timeframe", "day"), ids))
+    rules = {**dict.fromkeys(names, _WHOLE), "day": (_DAY, "a date such as 2016-05-25")}
+    found = _read(engine, "clicks", [path], Selection(names, rules, quotes=""))
+    return Reading(source.name, *found)
 
 
 def read_movielens(source: Source, engine: DuckDB) -> Reading:
@@ -382,22 +495,17 @@ def read_movielens(source: Source, engine: DuckDB) -> Reading:
     Raises:
         InputError: the file is damaged or empty, or a value is wrong or out of range.
     """
-    first = _first_line(source.path(MOVIELENS))
-    if not re.match(r"[0-9]+::", first):
-        raise InputError(
-            f"{source.path(MOVIELENS)}, line 1: found {first[:60]!r}, expected "
-            "UserID::MovieID::Rating::Timestamp, four whole numbers between two colons "
-            "each; give the unchanged ratings.dat of MovieLens-1M."
-        )
     names = ["user", "item", "rating", "timestamp"]
-    columns = [Column(n, n, *(_STARS if n == "rating" else _WHOLE)) for n in names]
-    return _read_raw(source, MOVIELENS, engine, "ratings", columns, names, "::")
+    rules = {**dict.fromkeys(names, _WHOLE), "rating": _STARS}
+    selection = Selection(dict(zip(names, names)), rules, header=names)
+    found = _read(engine, "ratings", [source.path(MOVIELENS)], selection)
+    return Reading(source.name, *found)
 
 
 def read_side_file(
     source: Source, file_name: str, columns: list[str] | None = None
 ) -> pd.DataFrame | None:
-    """Reads a side file as text: a ``;``-table with a header, or ``::`` columns.
+    """Reads a side file as text: a table with a header, or ``::`` columns.
 
     Args:
         source: the result of ``find``.
@@ -411,54 +519,19 @@ def read_side_file(
         InputError: the file is damaged or empty, or a line has the wrong number of
             fields.
     """
-    if not source.path(file_name).is_file():
-        return None
-    names = columns or _raw_header(source.path(file_name))
-    sql = "coalesce({v}, '')"
-    texts = [Column(f"c{n}", name, sql, "a text") for n, name in enumerate(names)]
-    with DuckDB() as engine:
-        separator = "::" if columns else ";"
-        _read_raw(source, file_name, engine, "side", texts, names, separator)
-        table = engine.sql("SELECT * EXCLUDE (place) FROM side ORDER BY place")
-    return table.set_axis(names, axis=1)
-
-
-def _read_raw(
-    source: Source,
-    file_name: str,
-    engine: DuckDB,
-    table: str,
-    columns: list[Column],
-    header: list[str],
-    separator: str = ";",
-) -> Reading:
-    """Reads a raw file, with a header line if the separator is ``;``."""
     path = source.path(file_name)
-    if len(header) < 2:
-        raise InputError(
-            f"{path}, line 1: columns must be separated by ';', found "
-            f"{header[0][:80]!r}; give the unchanged file of the CIKM Cup 2016."
-        )
-    names = [column.name for column in columns]
-    missing = [name for name in names if name not in header]
-    if missing:
-        raise InputError(
-            f"{path}: its first line has no column {missing[0]}; it needs "
-            f"{';'.join(names)} (or session_id, item_id) and has {';'.join(header)}."
-        )
-    has_header = separator == ";"
-    encoding = "utf-8" if has_header or file_name == MOVIELENS else "latin-1"
-    layout = Layout(path, len(header), separator, "", has_header, encoding)
-    places = {column.meaning: header.index(column.name) for column in columns}
-    if names == header:  # also where a name is there twice
-        places = {column.meaning: place for place, column in enumerate(columns)}
-    sha256 = _read_text(engine, f"raw_{table}", layout, columns, places, path)
-    engine.table(table, f"SELECT *, rowid AS place FROM raw_{table}", lazy=True)
-    return Reading(source.name, sha256, engine.count(table))
-
-
-def _raw_header(path: Path) -> list[str]:
-    return _first_line(path).strip().split(";")
+    if not path.is_file():
+        return None
+    line = _head(path)
+    header = columns or tables.split(line, tables.find_separator(line, []))
+    names = {f"c{n}": name for n, name in enumerate(header)}
+    rules = dict.fromkeys(names, ("coalesce({v}, '')", "a text"))
+    encoding = "latin-1" if columns else "utf-8"
+    selection = Selection(names, rules, "", "", columns, encoding)
+    with DuckDB() as engine:
+        _read(engine, "side", [path], selection)
+        table = engine.sql("SELECT * EXCLUDE (place) FROM side ORDER BY place")
+    return table.set_axis(header, axis=1)
 
 
 # Tables
@@ -471,17 +544,20 @@ def read_clicks(path: PathLike, engine: DuckDB, columns: str = "") -> Reading:
         path: a file, folder or glob of files, see ``tables.find``; a relative path
             starts at the repository's root.
         engine: gets the table; its columns are those of ``session_steps``.
-        columns: see ``tables.mapping``: ``session, item, time``. A time is a number of
-            Unix seconds or milliseconds, or an ISO date such as ``2016-05-25`` or
-            ``2016-05-25T10:51:09.277Z`` (without a zone: UTC).
+        columns: see ``tables.mapping``: ``session, item, time``, and perhaps ``order``:
+            numbers that order clicks of the same time, which otherwise keep the order
+            of the file. A time is a number of Unix seconds or milliseconds, or an ISO
+            date such as ``2016-05-25`` or ``2016-05-25T10:51:09.277Z`` (without a zone:
+            UTC).
 
     Raises:
         InputError: a column is missing, or a value is empty or of another kind.
     """
-    names = tables.mapping(columns, tables.CLICKS, ("user",))
+    names = tables.mapping(columns, tables.CLICKS, ("user", "order"))
     names.pop("user", None)
-    times = "time AS timeframe, CAST(time // 86400000 AS INTEGER) AS day"
-    return _read_table(path, engine, "clicks", names, times)
+    rest = "time AS timeframe, CAST(time // 86400000 AS INTEGER) AS day"
+    found = _read(engine, "clicks", tables.find(path), Selection(names, rest=rest))
+    return Reading(files.resolve(path).name, *found, is_table=True)
 
 
 def read_ratings(path: PathLike, engine: DuckDB, columns: str = "") -> Reading:
@@ -498,93 +574,6 @@ def read_ratings(path: PathLike, engine: DuckDB, columns: str = "") -> Reading:
     """
     names = tables.mapping(columns, tables.RATINGS, ("time",))
     time = "time // 1000" if "time" in names else "CAST(0 AS BIGINT)"
-    return _read_table(path, engine, "ratings", names, f"rating, {time} AS timestamp")
-
-
-def _read_table(
-    path: PathLike, engine: DuckDB, table: str, names: dict[str, str], rest: str
-) -> Reading:
-    """Reads the files of a table; ids come first, ``rest`` are the other columns."""
-    found, digests = tables.find(path), []
-    for number, file in enumerate(found):
-        read = _read_parquet if tables.ending(file) == ".parquet" else _read_own_text
-        digests.append(read(engine, f"piece_{number}", file, names))
-        if number:
-            piece = f"SELECT * FROM piece_{number}"
-            engine.connection.execute(f"INSERT INTO piece_0 {piece}")
-            engine.connection.execute(f"DROP TABLE piece_{number}")
-    ids = [_compact(engine, name) for name in names if name in tables.IDS]
-    query = f"SELECT {', '.join(ids)}, {rest}, rowid AS place FROM piece_0"
-    rows = engine.table(table, query)
-    engine.connection.execute("DROP TABLE piece_0")
-    sha256 = hashlib.sha256("".join(digests).encode()).hexdigest()
-    name = files.resolve(path).name
-    return Reading(name, sha256 if len(digests) > 1 else digests[0], rows)
-
-
-def _compact(engine: DuckDB, name: str) -> str:
-    """A column of ids as numbers, if all its texts are whole numbers."""
-    number = f"TRY_CAST({name} AS BIGINT)"
-    same = f"coalesce(CAST({number} AS VARCHAR) = {name}, false)"
-    short = f"abs({number}) < 1000000000000000000"
-    for rows in ("(SELECT * FROM piece_0 LIMIT 9)", "piece_0"):  # few of texts suffice
-        if not engine.row(f"SELECT bool_and({same} AND {short}) FROM {rows} AS ids")[0]:
-            return name
-    return f"CAST({name} AS BIGINT) AS {name}"
-
-
-def _columns(names: dict, kinds: dict, first: str) -> list[Column]:
-    """The columns of a table, of the DuckDB types ``kinds`` by their meaning."""
-    columns = []
-    for meaning, name in names.items():
-        kind = kinds.get(meaning, "VARCHAR")
-        how = _number(kind) if meaning == "rating" else _id(kind)
-        how = _time(kind, first) if meaning == "time" else how
-        columns.append(Column(meaning, name, *how))
-    return columns
-
-
-def _read_own_text(
-    engine: DuckDB, table: str, path: Path, names: dict[str, str]
-) -> str:
-    header, separator = tables.split_header(_first_line(path), path, names.values())
-    places, has_header = tables.place_columns(names, header, path.name)
-    quotes = '"' if len(separator) == 1 else ""
-    layout = Layout(path, len(header), separator, quotes, has_header)
-    first, lines = "", layout.rows()
-    for _ in range(1 + has_header):
-        _, fields = next(lines, (0, ""))
-    if "time" in names and len(fields) == len(header):
-        first = fields[places["time"]]
-    columns = _columns(names, {}, first)
-    return _read_text(engine, table, layout, columns, places, path.name)
-
-
-def _read_parquet(engine: DuckDB, table: str, path: Path, names: dict[str, str]) -> str:
-    sha256, run = scan(path).sha256, engine.connection.sql
-    options = "binary_as_string=true, hive_partitioning=false"
-    source = f"read_parquet({escape_glob(path)}, {options})"
-    try:
-        schema = run(f"DESCRIBE SELECT * FROM {source}").fetchall()
-        places, _ = tables.place_columns(names, [row[0] for row in schema], path.name)
-        kinds = {meaning: schema[place][1] for meaning, place in places.items()}
-        value = {
-            m: '"' + schema[p][0].replace('"', '""') + '"' for m, p in places.items()
-        }
-        time = value.get("time", "''")
-        first = run(f"SELECT CAST({time} AS VARCHAR) FROM {source} LIMIT 1").fetchall()
-        columns = _columns(names, kinds, (first[0][0] or "") if first else "")
-        _store(engine, table, columns, value, source)
-        for column, row, more in _first_refused(engine, table, columns):
-            one = f"SELECT {value[column.meaning]} FROM {source} LIMIT 1 OFFSET {row}"
-            _refuse(
-                f"{path.name}, row {row + 1}", column, run(one).fetchall()[0][0], more
-            )
-    except duckdb.Error as error:
-        raise InputError(
-            f"{path.name} is not a sound Parquet file "
-            f"({str(error).splitlines()[0][:200]}): copy it again."
-        ) from error
-    if not first:
-        raise InputError(f"{path.name} holds a header and no row: copy it again.")
-    return sha256
+    rest = f"rating, {time} AS timestamp"
+    found = _read(engine, "ratings", tables.find(path), Selection(names, rest=rest))
+    return Reading(files.resolve(path).name, *found, is_table=True)

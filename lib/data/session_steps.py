@@ -31,10 +31,6 @@ MIN_ITEM_CLICKS = 5
 TEST_DAYS = 7  # the last week; the day before it belongs to neither part
 PARTS = ("train", "held_out", "test")
 
-# For a source that does not know the order of its rows: the position of a click among
-# those of the same time. It is as good as random, and the same on every engine.
-PLACE_BY_DRAW = "md5(concat(CAST(session AS STRING), ' ', CAST(item AS STRING)))"
-
 
 @dataclass(frozen=True)
 class Rules:
@@ -51,11 +47,7 @@ class Rules:
     def __post_init__(self) -> None:
         check_choice("order", self.order, ORDERS)
         check_choice("protocol", self.protocol, PROTOCOLS)
-        if self.min_session_clicks < 2:
-            raise InputError(
-                f"min_session_clicks={self.min_session_clicks}: a session needs 2 "
-                "clicks or more: one to predict, and one to predict it from."
-            )
+        check_whole("min_session_clicks", self.min_session_clicks, 2)  # one to predict
         check_whole("min_item_clicks", self.min_item_clicks)
         for name in ("train_until", "test_from"):
             if getattr(self, name) and not is_day(getattr(self, name)):
@@ -92,28 +84,17 @@ WHERE {first}{column} IN (
 def filter_steps(rules: Rules) -> list[Step]:
     """The steps from ``clicks`` to the clicks that are kept; none without filters."""
     few, rare = rules.min_session_clicks, rules.min_item_clicks
-    steps = []
-    if rules.filters:
-        steps = [
-            Step(
-                f"sessions of {few} clicks or more",
-                "long_sessions",
-                frequent("session", "clicks", few),
-            ),
-            Step(
-                f"items of {rare} clicks or more",
-                "frequent_items",
-                frequent("item", "long_sessions", rare),
-            ),
-        ]
-    if rules.protocol == "srgnn":  # rare items may have left short sessions
-        steps.append(
-            Step(
-                f"sessions of {few} clicks or more, again",
-                "kept",
-                frequent("session", steps[-1].table if steps else "clicks", few),
-            )
-        )
+    again = rules.protocol == "srgnn"  # rare items may have left short sessions
+    steps, source = [], "clicks"
+    for table, column, at_least, more, is_taken in (
+        ("long_sessions", "session", few, "", rules.filters),
+        ("frequent_items", "item", rare, "", rules.filters),
+        ("kept", "session", few, ", again", again),
+    ):
+        if is_taken:
+            title = f"{column}s of {at_least} clicks or more{more}"
+            steps.append(Step(title, table, frequent(column, source, at_least)))
+            source = table
     return steps
 
 
@@ -127,7 +108,12 @@ def split_steps(
         kept: name of the table of clicks.
         train_until, test_from: days since 1970.
     """
-    number = "row_number() OVER (ORDER BY item) AS number"
+
+    def numbers(table: str) -> Step:
+        query = "SELECT item, row_number() OVER (ORDER BY item) AS number\nFROM "
+        query += f"(SELECT DISTINCT item FROM {table}) AS kinds"
+        return Step("numbers of the items", "items", query)
+
     if rules.protocol == "modelzoo":  # sessions that cross midnight are split
         when = (
             f"day <= {train_until}",
@@ -138,25 +124,19 @@ def split_steps(
             Step(f"{part} part", part, frequent("session", kept, 2, f"({days})"))
             for part, days in zip(PARTS, when)
         ]
-        distinct = f"(SELECT DISTINCT item FROM {kept}) AS kinds"
-        items = Step("numbers", "items", f"SELECT item, {number}\nFROM {distinct}")
-        return [*parts, items]
+        return [*parts, numbers(kept)]
     by_day = f"""SELECT * FROM {kept}
 WHERE session IN (
     SELECT session FROM {kept}
     GROUP BY session HAVING max(day) {{}})"""
     known = "SELECT * FROM late\nWHERE item IN (SELECT item FROM items)"
-    distinct = "(SELECT DISTINCT item FROM train) AS kinds"
+    test = frequent("session", "known", 2)
     return [
         Step("training sessions", "train", by_day.format(f"<= {train_until}")),
         Step("sessions of the last days", "late", by_day.format(f">= {test_from}")),
-        Step(
-            "numbers of the items", "items", f"SELECT item, {number}\nFROM {distinct}"
-        ),
+        numbers("train"),
         Step("clicks on items of the training part", "known", known),
-        Step(
-            "test sessions of 2 clicks or more", "test", frequent("session", "known", 2)
-        ),
+        Step("test sessions of 2 clicks or more", "test", test),
     ]
 
 
@@ -246,10 +226,8 @@ def split_days(engine: Engine, kept: str, rules: Rules) -> tuple[int, int]:
             f"train_until={train_until}, test_from={test_from}: the test part must "
             "begin after the training part ends."
         )
-    days = [
-        (date.fromisoformat(day) - date(1970, 1, 1)).days
-        for day in (train_until, test_from)
-    ]
+    first = date(1970, 1, 1)
+    days = [(date.fromisoformat(day) - first).days for day in (train_until, test_from)]
     return days[0], days[1]
 
 
@@ -265,21 +243,40 @@ def run(engine: Engine, rules: Rules, keep_all: bool = False) -> list[Step]:
     Raises:
         InputError: the days of the split are in the wrong order.
     """
-    kept, done = "clicks", filter_steps(rules)
+    done, kept = filter_steps(rules), ["clicks"]
     for step in done:
         engine.table(step.table, step.query)
+        kept.append(step.table)
         if not keep_all:
-            engine.drop(kept)
-        kept = step.table
-    last = split_steps(rules, kept, *split_days(engine, kept, rules))
-    between = {kept, "late", "known"}
+            engine.drop(kept[-2])
+    last = split_steps(rules, kept[-1], *split_days(engine, kept[-1], rules))
     for number, step in enumerate(last):
         engine.table(step.table, step.query)
         later = " ".join(step.query for step in last[number + 1 :])
         read = {*re.findall(r"\w+", step.query)} - {*re.findall(r"\w+", later)}
         if not keep_all:
-            engine.drop(*between & read)
+            engine.drop(*{kept[-1], "late", "known"} & read)
     return done + last
+
+
+def nothing_left(
+    name: str, part: str, rules: Rules, first: int | None, last: int | None
+) -> InputError:
+    """The refusal of clicks of the days ``first`` to ``last``: a part is empty."""
+    span = "there is no click"
+    if first is not None and last is not None:
+        begin, end = (date(1970, 1, 1) + timedelta(int(d)) for d in (first, last))
+        span = f"the clicks are of {begin} to {end}"
+        if end.year < 1990:
+            span += ", which is hardly meant: is the time another column or another "
+            span += "unit?"
+    return InputError(
+        f"{name}: after the filters (sessions of {rules.min_session_clicks} clicks or "
+        f"more, items of {rules.min_item_clicks} or more) and the split by date no "
+        f"{'training' if part == 'train' else part} example is left: {span}; add "
+        f"clicks, so that they span more than {TEST_DAYS + 1} days, or choose other "
+        "thresholds and days."
+    )
 
 
 def with_filters(engine: Engine, rules: Rules) -> Rules:

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 
 from lib import progress
-from lib.data import prepared, readers, session_steps, sources, tables
+from lib.data import prepared, readers, session_steps, sources
 from lib.data.engines import DuckDB
 from lib.data.examples import Examples
 from lib.data.session_steps import TEST_DAYS, Rules
 from lib.errors import InputError
 
-PORT_DAY = "2016-05-25"  # the day of Diginetica on which the published port validates
+PORT_DAY = 16946  # 2016-05-25: the published port validates on this day of Diginetica
 PORT_DAYS: dict[str, Any] = {"train_until": "2016-05-24", "test_from": "2016-05-26"}
 
 
@@ -131,18 +131,13 @@ def load(
     if prepared.is_prepared(data_path):
         return _load_prepared(data_path)
     with DuckDB() as engine:
-        if tables.is_table(data_path):
-            reading = readers.read_clicks(data_path, engine, columns)
-            return prepare(engine, reading, chosen)
-        source = sources.find(sources.DIGINETICA, data_path)
-        reading = readers.read_views(source, engine)
-        if protocol == "modelzoo" and not any(map(rules.get, PORT_DAYS)):
-            port_day = (np.datetime64(PORT_DAY) - np.datetime64("1970-01-01")).astype(
-                int
-            )
-            if engine.row(f"SELECT count(*) FROM clicks WHERE day = {port_day}")[0]:
-                chosen = replace(chosen, **PORT_DAYS)
-        return prepare(engine, reading, session_steps.with_filters(engine, chosen))
+        reading = readers.read("sessions", data_path, engine, columns)
+        if not reading.is_table:
+            if protocol == "modelzoo" and not any(map(rules.get, PORT_DAYS)):
+                query = f"SELECT count(*) FROM clicks WHERE day = {PORT_DAY}"
+                chosen = replace(chosen, **(PORT_DAYS if engine.row(query)[0] else {}))
+            chosen = session_steps.with_filters(engine, chosen)
+        return prepare(engine, reading, chosen)
 
 
 def prepare(engine: DuckDB, reading: readers.Reading, rules: Rules) -> Sessions:
@@ -165,15 +160,9 @@ def prepare(engine: DuckDB, reading: readers.Reading, rules: Rules) -> Sessions:
         if part != "held_out" or rules.protocol == "modelzoo":
             parts[part], tied = _examples(engine, part, rules)
             ties += tied
-    for part, label in (("train", "training"), ("test", "test")):
+    for part in ("train", "test"):
         if not len(parts[part]):
-            raise InputError(
-                f"{reading.name}: after the filters (sessions of "
-                f"{rules.min_session_clicks} clicks or more, items of "
-                f"{rules.min_item_clicks} or more) and the split by date no {label} "
-                f"example is left: {_span(*days)}; add clicks, so that they span more "
-                f"than {TEST_DAYS + 1} days, or choose other thresholds and days."
-            )
+            raise session_steps.nothing_left(reading.name, part, rules, *days)
     ids = engine.arrays("SELECT item FROM items ORDER BY number")["item"]
     return Sessions(
         item_ids=np.array(ids.tolist()),
@@ -183,17 +172,6 @@ def prepare(engine: DuckDB, reading: readers.Reading, rules: Rules) -> Sessions:
         unordered_clicks=int(ties[0]),
         unordered_sessions=int(ties[1]),
         **parts,
-    )
-
-
-def _span(first: int | None, last: int | None) -> str:
-    """Returns the days of the clicks in words."""
-    if first is None or last is None:
-        return "there is no click"
-    begin, end = np.datetime64(int(first), "D"), np.datetime64(int(last), "D")
-    doubt = ", which is hardly meant: is the time another column or another unit?"
-    return (
-        f"the clicks are of {begin} to {end}{doubt if end.astype(int) < 7300 else ''}"
     )
 
 

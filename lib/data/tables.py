@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import csv
 import glob
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from lib import files
@@ -18,15 +18,8 @@ from lib.errors import InputError
 
 CLICKS = ("session", "item", "time")  # what a table of clicks needs
 RATINGS = ("user", "item", "rating")  # and one of ratings
-IDS = ("session", "user", "item")
-SEPARATORS = {
-    ".csv": (",", ";", "\t", "|"),
-    ".tsv": ("\t",),
-    ".txt": ("\t", ",", ";", "|"),
-    ".dat": ("::", "\t", ",", ";", "|"),
-    ".data": ("\t", "::", ",", ";", "|"),
-}
-ENDINGS = (*SEPARATORS, ".parquet")
+SEPARATORS = (",", "\t", "::", ";", "|")
+ENDINGS = (".csv", ".tsv", ".txt", ".dat", ".data", ".parquet")
 
 
 def mapping(
@@ -43,26 +36,18 @@ def mapping(
     Raises:
         InputError: a part is not a pair, or its meaning is unknown or repeated.
     """
-    if not isinstance(text, str):
-        raise InputError(
-            f"columns={text!r}: write it as a text, such as "
-            f'"{", ".join(f"{each}=<column>" for each in needed)}".'
-        )
-    names = {meaning: meaning for meaning in needed}
-    mapped = set()
-    for pair in filter(None, map(str.strip, text.split(","))):
-        meaning, equals, column = map(str.strip, pair.partition("="))
-        is_allowed = meaning in (*needed, *optional) and meaning not in mapped
-        if not (equals and column and is_allowed):
+    names = dict[str, str]()
+    for pair in filter(None, map(str.strip, str(text).split(","))):
+        meaning, _, column = map(str.strip, pair.partition("="))
+        if not column or meaning not in (*needed, *optional) or meaning in names:
             raise InputError(
                 f'columns="{text}": "{pair}" cannot be used; write '
                 f"{', '.join(f'{each}=<column>' for each in needed)}"
                 + "".join(f" and perhaps {each}=<column>" for each in optional)
                 + ", each once."
             )
-        mapped.add(meaning)
         names[meaning] = column
-    return names
+    return {**dict(zip(needed, needed)), **names}
 
 
 def ending(path: PathLike) -> str:
@@ -97,69 +82,66 @@ def find(location: PathLike) -> list[Path]:
         InputError: there is none, or a file has an ending that tables do not have.
     """
     path = files.resolve(location)
-    found = [path]
-    if path.is_dir():
-        found = _inside(path)
-    elif not path.exists() and glob.has_magic(str(location)):
+    found = _inside(path) if path.is_dir() else [path]
+    if not path.exists() and glob.has_magic(str(location)):
         found = [Path(name) for name in sorted(glob.glob(str(path), recursive=True))]
-    unfit = [each for each in found if ending(each) not in ENDINGS]
-    unfit += [each for each in found if each.name.lower().endswith(".parquet.gz")]
+    unfit = [each.name for each in found if ending(each) not in ENDINGS]
+    unfit += [each.name for each in found if each.name.lower().endswith(".parquet.gz")]
     if unfit or not found:
         raise InputError(
-            f"{(unfit or [path])[0].name}: {'a' if unfit else 'no file of a'} table "
+            f"{', '.join(unfit[:1]) or path}: {'a' if unfit else 'no file of a'} table "
             f"ends in {', '.join(ENDINGS)}, or .csv.gz and so on."
         )
     return found
 
 
-def split_header(line: str, path: Path, wanted: Collection[str]) -> tuple[list, str]:
-    """Splits the first line of a text file; returns its fields and the separator."""
-    fields = {}
-    for separator in SEPARATORS[ending(path)]:
-        parts = line.split(separator)
-        if len(separator) == 1:
-            parts = next(
-                csv.reader([line], delimiter=separator, skipinitialspace=True), []
-            )
-        fields[separator] = [part.strip() for part in parts]
-    best = max(fields, key=lambda s: (len({*fields[s]} & {*wanted}), len(fields[s])))
-    return fields[best], best
+def split(line: str, separator: str) -> list[str]:
+    """Splits a line of a text file into its fields."""
+    single = separator if len(separator) == 1 else "\x1f"
+    line = line.replace(separator, single)
+    fields = next(csv.reader([line], delimiter=single, skipinitialspace=True), [])
+    return [field.strip() for field in fields]
+
+
+def find_separator(line: str, wanted: Iterable[str]) -> str:
+    """Finds the separator with which the first line has most names that are wanted."""
+    names = {*wanted}
+
+    def fit(separator: str) -> tuple[int, int]:
+        fields = split(line, separator)
+        return len({*fields} & names), len(fields)
+
+    return max(SEPARATORS, key=fit)
 
 
 def place_columns(
-    names: dict[str, str], header: list[str], file_name: str
+    names: dict[str, str], header: list[str], path: Path
 ) -> tuple[dict[str, int], bool]:
     """Finds the mapped columns.
 
     Args:
         names: from meanings to column names, see ``mapping``.
         header: the fields of the first line, or the names in a Parquet file.
-        file_name: for messages.
+        path: of the file, for messages.
 
     Returns:
-        The position of each meaning's column, from 0, and whether the first line is
-        a header: it is not where the mapping numbers the columns from 1.
+        The position of each meaning's column, from 0, and whether the columns have
+        names: they have not where the mapping numbers them from 1.
 
     Raises:
         InputError: a column is missing or is there twice.
     """
-    n = len(header)
-    by_number = all(name.isdecimal() and 1 <= int(name) <= n for name in names.values())
-    if by_number and not {*names.values()} <= {*header}:
+    numbers = [str(number) for number in range(1, len(header) + 1)]
+    if {*names.values()} <= {*numbers} and not {*names.values()} <= {*header}:
         return {meaning: int(name) - 1 for meaning, name in names.items()}, False
     for meaning, column in names.items():
-        if header.count(column) == 1:
-            continue
-        how = "two columns" if column in header else "no column"
-        advice = f"say in columns which is meant, as in {meaning}=<column>"
-        if any(any(c.isdigit() for c in field[:4]) for field in header):
+        if header.count(column) != 1:
             numbered = ", ".join(f"{m}={k}" for k, m in enumerate(names, 1))
-            advice += (
-                "; if that is a row and the header line is missing, give the numbers "
-                f'of the columns, as in columns="{numbered}"'
+            raise InputError(
+                f"{path}: {'two columns' if column in header else 'no column'} "
+                f'"{column}" for the {meaning}; its first line has '
+                f"{', '.join(header[:20])}; say in columns which is meant, as in "
+                f"{meaning}=<column>; if that is a row and the header line is missing, "
+                f'give the numbers of the columns, as in columns="{numbered}".'
             )
-        raise InputError(
-            f'{file_name}: {how} "{column}" for the {meaning}; its first line has '
-            f"{', '.join(header[:20])}; {advice}."
-        )
     return {meaning: header.index(column) for meaning, column in names.items()}, True
