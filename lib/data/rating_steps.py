@@ -38,7 +38,9 @@ def number(engine: Engine) -> None:
     )
 
 
-def split(split: str, test_share: float, n_ratings: int, seed: int = 0) -> str:
+def split(
+    split: str, test_share: float, n_ratings: int, seed: int = 0, repeats: bool = True
+) -> str:
     """The numbered ratings with ``is_test``, 0 or 1; no rating's value matters.
 
     Args:
@@ -48,22 +50,17 @@ def split(split: str, test_share: float, n_ratings: int, seed: int = 0) -> str:
         test_share: the test part's share of the ratings.
         n_ratings: their number.
         seed: of ``"by_pair"``.
+        repeats: False if no user rated an item twice, which saves time.
     """
     if split == "per_user_last":
         kept = f"floor(CAST({1 - test_share!r} AS DOUBLE) * n + CAST(1e-9 AS DOUBLE))"
-        return f"""SELECT *, CASE WHEN rank <= {kept}
-    THEN 0 ELSE 1 END AS is_test
-FROM (
-    SELECT *, count(*) OVER (PARTITION BY user_idx) AS n, row_number() OVER (
-        PARTITION BY user_idx ORDER BY timestamp, item_idx, place) AS rank
-    FROM numbered) AS ranked"""
+        return _by_rank(
+            kept, "PARTITION BY user_idx ORDER BY timestamp, item_idx, place", repeats
+        )
     if split == "global_time":
-        n_train = n_ratings - int(round(test_share * n_ratings))
-        return f"""SELECT *, CASE WHEN rank <= {n_train} THEN 0 ELSE 1 END AS is_test
-FROM (
-    SELECT *, row_number() OVER (
-        ORDER BY timestamp, user_idx, item_idx, place) AS rank
-    FROM numbered) AS ranked"""
+        n_train = str(n_ratings - int(round(test_share * n_ratings)))
+        window = "ORDER BY timestamp, user_idx, item_idx, place"
+        return _by_rank(n_train, window, repeats)
     # Squares modulo a prime: products stay below 2**62.
     user, item = "CAST(user_idx AS BIGINT)", "CAST(item_idx AS BIGINT)"
     mixed = f"({user} * 48271 + {item} * 69621 + {seed * 16807 + 12345}) % {PRIME}"
@@ -73,6 +70,22 @@ FROM (
         f"SELECT *, CASE WHEN {mixed} < {int(test_share * PRIME)} THEN 1 ELSE 0 END "
         "AS is_test FROM numbered"
     )
+
+
+def _by_rank(last: str, window: str, repeats: bool) -> str:
+    """The ratings after rank ``last`` of a window are for testing.
+
+    With repeats, a rating of a pair that training has too is for training: else the
+    model would know the answer.
+    """
+    is_test = f"CASE WHEN rank <= {last} THEN 0 ELSE 1 END"
+    if repeats:
+        is_test = f"min({is_test}) OVER (PARTITION BY user_idx, item_idx)"
+    return f"""SELECT *, {is_test} AS is_test
+FROM (
+    SELECT *, count(*) OVER (PARTITION BY user_idx) AS n,
+        row_number() OVER ({window}) AS rank
+    FROM numbered) AS ranked"""
 
 
 def order(split: str) -> str:

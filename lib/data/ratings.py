@@ -55,6 +55,8 @@ class Ratings:
         name, sha256: the data set, for records.
         scale: the lowest and the highest possible rating, in stars.
         reading: rows in the file and rows read, as a sentence.
+        repeated: ratings of a pair of user and item that was rated before. All ratings
+            of a pair are in one part.
     """
 
     train: Part
@@ -70,6 +72,7 @@ class Ratings:
     sha256: str
     scale: tuple[float, float] = STARS
     reading: str = ""
+    repeated: int = 0
 
     @property
     def n_users(self) -> int:
@@ -81,12 +84,15 @@ class Ratings:
 
     def counts(self) -> dict[str, int]:
         """Counts that identify the result of preprocessing."""
-        return {
+        counts = {
             "users": self.n_users,
             "items": self.n_items,
             "train_ratings": len(self.train),
             "test_ratings": len(self.test),
         }
+        return (
+            {**counts, "repeated_ratings": self.repeated} if self.repeated else counts
+        )
 
     def validation(self) -> Ratings:
         """Splits the training part into training and validation ratings.
@@ -97,8 +103,9 @@ class Ratings:
         the training rows are no longer in the order of the file.
         """
         train, validation = _split(
-            self.train, self.split, self.test_share, self.seed + 1, self.name
-        )
+            self.train, self.split, self.test_share, self.seed + 1, self.name,
+            bool(self.repeated),
+        )  # fmt: skip
         mean, user_mean = means(train, self.n_users)
         return replace(
             self, train=train, test=validation, global_mean=mean, user_mean=user_mean
@@ -151,7 +158,8 @@ def find_scale(
     """Returns the lowest and the highest possible rating.
 
     Raises:
-        InputError: the split needs times, and the ratings have none.
+        InputError: the split needs times, and the ratings have none; or all ratings
+            are the same.
     """
     low, high, last = engine.sql(
         "SELECT min(rating) AS low, max(rating) AS high, max(timestamp) AS last "
@@ -161,6 +169,11 @@ def find_scale(
         raise InputError(
             f'split="{split}": {reading.name} is read without times; name their '
             'column, as in columns="time=<column>".'
+        )
+    if low == high:
+        raise InputError(
+            f"{reading.name}: every rating is {low:g}, and nothing can be learned from "
+            "a constant: give ratings that differ."
         )
     return (float(low), float(high)) if reading.is_table else STARS
 
@@ -194,14 +207,19 @@ def prepare(
     rows = _fetch(
         engine, f"SELECT * FROM numbered ORDER BY {rating_steps.order(split)}"
     )
-    train, test = _split(rows, split, test_share, seed, reading.name, engine)
+    pairs = "SELECT DISTINCT user_idx, item_idx FROM numbered"
+    repeated = len(rows) - engine.row(f"SELECT count(*) FROM ({pairs})")[0]
+    note = f", {repeated:,} of a pair that was rated before" if repeated else ""
+    train, test = _split(
+        rows, split, test_share, seed, reading.name, bool(repeated), engine
+    )
     mean, user_mean = means(train, len(ids[0]))
     if split == "modelzoo":
         _, user_mean = means(rows, len(ids[0]))
     user_ids, item_ids = (np.array(each.tolist()) for each in ids)
     return Ratings(
         train, test, user_ids, item_ids, mean, user_mean, split, test_share, seed,
-        reading.name, reading.sha256, reading=str(reading),
+        reading.name, reading.sha256, reading=f"{reading}{note}", repeated=repeated,
     )  # fmt: skip
 
 
@@ -222,6 +240,7 @@ def _split(
     test_share: float,
     seed: int,
     name: str,
+    repeats: bool,
     engine: DuckDB | None = None,
 ) -> tuple[Part, Part]:
     """Returns ``(train, test)``; the split does not depend on the ratings' values."""
@@ -242,16 +261,26 @@ def _split(
         with DuckDB() as engine:
             columns = pd.DataFrame(vars(rows)).assign(place=np.arange(n))
             engine.register("numbered", columns)
-            return _split(rows, split, test_share, seed, name, engine)
+            return _split(rows, split, test_share, seed, name, repeats, engine)
     else:
-        engine.table("parts", rating_steps.split(split, test_share, n, seed))
+        engine.table("parts", rating_steps.split(split, test_share, n, seed, repeats))
         query = "SELECT * FROM parts WHERE is_test = {} ORDER BY "
         query += rating_steps.order(split)
         parts = _fetch(engine, query.format(0)), _fetch(engine, query.format(1))
+    if repeats:
+        parts = _join_pairs(*parts)
     for part, kept in zip(("train", "test"), parts):
         if not len(kept):
             raise nothing_left(name, part, test_share, n)
     return parts
+
+
+def _join_pairs(train: Part, test: Part) -> tuple[Part, Part]:
+    """Moves test ratings of a pair that training has too, see ``rating_steps``."""
+    pairs = [part.user_idx * np.int64(2**31) + part.item_idx for part in (train, test)]
+    is_known = np.isin(pairs[1], pairs[0])
+    columns = zip(vars(train).values(), vars(test.take(is_known)).values())
+    return Part(*(np.concatenate(both) for both in columns)), test.take(~is_known)
 
 
 def _load_prepared(folder: sources.PathLike) -> Ratings:

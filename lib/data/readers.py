@@ -333,7 +333,8 @@ def _read_rows(
 
 def _find_rejected(engine: DuckDB, table: Table) -> list[Fault]:
     """The first line of a text that DuckDB rejected, unless it is blank."""
-    fields = f"\\2 fields separated by {table.separator!r}, expected \\1"
+    separator = repr(table.separator).replace("\\", r"\\")
+    fields = f"\\2 fields separated by {separator}, expected \\1"
     return engine.connection.sql(
         "SELECT line, concat(': ', regexp_replace(rtrim(error_message, '.'), "
         f"'.*: (\\d+) Found: (\\d+)', {quote(fields)}), '; found ', text), 0 FROM ("

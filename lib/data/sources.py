@@ -75,10 +75,11 @@ def find(main_file: str, data_path: PathLike) -> Source:
     if data_path == "ml-1m" and main_file == MOVIELENS:
         return Source("ml-1m", fetch_movielens(DATA_DIR))
     folder = files.resolve(data_path)
-    if not folder.is_dir():
+    if not folder.is_dir() or not str(data_path).strip():
         raise InputError(
             f'"{data_path}" is not a folder (looked for {folder}): {remedy}; '
-            'or use "sample", or a table that ends in .csv, .tsv, .txt or .parquet.'
+            'or use "sample". Notebooks that train, transfer or recommend take tables, '
+            "too, which end in .csv, .tsv, .txt or .parquet."
         )
     source = Source(folder.name, folder)
     if not source.path(main_file).is_file():

@@ -61,7 +61,8 @@ def is_table(path: PathLike) -> bool:
         return True
     folder = files.resolve(path)
     raw = (f"{name}{gz}" for name in (DIGINETICA, MOVIELENS) for gz in ("", ".gz"))
-    return not any((folder / name).exists() for name in raw) and bool(_inside(folder))
+    is_raw = not str(path).strip() or any((folder / name).exists() for name in raw)
+    return not is_raw and bool(_inside(folder))
 
 
 def _inside(folder: Path) -> list[Path]:
