@@ -203,7 +203,7 @@ class Table:
         """Opens a text for reading lines, which then have ends of one kind."""
         return io.TextIOWrapper(unpack(self.path), self.encoding, "surrogateescape")
 
-    def rows(self) -> Iterator[tuple[int, list[str]]]:
+    def rows(self, with_blank: bool = False) -> Iterator[tuple[int, list[str]]]:
         """Yields the first line and the fields of each row of a text; this is slow."""
         csv.field_size_limit(2**31 - 1)
         line = 1
@@ -214,7 +214,7 @@ class Table:
                 quoting=csv.QUOTE_MINIMAL if self.quotes else csv.QUOTE_NONE,
             )
             for fields in reader:
-                if len(fields) > 1 or "".join(fields).strip():
+                if with_blank or len(fields) > 1 or "".join(fields).strip():
                     yield line, fields
                 line = reader.line_num + 1
 
@@ -333,14 +333,19 @@ def _read_rows(
 
 def _find_rejected(engine: DuckDB, table: Table) -> list[Fault]:
     """The first line of a text that DuckDB rejected, unless it is blank."""
-    fields = f"\\2 fields separated by {table.separator!r}, expected \\1"
-    return engine.connection.sql(
+    separator = repr(table.separator).replace("\\", "\\\\")
+    fields = f"\\2 fields separated by {separator}, expected \\1"
+    rejected = engine.connection.sql(
         "SELECT line, concat(': ', regexp_replace(rtrim(error_message, '.'), "
         f"'.*: (\\d+) Found: (\\d+)', {quote(fields)}), '; found ', text), 0 FROM ("
         "SELECT *, trim(csv_line, ' \t\r\n')[:80] AS text FROM reject_errors) "
         "WHERE text IS DISTINCT FROM '' ORDER BY line, "
         f"abs(CAST(column_idx AS INTEGER) - {len(table.kinds)}) DESC LIMIT 1"
     ).fetchall()
+    return [  # DuckDB counts a quoted field of several lines as one
+        (next(islice(table.rows(with_blank=True), line - 1, None))[0], *rest)
+        for line, *rest in rejected
+    ]
 
 
 def _count_again(table: Table, n_rows: int) -> list[Fault]:
