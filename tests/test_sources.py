@@ -319,6 +319,7 @@ BAD_CLICKS = {
     "too few fields": ("7;NA;30;500", "4 fields", "expected 5", "7;NA;30;500"),
     "one field": ("hello", "1 fields", "expected 5", "hello"),
     "too many fields": ("7;NA;30;500;2016-05-25;9", "6 fields", "expected 5"),
+    "separator at the end": ("7;NA;30;500;2016-05-25;", "6 fields", "expected 5"),
     "other separator": ("7,NA,30,500,2016-05-25", "1 fields", "separated by ';'"),
 }
 STAR = "expected a whole number from 1 to 5"
@@ -412,9 +413,7 @@ def read_literally(text, main_file):
     lines = re.split("\r\n|\r|\n", text.removeprefix("\ufeff"))
     rows = [line for line in lines if line.strip(" \t")]
     rows = [line.split(";" if main_file == VIEWS else "::") for line in rows]
-    width = 5 if main_file == VIEWS else 4
-    assert all(len(row) == width or row[width:] == [""] for row in rows)
-    rows = [row[:width] for row in rows]
+    assert {len(row) for row in rows} == {5 if main_file == VIEWS else 4}
     if main_file == STARS:
         table = [[whole_number(field) for field in row] for row in rows]
         assert all(1 <= row[2] <= 5 for row in table)

@@ -444,6 +444,16 @@ def test_a_stray_quote_or_line_end_loses_no_row(tmp_path, case, again):
     ]
 
 
+@pytest.mark.parametrize("separator", [",", ";", "|", "\t"])
+@pytest.mark.parametrize("bad", ["1,2", "1,2,1464134400,x,y", '1,2,"14', "1,2,soon,x"])
+def test_lines_within_quotes_and_blank_lines_count(tmp_path, separator, bad):
+    lines = [HEADER, *rows(3), '1,2,1464134400,"a\nb\n"', "", *rows(3), bad, *rows(9)]
+    text = "\n".join(lines).replace(",", separator)
+    (tmp_path / "log.csv").write_text(text)
+    with pytest.raises(InputError, match="log.csv, line 12[,:]"):
+        read_clicks(tmp_path / "log.csv")
+
+
 def test_an_engine_reads_a_good_file_after_a_bad_one(tmp_path):
     good, bad = tmp_path / "good.csv", tmp_path / "bad.csv"
     lines = [HEADER, *rows(9)]

@@ -131,19 +131,24 @@ def unpack(path: Path) -> Any:
     return gzip.open(path) if path.suffix.lower() == ".gz" else open(path, "rb")
 
 
-def scan(path: Path) -> tuple[str, int]:
-    """Reads the bytes of a file once; returns their SHA-256 and the number of lines.
+def scan(path: Path, separator: str = "") -> tuple[str, int, int]:
+    """Reads the bytes of a file once.
+
+    Returns:
+        Their SHA-256, the number of lines, and the first bytes of separators in them.
 
     Raises:
         InputError: it cannot be read, is damaged, or is empty.
     """
     digest, is_empty, lines, last = hashlib.sha256(), True, 0, b"\n"
+    separators, byte = 0, (separator or "\n")[0].encode()
     try:
         with unpack(path) as file:
             while chunk := file.read(1 << 20):
                 digest.update(chunk)
                 is_empty = is_empty and not chunk.strip()
                 lines, last = lines + chunk.count(b"\n"), chunk[-1:]
+                separators += chunk.count(byte)
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise InputError(
             f"{path} is cut short or is not a gzip file ({error}): copy it again."
@@ -152,7 +157,7 @@ def scan(path: Path) -> tuple[str, int]:
         raise InputError(f"{path} cannot be read: {error.strerror}.") from error
     if is_empty:
         raise InputError(f"{path} is empty: copy or download it again.")
-    return digest.hexdigest(), lines + (last != b"\n")
+    return digest.hexdigest(), lines + (last != b"\n"), separators
 
 
 def _head(path: Path) -> str:
@@ -203,7 +208,7 @@ class Table:
         """Opens a text for reading lines, which then have ends of one kind."""
         return io.TextIOWrapper(unpack(self.path), self.encoding, "surrogateescape")
 
-    def rows(self) -> Iterator[tuple[int, list[str]]]:
+    def rows(self, with_blank: bool = False) -> Iterator[tuple[int, list[str]]]:
         """Yields the first line and the fields of each row of a text; this is slow."""
         csv.field_size_limit(2**31 - 1)
         line = 1
@@ -214,7 +219,7 @@ class Table:
                 quoting=csv.QUOTE_MINIMAL if self.quotes else csv.QUOTE_NONE,
             )
             for fields in reader:
-                if len(fields) > 1 or "".join(fields).strip():
+                if with_blank or len(fields) > 1 or "".join(fields).strip():
                     yield line, fields
                 line = reader.line_num + 1
 
@@ -333,27 +338,39 @@ def _read_rows(
 
 def _find_rejected(engine: DuckDB, table: Table) -> list[Fault]:
     """The first line of a text that DuckDB rejected, unless it is blank."""
-    separator = repr(table.separator).replace("\\", r"\\")
+    separator = repr(table.separator).replace("\\", "\\\\")
     fields = f"\\2 fields separated by {separator}, expected \\1"
-    return engine.connection.sql(
+    rejected = engine.connection.sql(
         "SELECT line, concat(': ', regexp_replace(rtrim(error_message, '.'), "
         f"'.*: (\\d+) Found: (\\d+)', {quote(fields)}), '; found ', text), 0 FROM ("
         "SELECT *, trim(csv_line, ' \t\r\n')[:80] AS text FROM reject_errors) "
         "WHERE text IS DISTINCT FROM '' ORDER BY line, "
         f"abs(CAST(column_idx AS INTEGER) - {len(table.kinds)}) DESC LIMIT 1"
     ).fetchall()
+    return [  # DuckDB counts a quoted field of several lines as one
+        (next(islice(table.rows(with_blank=True), line - 1, None))[0], *rest)
+        for line, *rest in rejected
+    ]
 
 
-def _count_again(table: Table, n_rows: int) -> list[Fault]:
-    """The first row with a quoted field that holds rows, or a lost row of a text."""
+def _count_again(table: Table, n_rows: int, is_sound: bool) -> list[Fault]:
+    """The first row of a text that has other fields, holds rows in one, or was lost."""
     line, n_found, width = 1, -table.has_header, len(table.kinds)
+    separator = table.separator
     for line, fields in table.rows():
         n_found += 1
+        if not table.quotes:
+            fields = separator[0].join(fields).split(separator)
+        if len(fields) != width:  # DuckDB passes over an empty one at the end
+            what = (
+                f": {len(fields)} fields separated by {separator!r}, expected {width}"
+            )
+            return [(line, f"{what}; found {separator.join(fields)[:80]}", 0)]
         parts = (part for f in fields if "\n" in f for part in f.split("\n")[1:])
-        if any(part.count(table.separator) >= width - 1 for part in parts):
+        if any(part.count(separator) >= width - 1 for part in parts):
             return [(line, ": a quoted field runs on over the next rows", 0)]
     lost = [(line, f": {n_found:,} rows end here, of which {n_rows:,} are read", 0)]
-    return lost if n_found != n_rows else []
+    return lost if is_sound and n_found != n_rows else []
 
 
 def _read_file(engine: DuckDB, name: str, path: Path, selection: Selection) -> str:
@@ -367,13 +384,13 @@ def _read_file(engine: DuckDB, name: str, path: Path, selection: Selection) -> s
     """
     names = selection.names
     with ThreadPoolExecutor(1) as pool:
-        scanning = pool.submit(scan, path)
         try:
             table = _describe(engine, path, selection)
+            scanning = pool.submit(scan, path, table.separator)
             relation, rules, refused = _read_rows(
                 engine, name, table, selection.rules, path
             )
-            sha256, n_lines = scanning.result()
+            sha256, n_lines, n_separators = scanning.result()
             faults = _find_rejected(engine, table) if table.separator else []
             for row, meaning, more in refused:
                 query = f"SELECT c{table.places[meaning]} FROM {relation}"
@@ -384,10 +401,13 @@ def _read_file(engine: DuckDB, name: str, path: Path, selection: Selection) -> s
                 faults.append((table.line_of(row), what, more))
             n_rows = engine.count(name)
             is_plain = not table.separator or n_rows == n_lines - table.has_header
-            if n_rows and not faults and not is_plain:
-                faults = _count_again(table, n_rows)
+            if not table.quotes and table.separator:
+                each = (len(table.kinds) - 1) * len(table.separator)
+                is_plain = is_plain and n_separators == n_lines * each
+            if n_rows and not is_plain:
+                faults += _count_again(table, n_rows, not faults)
         except duckdb.Error as error:
-            scanning.result()  # says so if the file is damaged
+            scan(path)  # says so if the file is damaged
             if re.search("No space left|Out of Memory", str(error)):
                 raise
             kind = "Parquet" if tables.ending(path) == ".parquet" else "text"
