@@ -38,6 +38,7 @@ class MF(tf.keras.Model):
         seed: of the initial factors.
         scale: lowest and highest rating, in stars.
         frozen: names in ``PARTS`` of the parts that are not trained.
+        samples: see ``SampledMF``; 0 for one set of weights.
 
     Raises:
         InputError: an argument has a value that is not allowed.
@@ -63,16 +64,19 @@ class MF(tf.keras.Model):
         seed: int = 0,
         scale: tuple[float, float] = (1.0, 5.0),
         frozen: Sequence[str] = (),
+        samples: int = 0,
     ) -> None:
         super().__init__()
         for part in frozen:
             check_choice("frozen", part, PARTS)
         check_whole("latent_dim", latent_dim)
+        check_whole("samples", samples, isinstance(self, SampledMF))
         is_allowed = 0 <= regularization <= LARGEST
         allowed = f"from 0 to {LARGEST:g}"
         check_number("regularization", regularization, is_allowed, allowed)
         self.n_users, self.n_items, self.latent_dim = n_users, n_items, latent_dim
-        self.global_mean, self.use_bias, self.scale = global_mean, use_bias, scale
+        self.global_mean, self.scale = global_mean, scale
+        self.samples, self.use_bias = samples, use_bias and not samples
         self.regularization, self.matmul_dtype = regularization, matmul_dtype
         self.seed, self.frozen = seed, frozen
 
@@ -147,29 +151,11 @@ class SampledMF(MF):
     mean of the samples' predictions.
 
     Args:
-        samples: blocks; ``n_samples`` of them are in use.
+        samples: blocks, 1 or more; ``n_samples`` of them are in use.
         latent_dim: length of a sample's factor vector.
         n_users, n_items, global_mean, regularization, matmul_dtype, seed, scale,
-            frozen: see ``MF``.
+            frozen: see ``MF``. The biases are in the blocks, whatever ``use_bias``.
     """
-
-    def __init__(
-        self,
-        n_users: int,
-        n_items: int,
-        global_mean: float,
-        latent_dim: int = 32,
-        samples: int = 32,
-        regularization: float = 0.02,
-        matmul_dtype: str = "float32",
-        seed: int = 0,
-        scale: tuple[float, float] = (1.0, 5.0),
-        frozen: Sequence[str] = (),
-    ) -> None:
-        options = regularization, matmul_dtype, seed, scale, frozen
-        super().__init__(n_users, n_items, global_mean, latent_dim, False, *options)
-        check_whole("samples", samples)
-        self.samples = samples
 
     @property
     def width(self) -> int:
