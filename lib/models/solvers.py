@@ -16,25 +16,27 @@ from typing import Any
 
 import numpy as np
 from scipy import sparse
+from scipy.sparse.linalg import LinearOperator, cg
 from scipy.stats import norm
 
 from lib.data.ratings import Part
 from lib.errors import InputError, check_choice, check_number
 from lib.evaluation import metrics
+from lib.evaluation.rating_baselines import UserItemBias
 from lib.hardware.tensorflow import tf
 from lib.models import mf
 
 BLOCK = 2**15  # places for ratings, padding included, in one batch of equations
 UNEVEN = 0.75  # least number of ratings of a row in a batch, relative to the largest
 SAVE_EVERY = 10  # sweeps from one checkpoint to the next
-POWER, SPREAD, DAMPING = 3, 0.3, 5  # of the start of ALS; SPREAD as a deviation
+POWER, SPREAD, DAMPING = 4, 0.3, 5  # of the start of ALS; SPREAD as a deviation
 START = 0.1  # standard deviation of the first factors and biases
 BURN_IN = 0.2  # share of the sweeps of Gibbs that are no samples
 LEAST = 1e-4  # penalty with which every row has one solution in float32
 CHUNK = 2**23  # ratings that are sorted at once; with more, the result is in a file
 EXTENSIONS = ("none", "sets", "times", "both")  # of Gibbs
 SPANS, DAY = (2, 8, 32), 86_400  # blocks of times: ratings of a user, and seconds
-TOLERANCE, TINY = 1e-3, 1e-30  # of conjugate gradients; against division by zero
+ITERATIONS = 20  # of conjugate gradients, at most
 
 Prior = tuple[np.ndarray, np.ndarray]  # precision matrix and mean of rows
 
@@ -83,41 +85,6 @@ class Grouped:
             first, start = last, stop
 
 
-def group(
-    own: np.ndarray,
-    other: np.ndarray,
-    rating: np.ndarray,
-    sizes: tuple[int, int],
-    mean: float,
-) -> Grouped:
-    """Groups ratings by row, in memory for ``CHUNK`` ratings at a time.
-
-    Args:
-        own, other, rating: ``(n,)``, perhaps memory-mapped: the row of each rating, the
-            row of the other side, and the rating, or another value of it.
-        sizes: numbers of rows of both sides; those without ratings are rows too.
-        mean: to subtract from the values.
-    """
-    n, (n_rows, n_others) = len(own), sizes
-    chunks = [slice(first, first + CHUNK) for first in range(0, n, CHUNK)]
-    counts = sum(np.bincount(own[chunk], minlength=n_rows) for chunk in chunks)
-    rows = np.argsort(-counts, kind="stable")
-    place = np.argsort(rows).astype(np.int32)
-    counts = counts[rows]
-    others, targets = _empty(n, np.int32), _empty(n, rating.dtype)
-    free = np.cumsum(counts) - counts  # the next place of each row's ratings
-    for chunk in chunks:
-        key = place[own[chunk]]
-        each = np.arange(len(key) + 1)  # a transposition sorts in linear time
-        matrix = sparse.csr_matrix((key, key, each), (len(key), n_rows)).tocsc()
-        here = np.diff(matrix.indptr)
-        target = np.repeat(free - matrix.indptr[:-1], here) + each[:-1]
-        others[target] = other[chunk][matrix.indices]
-        targets[target] = rating[chunk][matrix.indices] - rating.dtype.type(mean)
-        free += here
-    return Grouped(rows, counts, others, targets, n_others)
-
-
 def _empty(n: int, dtype: Any) -> np.ndarray:
     """An array to fill; a long one is in a temporary file, which ends with it."""
     if n <= CHUNK:
@@ -130,13 +97,12 @@ def _spec(rank: int, dtype: Any = tf.float32) -> tf.TensorSpec:
 
 
 @tf.function(
-    input_signature=[_spec(2), _spec(2, tf.int32), *map(_spec, [2, 0, 1, 2, 2, 2])]
+    input_signature=[_spec(2), _spec(2, tf.int32), *map(_spec, [2, 1, 2, 2, 2])]
 )
 def solve(
     table: tf.Tensor,
     others: tf.Tensor,
     targets: tf.Tensor,
-    alpha: tf.Tensor,
     weight: tf.Tensor,
     precision: tf.Tensor,
     centre: tf.Tensor,
@@ -144,31 +110,30 @@ def solve(
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Solves the normal equations of a batch of rows; draws around the solutions.
 
-    ``(n P + alpha Z'Z) w = n P c + alpha Z'(r - b)`` with ``z = (q, 1)``. Traced once,
-    for every shape.
+    ``(n P + Z'Z) w = n P c + Z'(r - b)`` with ``z = (q, 1)``. Traced once, for every
+    shape.
 
     Args:
         table: ``(n + 1, d + 1)``, ``(z, b)`` for each row of the other side; the last
             one is zero, for padding.
         others, targets: ``(batch, ratings)``: which ``(z, b)`` and ``r`` a rating has.
-        alpha: scalar, precision of a rating.
         weight: ``n``, ``(batch,)``, of the prior or penalty.
         precision: ``P``, ``(d, d)``.
         centre: ``c``, ``(batch, d)``.
-        noise: standard normal, or zeros for the solutions themselves, ``(batch, d)``.
+        noise: normal, or zeros for the solutions themselves, ``(batch, d)``.
 
     Returns:
-        ``(rows, error)``: ``(batch, d)``, the solutions ``w`` plus ``noise`` with the
-        inverse of the left matrix as covariance, and the squared error of their
-        ratings, ``(batch,)``.
+        ``(rows, error)``: ``(batch, d)``, the solutions ``w`` plus noise whose
+        covariance is the inverse of the left matrix times the variance of ``noise``;
+        and the squared error of their ratings, ``(batch,)``.
     """
     z = tf.gather(table, others)
     product = tf.matmul(z, z, transpose_a=True)
     moment = tf.linalg.matvec(z, targets, transpose_a=True)
-    left = weight[:, None, None] * precision + alpha * product[:, :-1, :-1]
+    left = weight[:, None, None] * precision + product[:, :-1, :-1]
     root = tf.linalg.cholesky(left)
-    right = alpha * (moment[:, :-1] - product[:, :-1, -1])
-    right += weight[:, None] * tf.matmul(centre, precision)
+    right = weight[:, None] * tf.matmul(centre, precision)
+    right += moment[:, :-1] - product[:, :-1, -1]
     half = tf.linalg.triangular_solve(root, right[..., None]) + noise[..., None]
     rows = tf.linalg.triangular_solve(root, half, adjoint=True)[..., 0]
     full = tf.pad(rows, [[0, 0], [0, 1]], constant_values=1.0)
@@ -246,22 +211,39 @@ class Solver(tf.Module):
 
     @cached_property  # so that the time it takes counts as training
     def sides(self) -> list[Grouped]:
-        """The ratings by user and by item."""
-        return self.group(self.part.rating, self.model.global_mean)
+        """The ratings by user and by item, less their mean."""
+        mean = np.float32(self.model.global_mean)
+        return [self.group(k, self.part.rating, mean) for k in (0, 1)]
 
-    def group(self, values: np.ndarray, mean: float = 0.0) -> list[Grouped]:
-        """Groups values of the training ratings by user and by item, see ``group``."""
-        sides = (
-            (self.part.user_idx, self.model.n_users),
-            (
-                self.part.item_idx,
-                self.model.n_items,
-            ),
-        )
-        return [
-            group(own, other, values, (n_rows, n_others), mean)
-            for (own, n_rows), (other, n_others) in (sides, sides[::-1])
-        ]
+    def group(self, k: int, values: np.ndarray, mean: Any = 0) -> Grouped:
+        """Groups ratings by row, in memory for ``CHUNK`` ratings at a time.
+
+        Args:
+            k: 0 for the users, 1 for the items.
+            values: of each training rating, perhaps memory-mapped like the part.
+            mean: to subtract from them.
+        """
+        step = -1 if k else 1
+        own, other = (self.part.user_idx, self.part.item_idx)[::step]
+        n, n_rows, n_others = len(own), *(x.shape[0] for x in self.tables[::step])
+        chunks = [slice(first, first + CHUNK) for first in range(0, n, CHUNK)]
+        counts = np.zeros(n_rows, np.int64)
+        for chunk in chunks:
+            counts += np.bincount(own[chunk], minlength=n_rows)
+        rows = np.argsort(-counts, kind="stable")
+        place, counts = np.argsort(rows).astype(np.int32), counts[rows]
+        others, targets = _empty(n, np.int32), _empty(n, values.dtype)
+        free = np.cumsum(counts) - counts  # the next place of each row's ratings
+        for chunk in chunks:
+            key = place[own[chunk]]
+            each = np.arange(len(key) + 1)  # a transposition sorts in linear time
+            matrix = sparse.csr_matrix((key, key, each), (len(key), n_rows)).tocsc()
+            here = np.diff(matrix.indptr)
+            target = np.repeat(free - matrix.indptr[:-1], here) + each[:-1]
+            others[target] = other[chunk][matrix.indices]
+            targets[target] = values[chunk][matrix.indices] - mean
+            free += here
+        return Grouped(rows, counts, others, targets, n_others)
 
     def fit(self, epochs: range, monitor: Any) -> None:
         """Does the sweeps of ``epochs`` and reports to ``lib.training.fit.Monitor``."""
@@ -287,30 +269,28 @@ class Solver(tf.Module):
         raise NotImplementedError
 
     def solve_rows(
-        self, k: int, weight: np.ndarray, prior: Prior, noise: np.ndarray, alpha: float
+        self, k: int, weight: np.ndarray, prior: Prior, noise: np.ndarray
     ) -> float:
         """Solves all rows of a side given the other, or draws around the solutions.
 
         Args:
             k: 0 for the users, 1 for the items.
             weight, noise: see ``solve``; for all rows.
-            prior: precision, and one centre or a centre for each row.
-            alpha: see ``solve``.
+            prior: precision, relative to that of a rating, and centre of all rows or
+                of each row.
 
         Returns:
             The squared error of all ratings.
         """
-        factors, biases = np.split(
-            self.tables[1 - k].numpy(), [self.model.latent_dim], 1
-        )
-        ones = np.ones_like(biases)  # no column without biases
-        bias = biases.sum(axis=1, keepdims=True)
-        table = tf.constant(np.pad(np.hstack([factors, ones, bias]), ((0, 1), (0, 0))))
+        d, rows = self.model.latent_dim, self.tables[1 - k].numpy()
+        bias = rows[:, d:]  # no columns without biases, so that there is no 1 either
+        parts = rows[:, :d], np.ones_like(bias), bias.sum(axis=1, keepdims=True)
+        table = tf.constant(np.pad(np.hstack(parts), ((0, 1), (0, 0))))
         precision, centre = prior[0], np.broadcast_to(prior[1], noise.shape)
         solved, error = np.empty_like(noise), 0.0
         for rows, others, targets in self.sides[k].batches():
             own = weight[rows], precision, centre[rows], noise[rows]
-            found, added = solve(table, others, targets, np.float32(alpha), *own)
+            found, added = solve(table, others, targets, *own)
             solved[rows] = found.numpy()
             error += float(added.numpy().sum(dtype=np.float64))
         self.tables[k].assign(solved)
@@ -337,28 +317,19 @@ class ALS(Solver):
     def _start(self) -> np.ndarray:
         """Rows of the items that span the main directions of the ratings.
 
-        Random rows cost three sweeps until they do. With means of users and items
-        taken off (shrunken by ``DAMPING`` ratings), ``POWER`` iterations turn random
-        columns into the leading singular vectors. Of many ratings, those of the users
-        with the most are taken.
+        Random rows cost three sweeps until they do. With means of items and users taken
+        off, ``POWER`` iterations turn random columns into the leading singular vectors.
+        Of many ratings, the first are taken.
         """
-        side, n_items = self.sides[0], self.model.n_items
-        n_users = int(np.searchsorted(np.cumsum(side.counts), CHUNK, side="right"))
-        counts = side.counts[:n_users]
-        starts = np.concatenate([[0], np.cumsum(counts)])
-        item, stars = side.others[: starts[-1]], side.targets[: starts[-1]]
-        user = np.repeat(np.arange(n_users), counts)
-        total, n = (np.bincount(item, x, n_items) for x in (stars, None))
-        bias = total / (n + DAMPING)
-        stars = stars - bias[item]
-        level = np.bincount(user, stars, n_users) / (counts + DAMPING)
-        stars = (stars - level[user]).astype(np.float32)
-        matrix = sparse.csr_matrix((stars, item, starts), (n_users, n_items))
+        part, sizes = self.part.take(slice(CHUNK)), [x.shape[0] for x in self.tables]
+        biases = UserItemBias(DAMPING, rounds=1).fit(part, *sizes)
+        stars = (part.rating - biases.predict(part)).astype(np.float32)
+        matrix = sparse.csr_matrix((stars, (part.user_idx, part.item_idx)), sizes)
         vectors = self.items.numpy()[:, : self.model.latent_dim]
         for _ in range(POWER):
             vectors = np.linalg.qr(matrix.T @ (matrix @ vectors))[0]
-        rows = np.hstack([vectors * (SPREAD * n_items**0.5), bias[:, None]])
-        return rows[:, : self.dim].astype(np.float32)
+        rows = [vectors * (SPREAD * sizes[1] ** 0.5), biases.item_bias[:, None]]
+        return np.hstack(rows)[:, : self.dim].astype(np.float32)
 
     def sweep(self, epoch: int, epochs: int) -> float:
         if epoch == 0:
@@ -370,7 +341,7 @@ class ALS(Solver):
             weight = np.empty(len(side.rows), np.float32)
             weight[side.rows] = np.maximum(side.counts, 1)
             none = np.zeros(table.shape, np.float32)
-            error = self.solve_rows(k, weight, prior, none, 1.0)
+            error = self.solve_rows(k, weight, prior, none)
             rows, d = table.numpy(), self.model.latent_dim
             paid += penalty * float(weight @ np.square(rows).sum(axis=1))
             for name, columns in zip(names, np.split(rows, range(d, self.dim), axis=1)):
@@ -399,33 +370,23 @@ class Gibbs(Solver):
     name = "gibbs"
     model: mf.SampledMF
 
-    def __init__(
-        self,
-        model: mf.SampledMF,
-        part: Part,
-        test: Part,
-        device: Any,
-        extension: str = "none",
-    ) -> None:
+    def __init__(self, *args: Any, extension: str = "none") -> None:
         check_choice("extension", extension, EXTENSIONS)
-        self.alpha, self.extensions = tf.Variable(1.0), []
-        super().__init__(model, part, test, device)
-        # Running means over the samples: of the predictions, of their squares, and of
-        # the variance of a rating.
-        self.mean, self.square_mean = (tf.Variable(tf.zeros(len(test))) for _ in "ms")
-        self.noise = tf.Variable(0.0)
-        by_user = part.user_idx, part.item_idx, model.n_users, model.n_items
-        by_item = part.item_idx, part.user_idx, model.n_items, model.n_users
-        has_sets, has_times = (extension in (x, "both") for x in ("sets", "times"))
-        self.sets = [Sets(*side, self.dim) for side in (by_user, by_item) if has_sets]
-        self.times = Times(part, test) if has_times else None
-        self.extensions = [*self.sets, self.times] if has_times else self.sets
+        self.extension = extension
+        super().__init__(*args)
 
     def start(self) -> None:
         super().start()
-        self.alpha.assign(1.0)
-        for extension in self.extensions:
-            extension.start()
+        self.alpha, self.noise = tf.Variable(1.0), tf.Variable(0.0)
+        # Running means over the samples: of the predictions, of their squares, and of
+        # the variance of a rating, which is ``noise``.
+        self.mean, self.square_mean = (
+            tf.Variable(tf.zeros(len(self.test))) for _ in "ms"
+        )
+        columns = self.part.user_idx, self.part.item_idx
+        has_sets, has_times = (self.extension in (x, "both") for x in EXTENSIONS[1:3])
+        self.sets = [Sets(columns, k, self.tables) for k in (0, 1) if has_sets]
+        self.times = Times(self.part, self.test) if has_times else None
 
     def evaluate(self) -> dict[str, float]:
         stars = np.clip(self.mean.numpy(), *self.model.scale)
@@ -457,7 +418,7 @@ class Gibbs(Solver):
         first = int(BURN_IN * epochs)
         kept = np.linspace(first, epochs - 1, self.model.samples).round()
         if epoch <= first or epoch in kept:
-            place = max(int((np.unique(kept) <= epoch).sum()) - 1, 0)
+            place = int(np.searchsorted(kept, epoch))
             users, items = (table.numpy() for table in self.tables)
             prior = draw_prior(users, rng)  # of users whose set is not known
             self.model.keep(place, users, items, *prior, np.float32(alpha))
@@ -471,25 +432,27 @@ class Gibbs(Solver):
     def _draw(self, k: int, rng: np.random.Generator, alpha: float) -> float:
         """Draws the prior and the rows of a side; returns the squared error."""
         rows = self.tables[k].numpy()
-        prior = self.sets[k].draw(rows, rng) if self.sets else draw_prior(rows, rng)
-        noise = rng.standard_normal(rows.shape, np.float32)
-        return self.solve_rows(k, np.ones(len(noise), "f4"), prior, noise, alpha)
+        draw = self.sets[k].draw if self.sets else draw_prior
+        precision, centre = draw(rows, rng)
+        noise = rng.standard_normal(rows.shape, np.float32) * np.float32(alpha**-0.5)
+        prior = precision / np.float32(alpha), centre
+        return self.solve_rows(k, np.ones(len(noise), "f4"), prior, noise)
 
     def _predict(self, part: Part) -> np.ndarray:
         """Predicts ratings by the rows that were drawn last, in stars, not clipped."""
-        users, items = (table.numpy() for table in self.tables)
-        stars = np.empty(len(part), np.float32)
-        for first in range(0, len(part), BLOCK):
-            place = slice(first, first + BLOCK)
-            mine, theirs = users[part.user_idx[place]], items[part.item_idx[place]]
-            stars[place] = np.einsum("nd,nd->n", mine[:, :-1], theirs[:, :-1])
-            stars[place] += mine[:, -1] + theirs[:, -1]
+        users, items = (  # (p, b, 1) and (q, 1, b)
+            np.insert(table.numpy(), self.dim - k, 1, axis=1)
+            for k, table in enumerate(self.tables)
+        )
+        chunks = (part.take(slice(k, k + BLOCK)) for k in range(0, len(part), BLOCK))
+        pairs = ((users[x.user_idx], items[x.item_idx]) for x in chunks)
+        stars = np.concatenate([np.einsum("nd,nd->n", *pair) for pair in pairs])
         return stars + np.float32(self.model.global_mean)
 
     @cached_property
     def orders(self) -> list[np.ndarray]:
         """The positions of the training ratings in the order of each of ``sides``."""
-        return [side.targets for side in self.group(np.arange(len(self.part)))]
+        return [self.group(k, np.arange(len(self.part))).targets for k in (0, 1)]
 
 
 class Sets(tf.Module):
@@ -502,53 +465,41 @@ class Sets(tf.Module):
     noise (Macau, Simm et al. 2017).
 
     Args:
-        own, other: ``(n,)``, row of each rating and row of the other side.
-        n_rows, n_others: numbers of them.
-        dim: length of a row.
+        columns: rows of users and of items of the training ratings.
+        k: 0 for the users, 1 for the items.
+        tables: all rows of users and of items.
     """
 
-    def __init__(
-        self, own: np.ndarray, other: np.ndarray, n_rows: int, n_others: int, dim: int
-    ) -> None:
+    def __init__(self, columns: Any, k: int, tables: list[tf.Variable]) -> None:
         super().__init__()
-        value = np.bincount(own, minlength=n_rows)[own].astype(np.float32) ** -0.5
-        self.matrix = sparse.csr_matrix((value, (own, other)), (n_rows, n_others))
-        self.slopes = tf.Variable(tf.zeros((n_others, dim)))
+        own, other = columns[k], columns[1 - k]
+        self.slopes = tf.Variable(tf.zeros_like(tables[1 - k]))
         self.weight = tf.Variable(1.0)
-
-    def start(self) -> None:
-        self.slopes.assign(tf.zeros_like(self.slopes))
-        self.weight.assign(1.0)
+        shape = tables[k].shape[0], self.slopes.shape[0]
+        value = np.bincount(own)[own].astype(np.float32) ** -0.5
+        self.matrix = sparse.csr_matrix((value, (own, other)), shape)
 
     def draw(self, rows: np.ndarray, rng: np.random.Generator) -> Prior:
         """Draws the prior of the rows: precision, and a centre for each row."""
-        slopes, weight = self.slopes.numpy(), float(self.weight.numpy())
+        slopes, weight = self.slopes.numpy(), self.weight.numpy()
         scaled = weight**0.5 * slopes
         precision, centre = draw_prior(rows - self.matrix @ slopes, rng, scaled)
-        root = np.linalg.inv(np.linalg.cholesky(precision)).astype(np.float32)
+        root = np.linalg.inv(np.linalg.cholesky(precision))  # of the covariance
         noise = [
             rng.standard_normal(x.shape, np.float32) @ root for x in (rows, slopes)
         ]
         right = self.matrix.T @ (rows - centre + noise[0]) + weight**0.5 * noise[1]
-        slopes = self._solve(weight, right)
+
+        def multiply(y: np.ndarray) -> np.ndarray:
+            y = y.reshape(right.shape)
+            return (self.matrix.T @ (self.matrix @ y) + weight * y).ravel()
+
+        operator = LinearOperator((right.size, right.size), multiply, dtype=right.dtype)
+        slopes = cg(operator, right.ravel(), maxiter=ITERATIONS)[0].reshape(right.shape)
         spread = float(np.vdot(slopes @ precision, slopes))
         self.weight.assign(rng.gamma(1 + slopes.size / 2, 1 / (1 + spread / 2)))
         self.slopes.assign(slopes)
         return precision, centre + self.matrix @ slopes
-
-    def _solve(self, weight: float, right: np.ndarray) -> np.ndarray:
-        """Solves ``(F'F + weight) y = right`` by conjugate gradients, all columns."""
-        solution, residual = np.zeros_like(right), right.copy()
-        direction, size = residual, np.square(residual).sum(axis=0)
-        limit = TOLERANCE**2 * size
-        while (size > limit).any():
-            image = self.matrix.T @ (self.matrix @ direction) + weight * direction
-            step = size / np.maximum((direction * image).sum(axis=0), TINY)
-            solution += step * direction
-            residual -= step * image
-            before, size = size, np.square(residual).sum(axis=0)
-            direction = residual + size / np.maximum(before, TINY) * direction
-        return solution
 
 
 class Times(tf.Module):
@@ -571,13 +522,7 @@ class Times(tf.Module):
             )
         self.n, self.blocks = len(train), _number_blocks(train, test)
         self.levels = [tf.Variable(tf.zeros(x.max() + 1)) for x in self.blocks]
-        self.precisions = tf.Variable(tf.ones(len(self.blocks)))
-        self.start()
-
-    def start(self) -> None:
-        for levels in self.levels:
-            levels.assign(tf.zeros_like(levels))
-        self.precisions.assign(tf.fill(self.precisions.shape, 1 / START**2))
+        self.precisions = tf.Variable(tf.fill([len(self.blocks)], 1 / START**2))
 
     def add_up(self) -> tuple[np.ndarray, np.ndarray]:
         """The sum of the levels of each training rating and each one to predict."""
@@ -601,7 +546,7 @@ class Times(tf.Module):
         residual -= self.add_up()[0]
         precisions = self.precisions.numpy()
         for k, levels in enumerate(self.levels):
-            block, n = self.blocks[k, : self.n], len(levels)
+            block, n = self.blocks[k, : self.n], levels.shape[0]
             residual += levels.numpy()[block]
             weight = precisions[k] + alpha * np.bincount(block, minlength=n)
             drawn = alpha * np.bincount(block, residual, n) / weight
@@ -657,15 +602,15 @@ def make(
     """
     check_choice("solver", name, ("adam", *SOLVERS))
     sizes = data.n_users, data.n_items, data.global_mean
-    if name == "gibbs":
-        if not use_bias:
-            raise InputError(
-                'use_bias=False: solver="gibbs" draws the biases with the factors; '
-                'choose True, or solver="adam" or "als".'
-            )
+    parts = data.train, data.test, device
+    if name == "gibbs" and use_bias:
         model = mf.SampledMF(*sizes, samples=samples, **settings)
-        return model, Gibbs(model, data.train, data.test, device, extension)
-    if extension != "none":
-        raise InputError(f'extension="{extension}": it needs solver="gibbs".')
+        return model, Gibbs(model, *parts, extension=extension)
+    if name == "gibbs" or extension != "none":
+        raise InputError(
+            f'use_bias={use_bias}, extension="{extension}": solver="gibbs" draws the '
+            "biases with the factors, and it alone has extensions; choose use_bias=True"
+            ' with solver="gibbs", or extension="none" with solver="adam" or "als".'
+        )
     model = mf.MF(*sizes, use_bias=use_bias, **settings)
-    return model, ALS(model, data.train, data.test, device) if name == "als" else None
+    return model, ALS(model, *parts) if name == "als" else None

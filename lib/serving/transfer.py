@@ -90,11 +90,12 @@ def _copy_weights(
     old: tf.keras.Model, new: tf.keras.Model, places: dict[str, np.ndarray]
 ) -> None:
     """Copies all weights, and only the known rows of the parts in ``places``."""
-    parts = stamp.PARTS if isinstance(old, stamp.STAMP) else mf.PARTS
+    is_mf = isinstance(old, mf.MF)
+    parts = {**mf.PARTS, "prior": mf.PRIOR} if is_mf else stamp.PARTS
     for part, names in parts.items():
         for name in names:
             if not hasattr(old, name):
-                continue  # STMP has no attention, MF perhaps no biases
+                continue  # STMP has no attention, MF perhaps no biases or prior
             value = np.asarray(getattr(old, name))
             if part in places:
                 place, rows = places[part], np.array(getattr(new, name))
