@@ -146,6 +146,19 @@ def test_the_readings_of_09_hold_for_its_outputs():
     assert gap < 1e-4
 
 
+def test_the_readings_of_12_hold_for_its_outputs():
+    lines = (rf"{name} +RMSE (\S+) .*?" for name in ("adam", "als", "gibbs"))
+    adam, als, gibbs = printed_numbers("12", "(?s)" + "".join(lines))
+    assert gibbs < adam < als
+    shares = printed_numbers("12", 3 * r"(?s:.*?) % intervals hold (\S+)%")
+    assert all(abs(a - b) < 1 for a, b in zip(shares, (50, 80, 95)))
+    names = ("none", "sets", "times", "both")
+    lines = (rf"{name} +RMSE (\S+)\s+" for name in names)
+    none, sets, times, _ = printed_numbers("12", "".join(lines))
+    assert abs(sets - none) < 0.002
+    assert 0.004 < times - none < 0.008
+
+
 @pytest.mark.parametrize(
     "path",
     RECORDED,
@@ -222,6 +235,16 @@ RERUNS = {
     "11_audit_the_leaderboard": (
         {"seeds": 1, "epochs": 2, "batch_size": 512},
         {"hr_at_20, last epoch": (0.05, 0.7), "hr_at_20, sessions": (0.05, 0.8)},
+    ),
+    "12_solve_mf_exactly": (
+        {
+            "latent_dim": 2,
+            "sweeps": 5,
+            "epochs": 2,
+            "split": "per_user_last",
+            "seed": 1,
+        },
+        {"rmse, als": (0.8, 1), "rmse, both": (0.8, 1), "coverage_80": (0.7, 0.9)},
     ),
 }
 

@@ -31,9 +31,13 @@ def make_ratings(n=400, seed=0, **order):
 def make(solver, part=None, **options):
     part = make_ratings() if part is None else part
     network = mf.SampledMF if solver == "gibbs" else mf.MF
-    options = {"latent_dim": 3, "regularization": 0.1, "seed": 1, **options}
+    extension = (
+        {"extension": options.pop("extension")} if "extension" in options else {}
+    )
+    samples = {"samples": 32} if solver == "gibbs" else {}
+    options = {"latent_dim": 3, "regularization": 0.1, "seed": 1, **samples, **options}
     model = network(N_USERS, N_ITEMS, 3.25, **options)
-    return solvers.SOLVERS[solver](model, part, part, CPU)
+    return solvers.SOLVERS[solver](model, part, part, CPU, **extension)
 
 
 def rows_of(model):
@@ -138,21 +142,20 @@ def test_order_padding_and_chunks_change_nothing(name, monkeypatch):
 
 @pytest.mark.parametrize("block", [4, 64])
 def test_every_rating_is_in_one_batch_beside_rows_of_similar_counts(block, monkeypatch):
-    """Batches of 4 ratings cut a row into pieces."""
+    """A row with more ratings than a batch of 4 has a batch of its own."""
     monkeypatch.setattr(solvers, "BLOCK", block)
     part = make_ratings()
-    columns, sizes = (part.user_idx, part.item_idx, part.rating), (N_USERS, N_ITEMS)
-    side = solvers.group(*columns, sizes, 3.25)
+    side = make("als", part).sides[0]
     seen, n_rows = [], 0
-    for rows, counts, pieces in side.batches():
+    for rows, others, targets in side.batches():
         n_rows += len(rows)
+        assert len(rows) == 1 or targets.size <= block
+        counts = (others.numpy() < N_ITEMS).sum(axis=1)
         assert counts.min() >= solvers.UNEVEN * counts.max()
-        for others, targets in pieces:
-            assert others.shape[1] <= block
-            for row, items, stars in zip(rows, others.numpy(), targets.numpy()):
-                seen += [(row, i, s) for i, s in zip(items, stars) if i < N_ITEMS]
-                assert not stars[items == N_ITEMS].any()
-    columns = (*columns[:2], part.rating - np.float32(3.25))
+        for row, items, stars in zip(rows, others.numpy(), targets):
+            seen += [(row, i, s) for i, s in zip(items, stars) if i < N_ITEMS]
+            assert not stars[items == N_ITEMS].any()
+    columns = part.user_idx, part.item_idx, part.rating - np.float32(3.25)
     assert sorted(seen) == sorted(zip(*(c.tolist() for c in columns)))
     assert n_rows == N_USERS
 
@@ -176,9 +179,10 @@ def test_drawn_rows_have_the_mean_and_the_covariance_of_their_distribution():
     items = rng.normal(0, 1, (4, 2)).astype(np.float32)
     precision = np.array([[2.0, 0.3], [0.3, 1.0]], np.float32)
     centre = np.array([0.5, -0.2], np.float32)
-    noise = rng.standard_normal((n, 2), np.float32)
+    noise = rng.standard_normal((n, 2), np.float32) / np.float32(alpha**0.5)
     solver.items.assign(items)
-    solver.solve_rows(0, np.ones(n, np.float32), (precision, centre), noise, alpha)
+    prior = precision / np.float32(alpha), centre
+    solver.solve_rows(0, np.ones(n, np.float32), prior, noise)
     draws = solver.users.numpy()
     rated = items[[0, 2, 3]].astype(np.float64)
     z = np.stack([rated[:, 0], np.ones(3)], axis=1)
@@ -214,7 +218,7 @@ def test_a_chain_has_the_posterior_of_a_model_that_can_be_integrated():
     )
     for side in 40 * [0, 1]:
         noise = rng.standard_normal((n, 2), np.float32)
-        solver.solve_rows(side, np.ones(n, np.float32), prior, noise, 1.0)
+        solver.solve_rows(side, np.ones(n, np.float32), prior, noise)
     users, items = solver.users.numpy(), solver.items.numpy()
     drawn = users[:, 0] * items[:, 0] + users[:, 1] + items[:, 1]
     # b_u + b_i is one normal variable of variance 1, s; p and q have variance 1/2.
@@ -333,8 +337,11 @@ def test_a_saved_model_recommends_exports_and_moves_like_the_trained_one(
     same = mf.predict(moved, everything[0] - 5, everything[1][::-1])
     np.testing.assert_allclose(same, stars, rtol=1e-6)
     part = make_ratings()
+    before = mf.predict(moved, np.full(3, 2), np.arange(3))
     mf.fold_in(moved, part.take(part.user_idx == 2))
-    assert np.isfinite(mf.predict(moved, np.full(3, 2), np.arange(3))).all()
+    after = mf.predict(moved, np.full(3, 2), np.arange(3))
+    assert np.isfinite(after).all()
+    assert (after != before).any()
 
 
 def test_a_user_folded_in_gets_the_mean_given_the_items_of_every_sample():
@@ -368,7 +375,7 @@ def test_a_name_makes_a_model_and_its_solver():
     model, solver = solvers.make("gibbs", data, CPU, samples=3, latent_dim=2)
     assert (type(model), model.samples) == (mf.SampledMF, 3)
     assert solver.model is model
-    with pytest.raises(InputError, match="use_bias=False.*gibbs.*draws the biases"):
+    with pytest.raises(InputError, match="use_bias=False.*gibbs.* draws the biases"):
         solvers.make("gibbs", data, CPU, use_bias=False)
     with pytest.raises(InputError, match='solver="sgd": allowed are "adam", "als"'):
         solvers.make("sgd", data, CPU)
@@ -415,3 +422,108 @@ def test_a_device_that_cannot_solve_says_so(change, part):
 def test_als_without_a_penalty_says_what_it_needs():
     with pytest.raises(InputError, match=r"regularization=0.*0.0001 or more with solv"):
         make("als", regularization=0)
+
+
+def test_an_extension_belongs_to_gibbs_sampling():
+    data = Data(make_ratings(), make_ratings())
+    with pytest.raises(InputError, match='extension="sets".*choose.*solver="gibbs"'):
+        solvers.make("als", data, CPU, extension="sets")
+    with pytest.raises(InputError, match='extension="all": allowed are "none", "sets"'):
+        solvers.make("gibbs", data, CPU, extension="all")
+    with pytest.raises(InputError, match="the ratings have no times"):
+        solvers.make("gibbs", data, CPU, extension="times")
+
+
+def with_times(part, seed=0):
+    rng = np.random.default_rng(seed)
+    return replace(part, timestamp=rng.integers(0, 10**6, len(part)))
+
+
+def test_drawn_slopes_have_the_mean_and_covariance_of_a_regression():
+    """The sets' effects given the rows and their prior, against the exact normal."""
+    part, rng = make_ratings(), np.random.default_rng(0)
+    columns = part.user_idx, part.item_idx
+    tables = [tf.Variable(rng.standard_normal((n, 2), np.float32)) for n in (40, 30)]
+    sets = solvers.Sets(columns, 0, tables)
+    matrix = np.zeros((N_USERS, N_ITEMS))
+    matrix[columns] = 1
+    matrix /= np.maximum(np.sqrt(matrix.sum(axis=1, keepdims=True)), 1)
+    np.testing.assert_allclose(sets.matrix.toarray(), matrix, rtol=1e-6)
+    precision, centre = (
+        np.array([[2.0, 0.3], [0.3, 1.0]], "f4"),
+        np.array([1, -1], "f4"),
+    )
+    rows, draws = tables[0].numpy(), []
+    solvers_prior, solvers.draw_prior = (
+        solvers.draw_prior,
+        lambda *_: (precision, centre),
+    )
+    try:
+        for _ in range(1000):
+            sets.weight.assign(3.0)
+            sets.draw(rows, rng)
+            draws.append(sets.slopes.numpy())
+    finally:
+        solvers.draw_prior = solvers_prior
+    left = np.linalg.inv(matrix.T @ matrix + 3 * np.eye(N_ITEMS))
+    draws = np.array(draws)
+    expected = left @ matrix.T @ (rows - centre)
+    np.testing.assert_allclose(draws.mean(axis=0), expected, atol=0.08)
+    covariance = np.cov(draws[:, :4].reshape(len(draws), -1).T)
+    expected = np.kron(left[:4, :4], np.linalg.inv(precision))
+    np.testing.assert_allclose(covariance, expected, atol=0.07)
+
+
+def test_drawn_levels_have_the_mean_and_variance_of_their_distribution(monkeypatch):
+    """One kind of block at a time, its precision given."""
+    monkeypatch.setattr(solvers, "SPANS", ())
+    part, rng = with_times(make_ratings()), np.random.default_rng(0)
+    times = solvers.Times(part, part)
+    residual = rng.standard_normal(len(part)).astype(np.float32)
+    block, draws = times.blocks[0, : len(part)], []
+    for _ in range(800):
+        times.precisions.assign([4.0])
+        left = residual - times.add_up()[0]
+        times.draw(left + times.add_up()[0], 1.5, rng)
+        draws.append(times.levels[0].numpy())
+    count = np.bincount(block)
+    weight = 4 + 1.5 * count
+    expected = 1.5 * np.bincount(block, residual) / weight
+    np.testing.assert_allclose(np.mean(draws, axis=0), expected, atol=0.09)
+    np.testing.assert_allclose(np.var(draws, axis=0), 1 / weight, rtol=0.3)
+
+
+def test_blocks_hold_consecutive_ratings_of_one_user_and_never_look_ahead():
+    train, test = with_times(make_ratings()), with_times(make_ratings(seed=1), 1)
+    blocks = solvers._number_blocks(train, test)
+    user = np.concatenate([train.user_idx, test.user_idx])
+    time = np.concatenate([train.timestamp, test.timestamp])
+    for span, block in zip(solvers.SPANS, blocks):
+        assert np.bincount(block[: len(train)]).max() <= span
+        for number in np.unique(block):
+            here = block == number
+            assert len(set(user[here])) == 1
+            others = (user == user[here][0]) & ~here
+            between = (time > time[here].min()) & (time < time[here].max())
+            assert not (others & between).any()
+    days = {(u, t // 86_400) for u, t in zip(user, time - time.min())}
+    assert len(np.unique(blocks[-1])) == len(days)
+
+
+def test_gibbs_with_sets_and_times_finds_them(tmp_path, monkeypatch):
+    """Ratings that depend on the set and the day; a killed run resumes."""
+    monkeypatch.setattr(solvers, "SAVE_EVERY", 2)
+    rng, part = np.random.default_rng(0), with_times(make_ratings(900))
+    day = (part.timestamp - part.timestamp.min()) // 86_400
+    levels = rng.normal(0, 1, (N_USERS, 12))[part.user_idx, day]
+    part = replace(part, rating=(3 + levels).astype(np.float32))
+    is_test = rng.random(len(part)) < 0.2
+    errors = {}
+    for extension in ("none", "both"):
+        model = mf.SampledMF(N_USERS, N_ITEMS, 3.0, latent_dim=1, samples=2)
+        parts = part.take(~is_test), part.take(is_test)
+        solver = solvers.Gibbs(model, *parts, CPU, extension=extension)
+        for sweep in range(60):
+            solver.sweep(sweep, 60)
+        errors[extension] = solver.evaluate()["rmse"]
+    assert errors["both"] < 0.9 * errors["none"]

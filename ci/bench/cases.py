@@ -128,10 +128,10 @@ def _mf_groups(low):
     sgd = {"latent_dim": 32, "epochs": 40, "learning_rate": 0.01}
     quick = {"epochs": 2, "batch_size": 4096, "learning_rate": 0.02}
     quick = {**tuned, **quick, "regularization": 0.04}
-    solved = {"latent_dim": 8, "regularization": 0.05, "epochs": 3}
+    solved = {"latent_dim": 20, "regularization": 0.06, "epochs": 2}
     solved_32 = {"latent_dim": 32, "regularization": 0.07, "epochs": 6}
     to_rmse = [
-        _mf("ours, ALS, 8 factors", "als", 1, warm=False, **solved),
+        _mf("ours, ALS, 20 factors", "als", 1, warm=False, **solved),
         _mf("ours, ALS, 32 factors", "als", 1, warm=False, **solved_32),
         _mf("ours, quick", "best", 4096, warm=False, **quick),
         _mf("ours, tuned", "best", 8192, warm=False, **tuned),

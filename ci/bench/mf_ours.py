@@ -121,16 +121,15 @@ def solve_to_rmse(data, opened, latent_dim, epochs, regularization):
     """ALS from new weights: RMSE on test against seconds, as in ``train_to_rmse``.
 
     Its functions are new in every round, so that each one traces them; the seconds
-    until a first call of both returns are also told apart.
+    until a first call returns are also told apart.
     """
 
     def one_round():
         importlib.reload(solvers)
         started = time.perf_counter()
-        table, none = tf.zeros((2, 3)), tf.zeros((1, 1), tf.int32)
-        sums = solvers.sum_products(table, none, tf.zeros((1, 1)))
-        ones = tf.constant(1.0), tf.ones(1), tf.eye(2), tf.zeros(2), tf.zeros((1, 2))
-        solvers.solve(*sums, *ones)[0].numpy()
+        one, two = tf.zeros((1, 1)), tf.zeros((1, 2))
+        ratings_of = tf.zeros((2, 3)), tf.zeros((1, 1), tf.int32), one
+        solvers.solve(*ratings_of, tf.ones(1), tf.eye(2), two, two)[0].numpy()
         tracing = time.perf_counter() - started
         model = make_model(
             data, mf.MF, latent_dim=latent_dim, regularization=regularization

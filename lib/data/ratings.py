@@ -35,8 +35,8 @@ class Part:
     def __len__(self) -> int:
         return len(self.rating)
 
-    def take(self, index: np.ndarray) -> Part:
-        """Selects the ratings at ``index``: positions or a mask."""
+    def take(self, index: np.ndarray | slice) -> Part:
+        """Selects the ratings at ``index``: positions, a mask or a slice."""
         return Part(*(column[index] for column in vars(self).values()))
 
 

@@ -18,6 +18,7 @@ PARTS = {  # parts of the model and the names of their weights
     "users": ("p", "user_bias"),
     "items": ("q", "item_bias"),
 }
+PRIOR = ("precision", "centre", "alpha")  # other weights of a SampledMF
 
 Reader = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
@@ -38,6 +39,7 @@ class MF(tf.keras.Model):
         seed: of the initial factors.
         scale: lowest and highest rating, in stars.
         frozen: names in ``PARTS`` of the parts that are not trained.
+        samples: see ``SampledMF``; 0 for one set of weights.
 
     Raises:
         InputError: an argument has a value that is not allowed.
@@ -63,16 +65,19 @@ class MF(tf.keras.Model):
         seed: int = 0,
         scale: tuple[float, float] = (1.0, 5.0),
         frozen: Sequence[str] = (),
+        samples: int = 0,
     ) -> None:
         super().__init__()
         for part in frozen:
             check_choice("frozen", part, PARTS)
         check_whole("latent_dim", latent_dim)
+        check_whole("samples", samples, isinstance(self, SampledMF))
         is_allowed = 0 <= regularization <= LARGEST
         allowed = f"from 0 to {LARGEST:g}"
         check_number("regularization", regularization, is_allowed, allowed)
         self.n_users, self.n_items, self.latent_dim = n_users, n_items, latent_dim
-        self.global_mean, self.use_bias, self.scale = global_mean, use_bias, scale
+        self.global_mean, self.scale = global_mean, scale
+        self.samples, self.use_bias = samples, use_bias and not samples
         self.regularization, self.matmul_dtype = regularization, matmul_dtype
         self.seed, self.frozen = seed, frozen
 
@@ -147,83 +152,55 @@ class SampledMF(MF):
     mean of the samples' predictions.
 
     Args:
-        samples: blocks; ``n_samples`` of them are in use.
+        samples: blocks, 1 or more.
         latent_dim: length of a sample's factor vector.
         n_users, n_items, global_mean, regularization, matmul_dtype: see ``MF``.
-        seed, scale, frozen: see ``MF``.
+        seed, scale, frozen: see ``MF``. The biases are in the blocks, whatever
+            ``use_bias``.
     """
-
-    def __init__(
-        self,
-        n_users: int,
-        n_items: int,
-        global_mean: float,
-        latent_dim: int = 32,
-        samples: int = 32,
-        regularization: float = 0.02,
-        matmul_dtype: str = "float32",
-        seed: int = 0,
-        scale: tuple[float, float] = (1.0, 5.0),
-        frozen: Sequence[str] = (),
-    ) -> None:
-        options = regularization, matmul_dtype, seed, scale, frozen
-        super().__init__(n_users, n_items, global_mean, latent_dim, False, *options)
-        check_whole("samples", samples)
-        self.samples = samples
 
     @property
     def width(self) -> int:
         return self.samples * (self.latent_dim + 2)
 
     def build(self, input_shape: object) -> None:
-        def constant(column: int) -> Callable:
-            block = np.zeros(self.latent_dim + 2, np.float32)
-            block[column] = self.samples**-0.5
-            return lambda shape, dtype=None: tf.tile(
-                block[None], [shape[0], self.samples]
-            )
-
         def value(name: str, *shape: int) -> tf.Variable:
             return self.add_weight(
                 name=name, shape=shape, initializer="zeros", trainable=False
             )
 
-        d = self.latent_dim + 1
-        self.p = self.table("p", (self.n_users, self.width), constant(-1))
-        self.q = self.table("q", (self.n_items, self.width), constant(-2))
+        d, tables = self.latent_dim + 1, {"p": self.n_users, "q": self.n_items}
+        for column, (name, n) in enumerate(tables.items()):
+            one = np.eye(d + 1)[d - column] * self.samples**-0.5
+            rows = np.tile(one, (n, self.samples)).astype(np.float32)
+            initial = tf.keras.initializers.Constant(rows)
+            setattr(self, name, self.table(name, rows.shape, initial))
         self.precision = value("precision", self.samples, d, d)  # of the users' prior
         self.centre = value("centre", self.samples, d)  # and its mean
         self.alpha = value("alpha", self.samples)  # precision of a rating
-        self.n_samples = value("n_samples")
         self.built = True
 
     def keep(
         self, place: int, users: np.ndarray, items: np.ndarray, *prior: Any
     ) -> None:
-        """Replaces the sample at ``place``; those after it are not in use any more.
+        """Puts a sample at ``place`` and, until others follow, at all places after it.
 
         Args:
-            place: at most the number of samples in use.
+            place: from 0.
             users, items: factors and, in the last column, biases.
             prior: precision and mean of the users' rows; precision of a rating.
         """
-        d, before = self.latent_dim, max(float(self.n_samples), 1.0)
-        block, scale = slice(place * (d + 2), (place + 1) * (d + 2)), (place + 1) ** 0.5
-        for table, rows, order in (
-            (self.p, users, [*range(d + 1), -1]),
-            (self.q, items, [*range(d), -1, d]),
-        ):
-            long = np.array(table) * np.float32(before**0.5 / scale)
-            long[:, block.start :] = 0
-            ones = np.ones((len(rows), 1), np.float32)
-            long[:, block] = np.hstack([rows, ones])[:, order] / np.float32(scale)
+        d = self.latent_dim
+        for table, rows, column in ((self.p, users, d + 1), (self.q, items, d)):
+            block = np.insert(rows, column, 1, axis=1) * np.float32(self.samples**-0.5)
+            long = np.array(table)
+            long[:, place * (d + 2) :] = np.tile(block, self.samples - place)
             table.assign(long)
-        for name, value in zip(("precision", "centre", "alpha"), prior):
+        for name, value in zip(PRIOR, prior):
             variable = getattr(self, name)
             values = np.array(variable)
-            values[place] = value
+            values[place:] = value
             variable.assign(values)
-        self.n_samples.assign(float(place + 1))
 
 
 def predict(
@@ -293,9 +270,8 @@ def fold_in(model: MF, part: Part) -> None:
 
 def _fold_in_samples(model: SampledMF, part: Part) -> None:
     d, p, q = model.latent_dim, np.array(model.p), np.asarray(model.q)
-    n_samples = int(model.n_samples)
-    scale = np.float32(n_samples**0.5)
-    for s in range(n_samples):
+    scale = np.float32(model.samples**0.5)
+    for s in range(model.samples):
         block = slice(s * (d + 2), (s + 1) * (d + 2))
         z, offset = scale * q[:, block][:, :-1], scale * q[:, block.stop - 1]
         alpha = np.asarray(model.alpha)[s]

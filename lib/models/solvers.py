@@ -9,34 +9,36 @@ solutions, ``Gibbs`` draws from the normal distributions around them.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 from scipy import sparse
+from scipy.sparse.linalg import LinearOperator, cg
 from scipy.stats import norm
 
 from lib.data.ratings import Part
 from lib.errors import InputError, check_choice, check_number
 from lib.evaluation import metrics
+from lib.evaluation.rating_baselines import UserItemBias
 from lib.hardware.tensorflow import tf
 from lib.models import mf
 
-BLOCK = 2**16  # places for ratings, padding included, in one batch of equations
+BLOCK = 2**15  # places for ratings, padding included, in one batch of equations
 UNEVEN = 0.75  # least number of ratings of a row in a batch, relative to the largest
 SAVE_EVERY = 10  # sweeps from one checkpoint to the next
-POWER, SPREAD, DAMPING = 3, 0.3, 5  # of the start of ALS; SPREAD as a deviation
+POWER, SPREAD, DAMPING = 4, 0.3, 5  # of the start of ALS; SPREAD as a deviation
 START = 0.1  # standard deviation of the first factors and biases
 BURN_IN = 0.2  # share of the sweeps of Gibbs that are no samples
 LEAST = 1e-4  # penalty with which every row has one solution in float32
 CHUNK = 2**23  # ratings that are sorted at once; with more, the result is in a file
-
+EXTENSIONS = ("none", "sets", "times", "both")  # of Gibbs
+SPANS, DAY = (2, 8, 32), 86_400  # blocks of times: ratings of a user, and seconds
+ITERATIONS = 20  # of conjugate gradients, at most
 
 Prior = tuple[np.ndarray, np.ndarray]  # precision matrix and mean of rows
-# Rows, their counts, and padded others and targets, in pieces of at most BLOCK ratings.
-Batch = tuple[np.ndarray, np.ndarray, list[tuple[tf.Tensor, tf.Tensor]]]
 
 
 @dataclass(frozen=True)
@@ -57,75 +59,30 @@ class Grouped:
     targets: np.ndarray
     n_others: int
 
-    def batches(self) -> Iterable[Batch]:
-        """The batches of similar rows; of many ratings, made again each time."""
-        return self._kept if len(self.targets) <= CHUNK else self._make_batches()
+    def batches(self) -> Iterator[tuple[np.ndarray, tf.Tensor, np.ndarray]]:
+        """Yields rows, and their others and targets, padded to the largest count."""
+        few = len(self.others) <= CHUNK
+        for rows, place, filled, others in self._layout if few else self._lay_out():
+            targets = np.zeros(filled.shape, np.float32)
+            targets[filled] = self.targets[place]
+            yield rows, others, targets
 
     @cached_property
-    def _kept(self) -> list[Batch]:
-        return list(self._make_batches())
+    def _layout(self) -> list[tuple[np.ndarray, slice, np.ndarray, tf.Tensor]]:
+        return list(self._lay_out())
 
-    def _make_batches(self) -> Iterator[Batch]:
+    def _lay_out(self) -> Iterator[tuple[np.ndarray, slice, np.ndarray, tf.Tensor]]:
         first, start = 0, 0
         while first < len(self.rows):
-            longest = int(self.counts[first])
-            last = first + max(BLOCK // max(longest, 1), 1)
-            shorter = self.counts[first:last] < UNEVEN * longest
-            last = first + int(shorter.argmax()) if shorter.any() else last
-            counts = self.counts[first:last]
-            pieces = [  # a row may be longer than a batch
-                self._pad(start + skip, np.clip(counts - skip, 0, BLOCK))
-                for skip in range(0, max(longest, 1), BLOCK)
-            ]
-            yield self.rows[first:last], counts, pieces
-            first, start = last, start + int(counts.sum())
-
-    def _pad(self, start: int, counts: np.ndarray) -> tuple[tf.Tensor, tf.Tensor]:
-        """Others and targets from ``start`` on, a row for each of ``counts``."""
-        filled = np.arange(counts.max()) < counts[:, None]
-        place = slice(start, start + int(counts.sum()))
-        others = np.full(filled.shape, self.n_others, np.int32)
-        targets = np.zeros(filled.shape, np.float32)
-        others[filled], targets[filled] = self.others[place], self.targets[place]
-        return tf.constant(others), tf.constant(targets)
-
-
-def group(
-    own: np.ndarray,
-    other: np.ndarray,
-    rating: np.ndarray,
-    sizes: tuple[int, int],
-    mean: float,
-) -> Grouped:
-    """Groups ratings by row, in memory for ``CHUNK`` ratings at a time.
-
-    Args:
-        own, other, rating: ``(n,)``, perhaps memory-mapped: the row of each rating, the
-            row of the other side, and the rating.
-        sizes: numbers of rows of both sides; those without ratings are rows too.
-        mean: to subtract from the ratings.
-    """
-    n, (n_rows, n_others) = len(own), sizes
-    chunks = [slice(first, first + CHUNK) for first in range(0, n, CHUNK)]
-    counts = np.zeros(n_rows, np.int64)
-    for chunk in chunks:
-        counts += np.bincount(own[chunk], minlength=n_rows)
-    rows = np.argsort(-counts, kind="stable")
-    place = np.empty(n_rows, np.int32)
-    place[rows] = np.arange(n_rows)
-    counts = counts[rows]
-    others, targets = (_empty(n, dtype) for dtype in (np.int32, np.float32))
-    free = np.cumsum(counts) - counts  # the next place of each row's ratings
-    for chunk in chunks:
-        key = place[own[chunk]]
-        each = np.arange(len(key) + 1)  # a transposition sorts in linear time
-        matrix = sparse.csr_matrix((key, key, each), (len(key), n_rows)).tocsc()
-        here = np.diff(matrix.indptr)
-        target = np.repeat(free - matrix.indptr[:-1], here) + each[:-1]
-        others[target] = other[chunk][matrix.indices]
-        targets[target] = rating[chunk][matrix.indices] - np.float32(mean)
-        free += here
-    return Grouped(rows, counts, others, targets, n_others)
+            longest = max(int(self.counts[first]), 1)
+            counts = self.counts[first : first + max(BLOCK // longest, 1)]
+            counts = counts[counts >= min(UNEVEN * longest, counts[0])]
+            last, stop = first + len(counts), start + int(counts.sum())
+            filled = np.arange(longest) < counts[:, None]
+            others = np.full(filled.shape, self.n_others, np.int32)
+            others[filled] = self.others[start:stop]
+            yield self.rows[first:last], slice(start, stop), filled, tf.constant(others)
+            first, start = last, stop
 
 
 def _empty(n: int, dtype: Any) -> np.ndarray:
@@ -139,68 +96,52 @@ def _spec(rank: int, dtype: Any = tf.float32) -> tf.TensorSpec:
     return tf.TensorSpec([None] * rank, dtype)
 
 
-@tf.function(input_signature=[_spec(2), _spec(2, tf.int32), _spec(2)])
-def sum_products(
-    table: tf.Tensor, others: tf.Tensor, targets: tf.Tensor
-) -> tuple[tf.Tensor, tf.Tensor]:
-    """Sums ``z z'`` and ``r z`` over the ratings of each row of a batch.
-
-    Traced once, for every shape.
-
-    Args:
-        table: ``(n + 1, k)``, a ``z`` for each row of the other side; the last one is
-            zero, for padding.
-        others, targets: ``(batch, ratings)``: which ``z`` and ``r`` a rating has.
-
-    Returns:
-        ``(batch, k, k)`` and ``(batch, k)``.
-    """
-    z = tf.gather(table, others)
-    product = tf.matmul(z, z, transpose_a=True)
-    return product, tf.linalg.matvec(z, targets, transpose_a=True)
-
-
-@tf.function(input_signature=[_spec(rank) for rank in (3, 2, 0, 1, 2, 1, 2)])
+@tf.function(
+    input_signature=[_spec(2), _spec(2, tf.int32), *map(_spec, [2, 1, 2, 2, 2])]
+)
 def solve(
-    product: tf.Tensor,
-    moment: tf.Tensor,
-    alpha: tf.Tensor,
+    table: tf.Tensor,
+    others: tf.Tensor,
+    targets: tf.Tensor,
     weight: tf.Tensor,
     precision: tf.Tensor,
     centre: tf.Tensor,
     noise: tf.Tensor,
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Solves the normal equations of a batch; draws around the solutions.
+    """Solves the normal equations of a batch of rows; draws around the solutions.
 
-    ``(n P + alpha Z'Z) w = n P c + alpha Z'(r - b)``, with ``z = (q, 1)`` and ``b`` the
-    last column of what ``sum_products`` multiplied. Traced once, for every shape.
+    ``(n P + Z'Z) w = n P c + Z'(r - b)`` with ``z = (q, 1)``. Traced once, for every
+    shape.
 
     Args:
-        product, moment: of ``sum_products``, with ``k = d + 1``.
-        alpha: scalar, precision of a rating.
+        table: ``(n + 1, d + 1)``, ``(z, b)`` for each row of the other side; the last
+            one is zero, for padding.
+        others, targets: ``(batch, ratings)``: which ``(z, b)`` and ``r`` a rating has.
         weight: ``n``, ``(batch,)``, of the prior or penalty.
         precision: ``P``, ``(d, d)``.
-        centre: ``c``, ``(d,)``.
-        noise: standard normal, or zeros for the solutions themselves, ``(batch, d)``.
+        centre: ``c``, ``(batch, d)``.
+        noise: normal, or zeros for the solutions themselves, ``(batch, d)``.
 
     Returns:
-        ``(rows, error)``: ``(batch, d)``, the solutions ``w`` plus ``noise`` with the
-        inverse of the left matrix as covariance, and ``(batch,)``, the squared error of
-        these rows less the sum of ``r^2``.
+        ``(rows, error)``: ``(batch, d)``, the solutions ``w`` plus noise whose
+        covariance is the inverse of the left matrix times the variance of ``noise``;
+        and the squared error of their ratings, ``(batch,)``.
     """
-    weight = weight[:, None]
-    root = weight[..., None] * precision + alpha * product[:, :-1, :-1]
-    root = tf.linalg.cholesky(root)
-    right = alpha * (moment[:, :-1] - product[:, :-1, -1])
-    right += weight * tf.linalg.matvec(precision, centre)
+    z = tf.gather(table, others)
+    product = tf.matmul(z, z, transpose_a=True)
+    moment = tf.linalg.matvec(z, targets, transpose_a=True)
+    left = weight[:, None, None] * precision + product[:, :-1, :-1]
+    root = tf.linalg.cholesky(left)
+    right = weight[:, None] * tf.matmul(centre, precision)
+    right += moment[:, :-1] - product[:, :-1, -1]
     half = tf.linalg.triangular_solve(root, right[..., None]) + noise[..., None]
     rows = tf.linalg.triangular_solve(root, half, adjoint=True)[..., 0]
     full = tf.pad(rows, [[0, 0], [0, 1]], constant_values=1.0)
-    error = tf.linalg.matvec(product, full) - 2 * moment
-    return rows, tf.reduce_sum(full * error, axis=1)
+    error = full * (tf.linalg.matvec(product, full) - 2 * moment)
+    return rows, tf.reduce_sum(error, 1) + tf.reduce_sum(tf.square(targets), 1)
 
 
-def draw_prior(rows: np.ndarray, rng: np.random.Generator) -> Prior:
+def draw_prior(rows: np.ndarray, rng: np.random.Generator, slopes: Any = ()) -> Prior:
     """Draws precision and mean of the rows' normal prior, given the rows.
 
     The hyperprior is normal-Wishart with scale ``I``, ``d`` degrees of freedom and the
@@ -209,6 +150,7 @@ def draw_prior(rows: np.ndarray, rng: np.random.Generator) -> Prior:
     Args:
         rows: ``(n, d)``.
         rng: of the draw.
+        slopes: further rows of this precision, ``(n, d)``, whose mean is 0.
 
     Returns:
         float32 ``(d, d)`` and ``(d,)``.
@@ -216,9 +158,10 @@ def draw_prior(rows: np.ndarray, rng: np.random.Generator) -> Prior:
     n, d = rows.shape
     mean = rows.mean(axis=0, dtype=np.float64)
     scatter = rows.T @ rows - n * np.outer(mean, mean) * (1 - 1 / (n + 1))
-    root = np.linalg.cholesky(np.eye(d) + scatter)
+    more = np.reshape(slopes, (-1, d))
+    root = np.linalg.cholesky(np.eye(d) + scatter + more.T @ more)
     bartlett = np.tril(rng.standard_normal((d, d)), -1)
-    bartlett += np.diag(np.sqrt(rng.chisquare(n + d - np.arange(d))))
+    bartlett += np.diag(np.sqrt(rng.chisquare(n + len(more) + d - np.arange(d))))
     factor = np.linalg.solve(root.T, bartlett)  # of the precision
     centre = mean * n / (n + 1)
     centre += np.linalg.solve(factor.T, rng.standard_normal(d)) / np.sqrt(n + 1)
@@ -253,8 +196,8 @@ class Solver(tf.Module):
             )
         self.model, self.part, self.test = model, part, test
         model.build(None)
-        has_biases = model.use_bias or isinstance(model, mf.SampledMF)
-        self.dim = model.latent_dim + int(has_biases)  # length of a row
+        has_biases = model.use_bias or model.samples
+        self.dim = model.latent_dim + bool(has_biases)  # length of a row
         self.users, self.items = self.tables = [
             tf.Variable(tf.zeros((n, self.dim))) for n in (model.n_users, model.n_items)
         ]
@@ -267,19 +210,40 @@ class Solver(tf.Module):
             table.assign(START * rng.standard_normal(table.shape, np.float32))
 
     @cached_property  # so that the time it takes counts as training
-    def sides(self) -> tuple[Grouped, Grouped]:
-        """The ratings by user and by item."""
-        n, mean = (self.model.n_users, self.model.n_items), self.model.global_mean
-        user, item, stars = self.part.user_idx, self.part.item_idx, self.part.rating
-        by_user = group(user, item, stars, n, mean)
-        return by_user, group(item, user, stars, n[::-1], mean)
+    def sides(self) -> list[Grouped]:
+        """The ratings by user and by item, less their mean."""
+        mean = np.float32(self.model.global_mean)
+        return [self.group(k, self.part.rating, mean) for k in (0, 1)]
 
-    @cached_property
-    def square(self) -> float:
-        """Sum of the squared ratings, less the mean."""
-        values = self.sides[0].targets
-        parts = (values[k : k + CHUNK] for k in range(0, len(values), CHUNK))
-        return sum(float(np.square(part, dtype=np.float64).sum()) for part in parts)
+    def group(self, k: int, values: np.ndarray, mean: Any = 0) -> Grouped:
+        """Groups ratings by row, in memory for ``CHUNK`` ratings at a time.
+
+        Args:
+            k: 0 for the users, 1 for the items.
+            values: of each training rating, perhaps memory-mapped like the part.
+            mean: to subtract from them.
+        """
+        step = -1 if k else 1
+        own, other = (self.part.user_idx, self.part.item_idx)[::step]
+        n, n_rows, n_others = len(own), *(x.shape[0] for x in self.tables[::step])
+        chunks = [slice(first, first + CHUNK) for first in range(0, n, CHUNK)]
+        counts = np.zeros(n_rows, np.int64)
+        for chunk in chunks:
+            counts += np.bincount(own[chunk], minlength=n_rows)
+        rows = np.argsort(-counts, kind="stable")
+        place, counts = np.argsort(rows).astype(np.int32), counts[rows]
+        others, targets = _empty(n, np.int32), _empty(n, values.dtype)
+        free = np.cumsum(counts) - counts  # the next place of each row's ratings
+        for chunk in chunks:
+            key = place[own[chunk]]
+            each = np.arange(len(key) + 1)  # a transposition sorts in linear time
+            matrix = sparse.csr_matrix((key, key, each), (len(key), n_rows)).tocsc()
+            here = np.diff(matrix.indptr)
+            target = np.repeat(free - matrix.indptr[:-1], here) + each[:-1]
+            others[target] = other[chunk][matrix.indices]
+            targets[target] = values[chunk][matrix.indices] - mean
+            free += here
+        return Grouped(rows, counts, others, targets, n_others)
 
     def fit(self, epochs: range, monitor: Any) -> None:
         """Does the sweeps of ``epochs`` and reports to ``lib.training.fit.Monitor``."""
@@ -305,46 +269,32 @@ class Solver(tf.Module):
         raise NotImplementedError
 
     def solve_rows(
-        self, k: int, weight: np.ndarray, prior: Prior, noise: np.ndarray, alpha: float
+        self, k: int, weight: np.ndarray, prior: Prior, noise: np.ndarray
     ) -> float:
         """Solves all rows of a side given the other, or draws around the solutions.
 
         Args:
             k: 0 for the users, 1 for the items.
             weight, noise: see ``solve``; for all rows.
-            prior: precision and centre.
-            alpha: see ``solve``.
+            prior: precision, relative to that of a rating, and centre of all rows or
+                of each row.
 
         Returns:
             The squared error of all ratings.
         """
-        table = _make_table(self.tables[1 - k].numpy(), self.model.latent_dim)
-        own, error = [tf.constant(value) for value in prior], self.square
-        solved = np.empty_like(noise)
-        for rows, _, pieces in self.sides[k].batches():
-            sums = sum_products(table, *pieces[0])
-            for piece in pieces[1:]:
-                more = sum_products(table, *piece)
-                sums = [before + added for before, added in zip(sums, more)]
-            values = tf.constant(alpha, tf.float32), tf.constant(weight[rows])
-            found, added = solve(*sums, *values, *own, tf.constant(noise[rows]))
+        d, rows = self.model.latent_dim, self.tables[1 - k].numpy()
+        bias = rows[:, d:]  # no columns without biases, so that there is no 1 either
+        parts = rows[:, :d], np.ones_like(bias), bias.sum(axis=1, keepdims=True)
+        table = tf.constant(np.pad(np.hstack(parts), ((0, 1), (0, 0))))
+        precision, centre = prior[0], np.broadcast_to(prior[1], noise.shape)
+        solved, error = np.empty_like(noise), 0.0
+        for rows, others, targets in self.sides[k].batches():
+            own = weight[rows], precision, centre[rows], noise[rows]
+            found, added = solve(table, others, targets, *own)
             solved[rows] = found.numpy()
             error += float(added.numpy().sum(dtype=np.float64))
         self.tables[k].assign(solved)
         return error
-
-
-def _make_table(rows: np.ndarray, latent_dim: int) -> tf.Tensor:
-    """Returns the factors that multiply a row of the other side, a 1, and the bias.
-
-    A last row of zeros pads. Without biases there is no 1, and the bias is 0.
-    """
-    n, dim = rows.shape
-    table = np.zeros((n + 1, dim + 1), np.float32)
-    table[:n, :latent_dim] = rows[:, :latent_dim]
-    if dim > latent_dim:
-        table[:n, latent_dim], table[:n, -1] = 1, rows[:, -1]
-    return tf.constant(table)
 
 
 class ALS(Solver):
@@ -367,46 +317,35 @@ class ALS(Solver):
     def _start(self) -> np.ndarray:
         """Rows of the items that span the main directions of the ratings.
 
-        Random rows cost three sweeps until they do. With means of users and items
-        taken off (shrunken by ``DAMPING`` ratings), ``POWER`` iterations turn random
-        columns into the leading singular vectors. Of many ratings, those of the users
-        with the most are taken.
+        Random rows cost three sweeps until they do. With means of items and users taken
+        off, ``POWER`` iterations turn random columns into the leading singular vectors.
+        Of many ratings, the first are taken.
         """
-        side, n_items = self.sides[0], self.model.n_items
-        n_users = int(np.searchsorted(np.cumsum(side.counts), CHUNK, side="right"))
-        counts = side.counts[:n_users]
-        starts = np.concatenate([[0], np.cumsum(counts)])
-        item, stars = side.others[: starts[-1]], side.targets[: starts[-1]]
-        user = np.repeat(np.arange(n_users), counts)
-        total, n = (np.bincount(item, x, n_items) for x in (stars, None))
-        bias = total / (n + DAMPING)
-        stars = stars - bias[item]
-        level = np.bincount(user, stars, n_users) / (counts + DAMPING)
-        stars = (stars - level[user]).astype(np.float32)
-        matrix = sparse.csr_matrix((stars, item, starts), (n_users, n_items))
+        part, sizes = self.part.take(slice(CHUNK)), [x.shape[0] for x in self.tables]
+        biases = UserItemBias(DAMPING, rounds=1).fit(part, *sizes)
+        stars = (part.rating - biases.predict(part)).astype(np.float32)
+        matrix = sparse.csr_matrix((stars, (part.user_idx, part.item_idx)), sizes)
         vectors = self.items.numpy()[:, : self.model.latent_dim]
         for _ in range(POWER):
             vectors = np.linalg.qr(matrix.T @ (matrix @ vectors))[0]
-        rows = np.hstack([vectors * (SPREAD * n_items**0.5), bias[:, None]])
-        return rows[:, : self.dim].astype(np.float32)
+        rows = [vectors * (SPREAD * sizes[1] ** 0.5), biases.item_bias[:, None]]
+        return np.hstack(rows)[:, : self.dim].astype(np.float32)
 
     def sweep(self, epoch: int, epochs: int) -> float:
         if epoch == 0:
             self.items.assign(self._start())
         penalty, paid = self.model.regularization, 0.0
-        precision = penalty * np.eye(self.dim, dtype=np.float32)
-        for k, side in enumerate(self.sides):
+        prior = penalty * np.eye(self.dim, dtype=np.float32), np.zeros(self.dim, "f4")
+        for k, names in enumerate(mf.PARTS.values()):
+            side, table = self.sides[k], self.tables[k]
             weight = np.empty(len(side.rows), np.float32)
             weight[side.rows] = np.maximum(side.counts, 1)
-            none = np.zeros((len(weight), self.dim), np.float32)
-            error = self.solve_rows(k, weight, (precision, none[0]), none, 1.0)
-            squares = np.square(self.tables[k].numpy()).sum(axis=1)
-            paid += penalty * float(weight @ squares)
-        for rows, names in zip(self.tables, mf.PARTS.values()):
-            factors, *biases = tf.split(rows, [self.model.latent_dim, -1], axis=1)
-            getattr(self.model, names[0]).assign(factors)
-            if self.model.use_bias:
-                getattr(self.model, names[1]).assign(biases[0])
+            none = np.zeros(table.shape, np.float32)
+            error = self.solve_rows(k, weight, prior, none)
+            rows, d = table.numpy(), self.model.latent_dim
+            paid += penalty * float(weight @ np.square(rows).sum(axis=1))
+            for name, columns in zip(names, np.split(rows, range(d, self.dim), axis=1)):
+                getattr(self.model, name).assign(columns)
         return (error + paid) / len(self.part)
 
 
@@ -420,26 +359,34 @@ class Gibbs(Solver):
 
     After the first ``BURN_IN`` of the sweeps every sweep is a sample: ``mean`` and
     ``variance`` are over all of them. The model keeps ``model.samples`` of them, at
-    equal distances.
+    equal distances, without the effects of times.
 
+    Args:
+        extension: ``"sets"`` puts ``Sets`` under the rows of both sides, ``"times"``
+            adds ``Times`` to the ratings, ``"both"`` does both.
+        model, part, test, device: see ``Solver``.
     """
 
     name = "gibbs"
     model: mf.SampledMF
 
-    def __init__(
-        self, model: mf.SampledMF, part: Part, test: Part, device: Any
-    ) -> None:
-        self.alpha = tf.Variable(1.0)
-        super().__init__(model, part, test, device)
-        # Running means over the samples: of the predictions, of their squares, and of
-        # the variance of a rating.
-        self.mean, self.square_mean = (tf.Variable(tf.zeros(len(test))) for _ in "ms")
-        self.noise = tf.Variable(0.0)
+    def __init__(self, *args: Any, extension: str = "none") -> None:
+        check_choice("extension", extension, EXTENSIONS)
+        self.extension = extension
+        super().__init__(*args)
 
     def start(self) -> None:
         super().start()
-        self.alpha.assign(1.0)
+        self.alpha, self.noise = tf.Variable(1.0), tf.Variable(0.0)
+        # Running means over the samples: of the predictions, of their squares, and of
+        # the variance of a rating, which is ``noise``.
+        self.mean, self.square_mean = (
+            tf.Variable(tf.zeros(len(self.test))) for _ in "ms"
+        )
+        columns = self.part.user_idx, self.part.item_idx
+        has_sets, has_times = (self.extension in (x, "both") for x in EXTENSIONS[1:3])
+        self.sets = [Sets(columns, k, self.tables) for k in (0, 1) if has_sets]
+        self.times = Times(self.part, self.test) if has_times else None
 
     def evaluate(self) -> dict[str, float]:
         stars = np.clip(self.mean.numpy(), *self.model.scale)
@@ -453,45 +400,176 @@ class Gibbs(Solver):
     def coverage(self) -> dict[str, float]:
         """Shares of the ratings to predict inside their 50, 80 and 95 % intervals."""
         error = np.abs(self.test.rating - self.mean.numpy()) / self.deviation()
-        return {
-            f"coverage_{percent}": float(
-                np.mean(error <= norm.ppf(0.5 + percent / 200))
-            )
-            for percent in (50, 80, 95)
-        }
+        limits = {percent: norm.ppf(0.5 + percent / 200) for percent in (50, 80, 95)}
+        return {f"coverage_{p}": float(np.mean(error <= z)) for p, z in limits.items()}
 
     def sweep(self, epoch: int, epochs: int) -> float:
         rng = np.random.default_rng([self.model.seed, epoch])
         alpha, n = float(self.alpha.numpy()), len(self.part)
-        prior, _ = self._draw(0, rng, alpha)
-        _, error = self._draw(1, rng, alpha)
+        if self.times:
+            targets = self.part.rating - self.model.global_mean - self.times.add_up()[0]
+            for side, order in zip(self.sides, self.orders):
+                side.targets[:] = targets[order]
+        _, error = (self._draw(k, rng, alpha) for k in (0, 1))
+        if self.times:
+            residual = self.part.rating - self._predict(self.part)
+            error = self.times.draw(residual, alpha, rng)
         self.alpha.assign(rng.gamma(1 + n / 2, 1 / (1 + error / 2)))
         first = int(BURN_IN * epochs)
         kept = np.linspace(first, epochs - 1, self.model.samples).round()
         if epoch <= first or epoch in kept:
-            place = max(int((np.unique(kept) <= epoch).sum()) - 1, 0)
-            rows = self.users.numpy(), self.items.numpy()
-            self.model.keep(place, *rows, *prior, np.float32(alpha))
-        self._update_means(max(epoch - first, 0) + 1)
+            place = int(np.searchsorted(kept, epoch))
+            users, items = (table.numpy() for table in self.tables)
+            prior = draw_prior(users, rng)  # of users whose set is not known
+            self.model.keep(place, users, items, *prior, np.float32(alpha))
+        stars = self._predict(self.test)
+        stars += self.times.add_up()[1] if self.times else 0
+        values = stars, np.square(stars), 1 / self.alpha
+        for mean, value in zip((self.mean, self.square_mean, self.noise), values):
+            mean.assign_add((value - mean) / (max(epoch - first, 0) + 1))
         return error / n
 
-    def _draw(
-        self, k: int, rng: np.random.Generator, alpha: float
-    ) -> tuple[Prior, float]:
-        """Draws the prior and the rows of a side; returns it and the squared error."""
-        prior = draw_prior(self.tables[k].numpy(), rng)
-        noise = rng.standard_normal(self.tables[k].shape, np.float32)
-        return prior, self.solve_rows(k, np.ones(len(noise), "f4"), prior, noise, alpha)
+    def _draw(self, k: int, rng: np.random.Generator, alpha: float) -> float:
+        """Draws the prior and the rows of a side; returns the squared error."""
+        rows = self.tables[k].numpy()
+        draw = self.sets[k].draw if self.sets else draw_prior
+        precision, centre = draw(rows, rng)
+        noise = rng.standard_normal(rows.shape, np.float32) * np.float32(alpha**-0.5)
+        prior = precision / np.float32(alpha), centre
+        return self.solve_rows(k, np.ones(len(noise), "f4"), prior, noise)
 
-    def _update_means(self, k: int) -> None:
-        """Adds sample ``k``, from 1, to the running means."""
-        users = tf.gather(self.users, self.test.user_idx)
-        items = tf.gather(self.items, self.test.item_idx)
-        product = tf.reduce_sum(users[:, :-1] * items[:, :-1], axis=1)
-        stars = self.model.global_mean + product + users[:, -1] + items[:, -1]
-        values = stars, tf.square(stars), 1 / self.alpha
-        for mean, value in zip((self.mean, self.square_mean, self.noise), values):
-            mean.assign_add((value - mean) / k)
+    def _predict(self, part: Part) -> np.ndarray:
+        """Predicts ratings by the rows that were drawn last, in stars, not clipped."""
+        users, items = (  # (p, b, 1) and (q, 1, b)
+            np.insert(table.numpy(), self.dim - k, 1, axis=1)
+            for k, table in enumerate(self.tables)
+        )
+        chunks = (part.take(slice(k, k + BLOCK)) for k in range(0, len(part), BLOCK))
+        pairs = ((users[x.user_idx], items[x.item_idx]) for x in chunks)
+        stars = np.concatenate([np.einsum("nd,nd->n", *pair) for pair in pairs])
+        return stars + np.float32(self.model.global_mean)
+
+    @cached_property
+    def orders(self) -> list[np.ndarray]:
+        """The positions of the training ratings in the order of each of ``sides``."""
+        return [self.group(k, np.arange(len(self.part))).targets for k in (0, 1)]
+
+
+class Sets(tf.Module):
+    """Regression of the rows of a side on the sets of the others that they have rated.
+
+    The mean of the prior of ``(p_u, b_u)`` is ``c + sum_j y_j / sqrt(n)`` over the
+    user's ``n`` rated items, as in SVD++ (Koren 2008); of an item, over its users. A
+    row ``y`` has mean 0 and ``weight`` times the precision of the prior. Given the
+    rows, all ``y`` are drawn at once: the solution of a ridge regression on rows with
+    noise (Macau, Simm et al. 2017).
+
+    Args:
+        columns: rows of users and of items of the training ratings.
+        k: 0 for the users, 1 for the items.
+        tables: all rows of users and of items.
+    """
+
+    def __init__(self, columns: Any, k: int, tables: list[tf.Variable]) -> None:
+        super().__init__()
+        own, other = columns[k], columns[1 - k]
+        self.slopes = tf.Variable(tf.zeros_like(tables[1 - k]))
+        self.weight = tf.Variable(1.0)
+        shape = tables[k].shape[0], self.slopes.shape[0]
+        value = np.bincount(own)[own].astype(np.float32) ** -0.5
+        self.matrix = sparse.csr_matrix((value, (own, other)), shape)
+
+    def draw(self, rows: np.ndarray, rng: np.random.Generator) -> Prior:
+        """Draws the prior of the rows: precision, and a centre for each row."""
+        slopes, weight = self.slopes.numpy(), self.weight.numpy()
+        scaled = weight**0.5 * slopes
+        precision, centre = draw_prior(rows - self.matrix @ slopes, rng, scaled)
+        root = np.linalg.inv(np.linalg.cholesky(precision))  # of the covariance
+        noise = [
+            rng.standard_normal(x.shape, np.float32) @ root for x in (rows, slopes)
+        ]
+        right = self.matrix.T @ (rows - centre + noise[0]) + weight**0.5 * noise[1]
+
+        def multiply(y: np.ndarray) -> np.ndarray:
+            y = y.reshape(right.shape)
+            return (self.matrix.T @ (self.matrix @ y) + weight * y).ravel()
+
+        operator = LinearOperator((right.size, right.size), multiply, dtype=right.dtype)
+        slopes = cg(operator, right.ravel(), maxiter=ITERATIONS)[0].reshape(right.shape)
+        spread = float(np.vdot(slopes @ precision, slopes))
+        self.weight.assign(rng.gamma(1 + slopes.size / 2, 1 / (1 + spread / 2)))
+        self.slopes.assign(slopes)
+        return precision, centre + self.matrix @ slopes
+
+
+class Times(tf.Module):
+    """Effects of the time of a rating on its user: a level for each block of times.
+
+    A block is a day of a user, or 2, 8 or 32 of a user's consecutive ratings; a rating
+    to predict is in the blocks of the training ratings around it. Levels of a kind of
+    block are normal around 0.
+
+    Raises:
+        InputError: the ratings have no times.
+    """
+
+    def __init__(self, train: Part, test: Part) -> None:
+        super().__init__()
+        if not (len(train.timestamp) and train.timestamp.any()):
+            raise InputError(
+                'extension="times" or "both": the ratings have no times; name their '
+                'column, as in columns="time=<column>", or choose "sets".'
+            )
+        self.n, self.blocks = len(train), _number_blocks(train, test)
+        self.levels = [tf.Variable(tf.zeros(x.max() + 1)) for x in self.blocks]
+        self.precisions = tf.Variable(tf.fill([len(self.blocks)], 1 / START**2))
+
+    def add_up(self) -> tuple[np.ndarray, np.ndarray]:
+        """The sum of the levels of each training rating and each one to predict."""
+        pairs = zip(self.levels, self.blocks)
+        total = sum(levels.numpy()[block] for levels, block in pairs)
+        return total[: self.n], total[self.n :]
+
+    def draw(
+        self, residual: np.ndarray, alpha: float, rng: np.random.Generator
+    ) -> float:
+        """Draws all levels and their precisions.
+
+        Args:
+            residual: of the training ratings, without any levels; changed.
+            alpha: precision of a rating.
+            rng: of the draw.
+
+        Returns:
+            The squared error that is left.
+        """
+        residual -= self.add_up()[0]
+        precisions = self.precisions.numpy()
+        for k, levels in enumerate(self.levels):
+            block, n = self.blocks[k, : self.n], levels.shape[0]
+            residual += levels.numpy()[block]
+            weight = precisions[k] + alpha * np.bincount(block, minlength=n)
+            drawn = alpha * np.bincount(block, residual, n) / weight
+            drawn = (drawn + rng.standard_normal(n) / np.sqrt(weight)).astype("f4")
+            residual -= drawn[block]
+            levels.assign(drawn)
+            precisions[k] = rng.gamma(1 + n / 2, 1 / (1 + float(drawn @ drawn) / 2))
+        self.precisions.assign(precisions)
+        return float(np.square(residual, dtype=np.float64).sum())
+
+
+def _number_blocks(train: Part, test: Part) -> np.ndarray:
+    """Numbers the blocks of each kind: ``(kinds, n)``, training ratings first."""
+    user, time = (
+        np.concatenate([getattr(part, name) for part in (train, test)]).astype(np.int64)
+        for name in ("user_idx", "timestamp")
+    )
+    time -= time.min()
+    base = user * (time.max() + len(time))
+    known = np.sort((base + time)[: len(train)])
+    rank = np.searchsorted(known, base + time) - np.searchsorted(known, base)
+    kinds = [*(rank // span for span in SPANS), time // DAY]
+    return np.stack([np.unique(base + x, return_inverse=True)[1] for x in kinds])
 
 
 SOLVERS = {"als": ALS, "gibbs": Gibbs}
@@ -503,6 +581,7 @@ def make(
     device: Any,
     use_bias: bool = True,
     samples: int = 32,
+    extension: str = "none",
     **settings: Any,
 ) -> tuple[mf.MF, Solver | None]:
     """Makes a model and its solver.
@@ -514,22 +593,24 @@ def make(
         device: see ``Solver``.
         use_bias: see ``MF``.
         samples: see ``SampledMF``, the model of ``"gibbs"``.
+        extension: see ``Gibbs``.
         **settings: other arguments of the model.
 
     Raises:
-        InputError: another name; Gibbs sampling without biases; or see ``Solver``.
+        InputError: another name; Gibbs sampling without biases; an extension of another
+            solver; or see ``Solver``.
     """
     check_choice("solver", name, ("adam", *SOLVERS))
     sizes = data.n_users, data.n_items, data.global_mean
-    if name != "gibbs":
-        model = mf.MF(*sizes, use_bias=use_bias, **settings)
-    elif use_bias:
+    parts = data.train, data.test, device
+    if name == "gibbs" and use_bias:
         model = mf.SampledMF(*sizes, samples=samples, **settings)
-    else:
+        return model, Gibbs(model, *parts, extension=extension)
+    if name == "gibbs" or extension != "none":
         raise InputError(
-            'use_bias=False: solver="gibbs" draws the biases with the factors; choose '
-            'True, or solver="adam" or "als".'
+            f'use_bias={use_bias}, extension="{extension}": solver="gibbs" draws the '
+            "biases with the factors, and it alone has extensions; choose use_bias=True"
+            ' with solver="gibbs", or extension="none" with solver="adam" or "als".'
         )
-    if name == "adam":
-        return model, None
-    return model, SOLVERS[name](model, data.train, data.test, device)
+    model = mf.MF(*sizes, use_bias=use_bias, **settings)
+    return model, ALS(model, *parts) if name == "als" else None

@@ -97,7 +97,7 @@ def keep(
 
 def get_arguments(model: tf.keras.Model) -> dict[str, Any]:
     """Returns the arguments that a model was made with, by name."""
-    names = inspect.signature(type(model)).parameters
+    _, *names = inspect.signature(type(model).__init__).parameters
     return {name: getattr(model, name) for name in names}
 
 

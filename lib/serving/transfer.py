@@ -12,8 +12,6 @@ from lib.hardware.tensorflow import tf
 from lib.models import mf, stamp
 from lib.serving.trained import Trained, get_arguments, match_ids
 
-PRIOR = ("precision", "centre", "alpha", "n_samples")  # of SampledMF
-
 
 def carry_over(
     trained: Trained,
@@ -92,11 +90,12 @@ def _copy_weights(
     old: tf.keras.Model, new: tf.keras.Model, places: dict[str, np.ndarray]
 ) -> None:
     """Copies all weights, and only the known rows of the parts in ``places``."""
-    is_stamp = isinstance(old, stamp.STAMP)
-    parts = stamp.PARTS if is_stamp else {**mf.PARTS, "prior": PRIOR}
+    is_mf = isinstance(old, mf.MF)
+    parts = {**mf.PARTS, "prior": mf.PRIOR} if is_mf else stamp.PARTS
     for part, names in parts.items():
-        # STMP has no attention, MF perhaps no biases, and a prior only if sampled.
-        for name in (name for name in names if hasattr(old, name)):
+        for name in names:
+            if not hasattr(old, name):
+                continue  # STMP has no attention, MF perhaps no biases or prior
             value = np.asarray(getattr(old, name))
             if part in places:
                 place, rows = places[part], np.array(getattr(new, name))
