@@ -238,7 +238,7 @@ def test_validation_is_cut_by_time_where_the_test_part_is(rows):
 
 # Errors
 
-ENOUGH = [(1, item, 3, item) for item in range(10)]
+ENOUGH = [(1, item, 3 + item % 2, item) for item in range(10)]
 
 
 @pytest.mark.parametrize("split", ratings.SPLITS)

@@ -338,6 +338,41 @@ def test_ratings_of_a_table_keep_ids_scale_and_time(tmp_path, name):
         ratings.load(path, "global_time", columns=NAMES)
 
 
+@pytest.mark.parametrize("split", ratings.SPLITS)
+def test_ratings_of_a_pair_are_counted_and_in_one_part(tmp_path, split):
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame(
+        {
+            "user": rng.integers(0, 12, 300),
+            "item": rng.integers(0, 12, 300),
+            "rating": rng.integers(1, 6, 300),
+            "time": 1_464_134_400 + rng.integers(0, 10**6, 300),
+        }
+    )
+    path = written(tmp_path, table, "r.csv")
+    data = ratings.load(path, split, 0.3, columns="time=time")
+    repeated = int(table.duplicated(["user", "item"]).sum())
+    assert data.counts()["repeated_ratings"] == repeated > 50
+    assert f"{repeated} of a pair that was rated before" in data.reading
+    for parts in (data, data.validation()):
+        pairs = [set(zip(p.user_idx, p.item_idx)) for p in (parts.train, parts.test)]
+        assert pairs[1]
+        assert not pairs[0] & pairs[1]
+    assert len(data.train) + len(data.test) == 300
+
+
+def test_a_constant_rating_is_refused(tmp_path):
+    path = written(tmp_path, RATINGS.assign(stars=4), "r.csv")
+    with pytest.raises(InputError, match="every rating is 4, and nothing can be lear"):
+        ratings.load(path, columns=NAMES)
+
+
+@pytest.mark.parametrize("load", [sessions.load, ratings.load])
+def test_an_empty_path_is_no_table(load):
+    with pytest.raises(InputError, match='"" is not a folder'):
+        load("")
+
+
 BAD = {
     "no column": ("session,item\n1,2\n", 'no column "time" for the time'),
     "two columns": ("session,item,time,item\n1,2,1464134400,3\n", "two columns|item"),

@@ -85,7 +85,7 @@ def test_ratings_of_another_scale_are_stretched_to_it(use_bias, own, new):
 @pytest.mark.parametrize("new", [(1.0, 5.0), (0.0, 100.0)])
 def test_a_user_folded_into_carried_samples_is_one_folded_into_the_trained_ones(new):
     rng = np.random.default_rng(3)
-    old = made(mf.SampledMF(4, 6, 3.0, 2, 3), range(6), range(4))
+    old = made(mf.SampledMF(4, 6, 3.0, 2, samples=3), range(6), range(4))
     for place in range(2):
         rows = rng.normal(0, 0.5, (4, 3)), rng.normal(0, 0.5, (6, 3))
         root = rng.normal(size=(3, 3))

@@ -323,21 +323,24 @@ def read(table: Table):
     expected = expect_sessions(table.rows) if is_clicks else None
     n = len(table.rows)
     values = {row[2] for row in table.rows}
-    is_enough = bool(expected) if is_clicks else 0 < round(0.2 * n) < n
-    is_enough = is_enough and (is_clicks or len(values) > 1)
+    is_enough = bool(expected)
+    if not is_clicks:  # ratings of a pair are in one part, which may leave none
+        has_repeats = len({row[:2] for row in table.rows}) < n
+        is_enough = 0 < round(0.2 * n) < n and len(values) > 1
+        is_enough = None if is_enough and has_repeats and n < 60 else is_enough
     try:
         data = load(table.path, columns=table.columns)
     except InputError as error:
         sentence = str(error)
         check(sentence and "\n" not in sentence, f"not one sentence: {sentence!r}")
-        check(table.fault or not is_enough, f"refused: {sentence}")
+        check(table.fault or is_enough is not True, f"refused: {sentence}")
         where = f"line {table.line}"
         check(
             not table.fault or where in sentence, f"{table.fault}, {where}: {sentence}"
         )
         return None
     check(table.fault in ("", "a stray quote"), f"{table.fault} was read")
-    check(is_enough, "too small a table was read")
+    check(is_enough is not False, "too small a table was read")
     check(f"{n:,} rows in the file, {n:,} read" in data.reading, data.reading)
     if is_clicks:
         for found, wanted in zip(found_sessions(data), expected):
@@ -346,6 +349,11 @@ def read(table: Table):
         wanted = [(user, item, float(np.float32(v))) for user, item, v in table.rows]
         check(sorted(found_ratings(data)) == sorted(wanted), "other ratings")
         check(data.scale == (min(values), max(values)), f"scale {data.scale}")
+        pairs = [
+            zip(p.user_idx.tolist(), p.item_idx.tolist())
+            for p in (data.train, data.test)
+        ]
+        check({*pairs[0]}.isdisjoint({*pairs[1]}), "a pair in both parts")
     return data
 
 

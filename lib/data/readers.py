@@ -161,13 +161,14 @@ def scan(path: Path, separator: str = "") -> tuple[str, int, int]:
 
 
 def _head(path: Path) -> str:
-    """The first line of a text."""
+    """The first row of a text."""
     head = b""
     with suppress(OSError, EOFError, zlib.error), unpack(path) as file:
         head = file.read(1 << 16)
     if not head.strip():
         scan(path)  # says what is wrong
-    line = re.split(b"[\r\n]", head)[0].decode("utf-8-sig", "replace")
+    text = re.match(rb'(?:"[^"]*"|[^\r\n])*', head)[0]  # quotes may hold line ends
+    line = text.decode("utf-8-sig", "replace")
     if "\0" in line:
         raise InputError(f"{path} holds zero bytes: save it as plain text in UTF-8.")
     return line

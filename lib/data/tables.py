@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import glob
+import io
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
@@ -97,10 +98,10 @@ def find(location: PathLike) -> list[Path]:
 
 
 def split(line: str, separator: str) -> list[str]:
-    """Splits a line of a text file into its fields."""
+    """Splits the first row of a text file into its fields."""
     single = separator if len(separator) == 1 else "\x1f"
-    line = line.replace(separator, single)
-    fields = next(csv.reader([line], delimiter=single, skipinitialspace=True), [])
+    lines = io.StringIO(line.replace(separator, single), newline="")
+    fields = next(csv.reader(lines, delimiter=single, skipinitialspace=True), [])
     return [field.strip() for field in fields]
 
 

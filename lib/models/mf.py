@@ -71,7 +71,7 @@ class MF(tf.keras.Model):
         for part in frozen:
             check_choice("frozen", part, PARTS)
         check_whole("latent_dim", latent_dim)
-        check_whole("samples", samples, isinstance(self, SampledMF))
+        check_whole("samples", samples, lowest=int(isinstance(self, SampledMF)))
         is_allowed = 0 <= regularization <= LARGEST
         allowed = f"from 0 to {LARGEST:g}"
         check_number("regularization", regularization, is_allowed, allowed)
