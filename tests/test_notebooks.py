@@ -146,6 +146,22 @@ def test_the_readings_of_09_hold_for_its_outputs():
     assert gap < 1e-4
 
 
+def test_the_readings_of_11_hold_for_its_outputs():
+    last, best = printed_numbers(
+        "11", r"last epoch +(\S+).*\nbest epochs on test +(\S+)"
+    )
+    assert best - last == pytest.approx(0.011, abs=0.001)
+    seeds = printed_numbers("11", r"of seed *" + 3 * r"\n\d +(\d) +(\d)")
+    assert all(hr != mrr for hr, mrr in zip(seeds[::2], seeds[1::2]))
+    ways = (
+        rf"{way} +\S+ +\S+ +([\d.-]+)" for way in ("examples", "sessions", "last week")
+    )
+    examples, sessions, week = printed_numbers("11", r"\n".join(ways))
+    assert 0 < examples < sessions < week
+    validation, test = printed_numbers("11", r"\nvalidation +(\S+)\ntest +([\d.]+)")
+    assert test == pytest.approx(validation, abs=0.003)
+
+
 @pytest.mark.parametrize(
     "path",
     RECORDED,
