@@ -492,7 +492,7 @@ def test_each_fix_changes_something_and_an_unknown_one_is_refused():
         modelzoo.STAMP(N_ITEMS, DIM, fixes="mean")
 
 
-# What notebook 06 shows of the ports, on the sample.
+# What notebooks 06 and 13 show of the ports, on the sample.
 
 
 @pytest.fixture(scope="module")

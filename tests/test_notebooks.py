@@ -159,6 +159,22 @@ def test_the_readings_of_12_hold_for_its_outputs():
     assert 0.004 < times - none < 0.008
 
 
+def test_the_readings_of_11_hold_for_its_outputs():
+    last, best = printed_numbers(
+        "11", r"last epoch +(\S+).*\nbest epochs on test +(\S+)"
+    )
+    assert best - last == pytest.approx(0.011, abs=0.001)
+    seeds = printed_numbers("11", r"of seed *" + 3 * r"\n\d +(\d) +(\d)")
+    assert all(hr != mrr for hr, mrr in zip(seeds[::2], seeds[1::2]))
+    ways = (
+        rf"{way} +\S+ +\S+ +([\d.-]+)" for way in ("examples", "sessions", "last week")
+    )
+    examples, sessions, week = printed_numbers("11", r"\n".join(ways))
+    assert 0 < examples < sessions < week
+    validation, test = printed_numbers("11", r"\nvalidation +(\S+)\ntest +([\d.]+)")
+    assert test == pytest.approx(validation, abs=0.003)
+
+
 @pytest.mark.parametrize(
     "path",
     RECORDED,
@@ -220,9 +236,9 @@ RERUNS = {
         | {"epochs": 3, "batch_size": 512, "learning_rate": 0.001, "reshuffle": False},
         {"rmse": (0.9, 1.1), "mae": (0.6, 0.9)},
     ),
-    "06_audit_the_originals": (
+    "06_audit_the_published_stamp": (
         {"seed": 1},
-        {"hr_at_20, STAMP as published": (0.2, 0.25), "rmse, + biases": (0.9, 1)},
+        {"hr_at_20, STAMP as published": (0.2, 0.25), "hr_at_20, + mask": (0.2, 0.3)},
     ),
     "08_recommend_and_export": (
         {"top_k": 3, "seed": 1, "interactive": "no"},
@@ -245,6 +261,10 @@ RERUNS = {
             "seed": 1,
         },
         {"rmse, als": (0.8, 1), "rmse, both": (0.8, 1), "coverage_80": (0.7, 0.9)},
+    ),
+    "13_audit_the_published_mf": (
+        {"seed": 1},
+        {"rmse, MF as published": (2, 2.5), "rmse, + biases": (0.9, 1)},
     ),
 }
 
@@ -322,7 +342,7 @@ def test_tiny_tables_go_through_every_notebook_that_takes_them(tmp_path):
 def test_05_reads_one_record_and_many(tmp_path):
     steps = {
         step for m in ("stamp", "mf") for step in comparison.audit_steps(m)
-    }  # 06's
+    }  # of 06 and 13
     trained = [record for record in load_records("results") if record["model"]]
     trained = [one for one in trained if one["parameters"].get("label") not in steps]
     for number in range(50):
@@ -341,10 +361,10 @@ def test_05_reads_one_record_and_many(tmp_path):
     assert again["metrics"] == {"runs": 1}
 
 
-def test_06_says_which_runs_it_needs(tmp_path):
-    records = {"records": str(ROOT / "results/mf_ablation")}
+def test_an_audit_says_which_runs_it_needs(tmp_path):
+    records = {"records": str(ROOT / "results/mf_full_static_1p")}
     with pytest.raises(papermill.PapermillExecutionError, match='label "STAMP as pub'):
-        run_notebook("06_audit_the_originals", tmp_path, records)
+        run_notebook("06_audit_the_published_stamp", tmp_path, records)
 
 
 def run_job(*arguments):

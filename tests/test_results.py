@@ -6,12 +6,13 @@ import pathlib
 import subprocess
 from dataclasses import dataclass
 
+import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 
 from lib.errors import InputError
 from lib.files import ROOT
-from lib.records import comparison
+from lib.records import comparison, plots
 from lib.records.run import KEYS, Run, describe_origin
 from lib.records.run import load as load_records
 
@@ -332,14 +333,27 @@ def test_launch_options_of_older_records_are_the_same_settings_as_ascend(tmp_pat
 
 
 def test_the_steps_of_an_audit_stand_in_its_order_as_far_as_recorded(tmp_path):
-    for seed, label, rate in ((0, "+ b", 0.4), (0, "+ a", 0.1), (1, "+ a", 0.3)):
+    rates = ((0, "+ b", 0.4), (0, "+ a", 0.1), (1, "+ a", 0.3), (0, "b alone", 0.5))
+    for seed, label, rate in rates:
         metrics = {"hr_at_20": rate}
         written(tmp_path, metrics=metrics, seed=seed, label=label, fixes=label)
-    of = comparison.costs(load_records(tmp_path), ["+ a", "+ never", "+ b"], "hr_at_20")
-    assert list(of.index) == ["+ a", "+ b"]
+    records, steps = load_records(tmp_path), ["+ a", "+ never", "+ b", "b alone"]
+    of = comparison.costs(records, steps, "hr_at_20")
+    assert list(of.index) == ["+ a", "+ b", "b alone"]
     assert of.loc["+ a", ["runs", "lowest", "highest"]].tolist() == [2, 0.1, 0.3]
     assert of.loc["+ a", "mean"] == pytest.approx(0.2)
-    assert comparison.costs([], ["+ a"], "hr_at_20").empty
+    assert of["change"].tolist()[1:] == pytest.approx([0.2, 0.3])
+    with pytest.raises(InputError, match='no run with the label "first"'):
+        comparison.costs(records, ["first", *steps], "hr_at_20")
+
+
+def test_an_audit_is_drawn_as_far_as_it_was_recorded():
+    rows = {"mean": 0.2, "lowest": 0.1, "highest": 0.3}
+    for labels in (["first"], ["first", "+ a"], ["first", "+ a", "a alone"]):
+        fig, axs = plots.audit(pd.DataFrame([rows] * len(labels), labels), "hr_at_20")
+        drawn = [text.get_text() for ax in axs for text in ax.get_yticklabels()]
+        assert drawn == ["first", *labels[1:2], "first", *labels[2:]]
+        plt.close(fig)
 
 
 def test_a_step_of_an_audit_is_one_setting_on_any_machine(tmp_path):

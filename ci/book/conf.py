@@ -22,6 +22,7 @@ suppress_warnings = ["autoapi.python_import_resolution"]  # of tf, which lib pas
 nb_execution_mode = "off"
 nb_ipywidgets_js = {}  # the default loads widgets from elsewhere
 nb_merge_streams = True
+nb_render_markdown_format = "myst"  # the default knows no tables
 myst_enable_extensions = ["dollarmath", "amsmath"]
 myst_heading_anchors = 4
 

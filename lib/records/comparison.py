@@ -35,7 +35,7 @@ Record = dict[str, Any]
 
 
 def audit_steps(model: str) -> list[str]:
-    """The labels of an audit's runs, in the order of notebook 06.
+    """The labels of an audit's runs, in the order of notebooks 06 and 13.
 
     Args:
         model: ``"stamp"`` or ``"mf"``; the file is ``ci/params/<model>_audit.yaml``.
@@ -170,17 +170,22 @@ def compare(
 def costs(records: Sequence[Record], steps: Sequence[str], metric: str) -> pd.DataFrame:
     """The result of each step of an audit: a row a step, as far as it was recorded.
 
+    Fixes are added one after the other; a label that ends in " alone" is one fix, added
+    to the first step.
+
     Args:
         records: runs of one model; runs that differ in the seed alone are one step.
         steps: their labels, in the order of the rows.
         metric: a name in their metrics.
 
     Returns:
-        A table with the labels as index and the columns ``runs``, ``mean``, ``lowest``
-        and ``highest`` of the metric, and ``seconds``, the median time of training.
+        A table with the labels as index and the columns ``runs``, ``mean`` of the
+        metric, ``change`` of the mean by the fix, ``lowest``, ``highest``, and
+        ``seconds``, the median time of training.
 
     Raises:
-        InputError: runs of one label that differ in more than the seed and the machine.
+        InputError: runs of one label that differ in more than the seed and the machine,
+            or no run of the first step.
     """
     rows = []
     for label in steps:
@@ -200,7 +205,15 @@ def costs(records: Sequence[Record], steps: Sequence[str], metric: str) -> pd.Da
                 (label, len(same), mean, values.min(), values.max(), times.median())
             )
     columns = ["setting", "runs", "mean", "lowest", "highest", "seconds"]
-    return pd.DataFrame(rows, columns=columns).set_index("setting")
+    audited = pd.DataFrame(rows, columns=columns).set_index("setting")
+    if steps[0] not in audited.index:
+        raise InputError(
+            f'records: no run with the label "{steps[0]}"; the file of ci/params that '
+            "has this label makes it."
+        )
+    means, is_alone = audited["mean"], audited.index.str.endswith(" alone")
+    audited.insert(2, "change", means - means.shift().mask(is_alone, means.iloc[0]))
+    return audited
 
 
 def peers(benches: Mapping[str, Any]) -> pd.DataFrame:

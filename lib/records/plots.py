@@ -124,37 +124,32 @@ def _draw_points(
 
 
 def audit(table: pd.DataFrame, metric: str) -> tuple[Figure, np.ndarray]:
-    """Draws the result of each step of ``comparison.costs``, and its training time.
+    """Draws the result of each step of an audit.
 
     Args:
-        table: from ``comparison.costs``, not empty; labels that end in " alone" start
-            from the first row, all others from the row before.
+        table: from ``comparison.costs``.
         metric: the metric of the table.
 
     Returns:
-        ``(fig, axs)``: means with the range of the seeds on the left, seconds on the
-        right; steps that add up on top, those taken alone below. The first step is
-        also a dotted line through the others of its panel.
+        ``(fig, axs)``: means with the range of the seeds; fixes that add up on top,
+        those taken alone below. The first step is also a dotted line through the others
+        of its panel.
     """
     alone = table.index.str.endswith(" alone")
-    parts = [table[~alone], table[alone | (np.arange(len(table)) == 0)]]
-    parts = [part for part in parts if len(part) > 1] or [table]
-    shape = {"height_ratios": list(map(len, parts)), "width_ratios": [3, 1]}
-    size = (7.6, 1.0 * len(parts) + 0.34 * sum(map(len, parts)))
-    fig, axs = plt.subplots(
-        len(parts), 2, figsize=size, sharey="row", squeeze=False, gridspec_kw=shape
-    )
-    for (left, right), part in zip(axs, parts):
+    parts = {"fixes added one after the other": table[~alone]}
+    parts["each fix alone"] = table[alone | (np.arange(len(table)) == 0)]
+    rows = [len(part) for part in parts.values()]
+    size, shape = (7.2, 2.0 + 0.32 * sum(rows)), {"height_ratios": rows}
+    fig, axs = plt.subplots(len(rows), figsize=size, gridspec_kw=shape)
+    for ax, (title, part) in zip(axs, parts.items()):
         dark = np.array([DARK] * len(part))
-        if not _draw_points(left, part, dark, "{:.4f}", metric)[0]:
-            left.axvline(part["mean"].iloc[0], color="#7a8a99", ls=":")
-        right.barh(range(len(part)), part["seconds"], color=LIGHT, edgecolor=DARK)
-        left.margins(x=0.15, y=0.06)
-        left.invert_yaxis()
-        for ax in (left, right):
-            ax.grid(axis="y", visible=False)
-    axs[-1, 0].set_xlabel(f"{label(metric)}, mean and range of seeds")
-    axs[-1, 1].set_xlabel("training (seconds)")
+        if not _draw_points(ax, part, dark, "{:.4f}", metric)[0]:
+            ax.axvline(part["mean"].iloc[0], color="#7a8a99", ls=":")
+        ax.margins(x=0.15, y=0.06)
+        ax.invert_yaxis()
+        ax.grid(axis="y", visible=False)
+        ax.set_title(title, loc="left", fontsize="medium")
+    axs[-1].set_xlabel(f"{label(metric)}, mean and range of seeds")
     return fig, axs
 
 
