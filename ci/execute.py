@@ -255,7 +255,7 @@ def find_finished(job: Job, inputs: str) -> Path | None:
 
 
 def find_record(notebook: nbformat.NotebookNode) -> Path | None:
-    """Returns the last path that ``lib.records.run.publish_record`` has noted."""
+    """Returns the last path that ``lib.records.run.Run.write`` has noted."""
     paths = [
         output.metadata.record
         for cell in notebook.cells

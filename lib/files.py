@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import json
 import os
 import platform
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime, timezone
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import IO, Any
 
 from lib.errors import InputError
 
@@ -24,7 +22,6 @@ except ImportError:  # Windows
 
 ROOT = Path(__file__).resolve().parents[1]
 UNFINISHED = ".unfinished"  # ends the names of temporary folders and links
-_LOCKED = (errno.EACCES, errno.EAGAIN)  # errors if another process has the lock
 
 
 def read_json(path: Path) -> Any:
@@ -39,6 +36,15 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turns an ``OSError`` of the block into the InputError of ``not_written``."""
+    try:
+        yield
+    except OSError as error:
+        raise not_written(path, error.strerror or str(error)) from error
 
 
 @contextmanager
@@ -60,40 +66,34 @@ def replace_whole(path: Path) -> Iterator[Path]:
         InputError: an ``OSError`` in the block or afterwards: ``path`` cannot be
             written.
     """
-    try:
+    with writing(path), ExitStack() as undo:
         path.parent.mkdir(parents=True, exist_ok=True)
         _remove_abandoned(path.parent)
         prefix = f"{platform.node()}-{os.getpid()}-"
-        with TemporaryDirectory(UNFINISHED, prefix, path.parent) as folder:
-            unfinished = Path(folder, f"unfinished{path.suffix}")
-            yield unfinished
-            for written in [unfinished, *unfinished.rglob("*")]:
-                if written.is_file():
-                    with open(written, "r+b") as file:
-                        os.fsync(file.fileno())
-            replaced = Path(folder, "replaced")
+        temporary = TemporaryDirectory(UNFINISHED, prefix, path.parent)
+        folder = Path(undo.enter_context(temporary))
+        unfinished = folder / f"unfinished{path.suffix}"
+        yield unfinished
+        for written in filter(Path.is_file, [unfinished, *unfinished.rglob("*")]):
+            with open(written, "r+b") as file:
+                os.fsync(file.fileno())
+        with ExitStack() as undo_move:
             if unfinished.is_dir() and path.is_dir():  # a rename replaces files only
-                path.rename(replaced)
-            try:
-                os.replace(unfinished, path)
-            except OSError:
-                if replaced.exists():
-                    replaced.rename(path)
-                raise
-    except OSError as error:
-        raise not_written(path, error.strerror or str(error)) from error
+                replaced = path.rename(folder / "replaced")
+                undo_move.callback(replaced.rename, path)
+            os.replace(unfinished, path)
+            undo_move.pop_all()
 
 
 def _remove_abandoned(folder: Path) -> None:
     """Removes what processes of this machine left unfinished when they were killed."""
     own = f"{platform.node()}-*{UNFINISHED}"
     for left in folder.glob(own) if fcntl else ():  # Windows cannot ask a process
-        try:
-            os.kill(int(left.name.rsplit("-", 2)[1]), 0)  # does nothing if it is alive
-        except ProcessLookupError:
-            shutil.rmtree(left, ignore_errors=True)
-        except (OSError, ValueError):
-            pass  # another user's process, or another folder
+        with suppress(OSError, ValueError):  # another user's process, or another folder
+            try:
+                os.kill(int(left.name.rsplit("-", 2)[1]), 0)  # nothing if it is alive
+            except ProcessLookupError:
+                shutil.rmtree(left, ignore_errors=True)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -114,19 +114,20 @@ def not_written(path: Path, reason: str | None) -> InputError:
     )
 
 
-def make_folder(name: str, path: str | Path) -> Path:
+def make_folder(name: str, path: str | Path, *below: str) -> Path:
     """Makes a folder unless it exists, and returns its absolute path.
 
     Args:
         name: of the parameter that says which folder.
-        path: a relative one starts at the repository's root.
+        path: its value; a relative one starts at the repository's root.
+        below: names of folders in it, each inside the one before.
 
     Raises:
         InputError: the path is empty, or the folder cannot be made.
     """
     if not str(path).strip():
         raise InputError(f"{name} is empty: name a folder.")
-    folder = resolve(path)
+    folder = resolve(path).joinpath(*below)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -143,14 +144,12 @@ def link(path: Path, target: str | Path) -> None:
     Does nothing where the file system has no links, or where ``path`` is a file or a
     folder.
     """
-    if path.exists() and not path.is_symlink():
-        return
     unfinished = path.with_name(path.name + UNFINISHED)
-    with contextlib.suppress(OSError, NotImplementedError):
-        if unfinished.is_symlink():  # left behind by a process that died
-            unfinished.unlink()
-        unfinished.symlink_to(target)
-        os.replace(unfinished, path)
+    if path.is_symlink() or not path.exists():
+        with suppress(OSError, NotImplementedError):
+            unfinished.unlink(missing_ok=True)  # left by a process that died
+            unfinished.symlink_to(target)
+            os.replace(unfinished, path)
 
 
 def now() -> str:
@@ -158,57 +157,31 @@ def now() -> str:
     return datetime.now(timezone.utc).isoformat(timespec="milliseconds")
 
 
-class RunLog:
-    """The log of a training run; an open log locks the run's folder.
+@contextmanager
+def open_log(path: Path) -> Iterator[IO[bytes]]:
+    """Opens the log of a training run to append to it; this locks the run's folder.
 
     The lock is the operating system's and ends with the process that holds it, even
     when that is killed. Where there are no locks (Windows, some network drives), two
     runs in one folder are not prevented.
 
-    Args:
-        path: of the file. Its content stays until ``clear``.
-
     Raises:
         InputError: it cannot be written, or another training has it open.
     """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        try:
-            self._file = open(path, "ab", buffering=0)  # noqa: SIM115
-        except OSError as error:
-            raise not_written(path, error.strerror) from error
+    with writing(path):
+        file = open(path, "ab", buffering=0)  # noqa: SIM115
+    with file:
         try:
             if fcntl:
-                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno in _LOCKED:
-                self._file.close()
-                raise InputError(
-                    f"{path.parent}: another training is at work in this folder; wait "
-                    "for it, end it, or choose another output_dir."
-                ) from error
-
-    def __enter__(self) -> RunLog:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
-
-    def clear(self) -> None:
-        """Removes all lines."""
-        self._file.truncate(0)
-
-    def write(self, line: str) -> None:
-        """Appends a line.
-
-        Raises:
-            InputError: it cannot be written.
-        """
-        try:
-            self._file.write(f"{line}\n".encode())
-        except OSError as error:
-            raise not_written(self.path, error.strerror) from error
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InputError(
+                f"{path.parent}: another training is at work in this folder; wait for "
+                "it, end it, or choose another output_dir."
+            ) from error
+        except OSError:
+            pass
+        yield file
 
 
 def resolve(path: str | os.PathLike[str]) -> Path:

@@ -29,6 +29,7 @@ from lib.training.fit import LossCheck, Schedule, fit, set_seed
 
 ROOT = Path(__file__).resolve().parents[1]
 CPU = select_device("cpu", "must_keep_origin_dtype")
+pytestmark = pytest.mark.filterwarnings("ignore:Even though the .tf.config:UserWarning")
 
 # --- kill -9 -------------------------------------------------------------------------
 
@@ -209,6 +210,14 @@ class Cut(Exception):
     """Stands for the power cable."""
 
 
+@pytest.fixture(autouse=True)
+def eager(request):
+    """Small trainings build no graph; those of a loop with many steps a call do."""
+    tf.config.run_functions_eagerly("inside_an_epoch" not in request.node.name)
+    yield
+    tf.config.run_functions_eagerly(False)
+
+
 def train(
     folder,
     cut_after=None,
@@ -387,16 +396,15 @@ def test_the_first_of_two_workers_resumes_inside_an_epoch_too(tmp_path, monkeypa
         np.testing.assert_array_equal(weight, expected)
 
 
-@pytest.mark.parametrize(
-    "partial", [[7, 1.0, 9.0, 6], [24, 1.0, 9.0, 6], [1], [-4] * 4]
-)
-def test_a_state_inside_an_epoch_that_the_run_cannot_have_is_refused(tmp_path, partial):
+def test_a_state_inside_an_epoch_that_the_run_cannot_have_is_refused(tmp_path):
     with pytest.raises(Cut):
         train_long_epochs(tmp_path, "MF, calls of 4", cut_at=1)
     (path,) = tmp_path.rglob("ckpt/ckpt-1.json")
-    path.write_text(json.dumps({**json.loads(path.read_text()), "partial": partial}))
-    message = refusal(train_long_epochs, tmp_path, "MF, calls of 4")
-    assert "ckpt-1.json does not belong to it" in message
+    state = json.loads(path.read_text())
+    for partial in ([7, 1.0, 9.0, 6], [24, 1.0, 9.0, 6], [1], [-4] * 4):
+        path.write_text(json.dumps({**state, "partial": partial}))
+        message = refusal(train_long_epochs, tmp_path, "MF, calls of 4")
+        assert "ckpt-1.json does not belong to it" in message
 
 
 # --- whose folder it is --------------------------------------------------------------
@@ -405,7 +413,7 @@ def test_a_state_inside_an_epoch_that_the_run_cannot_have_is_refused(tmp_path, p
 def test_a_second_training_in_the_same_folder_is_refused_and_changes_nothing(tmp_path):
     run = cut(tmp_path)
     before = content(tmp_path)
-    with files.RunLog(run.folder / "train_0.log"):
+    with files.open_log(run.folder / "train_0.log"):
         assert "another training is at work in this folder" in refusal(train, tmp_path)
     assert content(tmp_path) == before
     assert len(train(tmp_path).history) == 3  # the lock went with its holder
@@ -603,11 +611,14 @@ def test_a_file_that_cannot_be_written_stays_as_it_was(tmp_path, monkeypatch, fu
 
 
 def test_a_log_that_cannot_be_written_ends_the_training(tmp_path):
-    (tmp_path / "log").symlink_to("/dev/full")
-    with files.RunLog(tmp_path / "log") as log:
-        assert "No space left on device" in refusal(log.write, "line")
-    message = refusal(files.RunLog, tmp_path)
-    assert "cannot be written (Is a directory)" in message
+    log = cut(tmp_path).folder / "train_0.log"
+    log.unlink()
+    log.symlink_to("/dev/full")
+    sentence = f"{log} cannot be written (No space left on device)"
+    assert refusal(train, tmp_path).startswith(sentence)
+    log.unlink()
+    log.mkdir()
+    assert f"{log} cannot be written (Is a directory)" in refusal(train, tmp_path)
 
 
 # --- a loss that is lost -------------------------------------------------------------

@@ -187,8 +187,8 @@ def test_a_record_is_that_of_a_fresh_run_whatever_ran_before(name, tmp_path):
         other.set(first)
         assert other.run(*other.below()[:-2]) == ""
         sent = kernel.start(
-            "from lib.files import RunLog\nimport time\n"
-            "with RunLog(run.folder / f'train_{run.device_id}.log'):\n"
+            "from lib.files import open_log\nimport time\n"
+            "with open_log(run.folder / f'train_{run.device_id}.log'):\n"
             "    print('held', flush=True)\n    time.sleep(3)\n"
         )
         wait_for_output(kernel, "held")

@@ -193,7 +193,7 @@ def test_an_empty_name_of_a_folder_is_not_the_whole_repository(tmp_path):
     for text in ("", " ", f"{tmp_path}/a,"):
         with pytest.raises(InputError, match="a folder has no name"):
             load_records(text)
-        with pytest.raises(InputError, match='output_dir="": name a folder'):
+        with pytest.raises(InputError, match="output_dir is empty: name a folder"):
             Run("x", {"output_dir": text.partition("/")[0]}, DATA)
 
 

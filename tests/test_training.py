@@ -102,7 +102,7 @@ def drive(monkeypatch, schedule, n_examples=25, first=10.0, step=0.5):
     monkeypatch.setattr(training, "time", clock)
     plan = schedule.plan(n_examples)
 
-    def metrics(epoch):
+    def evaluate():
         clock.wait(100)
         return {"hr_at_20": 0.25}
 
@@ -113,7 +113,7 @@ def drive(monkeypatch, schedule, n_examples=25, first=10.0, step=0.5):
     def save(progress):
         clock.wait(1000)
 
-    monitor = Monitor(plan, CPU, progress, metrics, report, save)
+    monitor = Monitor(plan, CPU, progress, report, save, evaluate)
     monitor.set_model(SimpleNamespace(trainable_variables=[]))
     for epoch in range(schedule.epochs):
         monitor.on_epoch_begin(epoch)

@@ -26,7 +26,7 @@ import numpy as np
 import psutil  # comes with ipykernel
 
 from lib import files
-from lib.records import run as provenance
+from lib.records.run import describe_origin
 
 HERE = Path(__file__).resolve().parent
 MILLION = 1_000_000
@@ -288,7 +288,8 @@ def format_training(turns: list[dict]) -> list[str]:
 
 def describe() -> dict:
     """Returns the machine and the versions of the software that takes part."""
-    versions = provenance.versions()
+    origin = describe_origin()
+    versions = origin["versions"]
     for package in ("duckdb", "pyspark"):
         try:
             versions[package] = metadata.version(package)
@@ -301,7 +302,7 @@ def describe() -> dict:
         "memory_gb": round(psutil.virtual_memory().total / 1e9),
         "memory_limit": MEMORY,
         "versions": versions,
-        "git_commit": provenance.git_commit(),
+        "git_commit": origin["git_commit"],
     }
 
 

@@ -7,7 +7,7 @@ that a record names, and an interrupted cell leaves old values behind.
 from __future__ import annotations
 
 import symtable
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from functools import cache
 from typing import Any
 
@@ -67,29 +67,28 @@ def find_stale(
     """
     names = [_find_names(cell) for cell in cells]
     first = max((n for n, cell in enumerate(cells) if CHECK in cell), default=0)
-    if not first:
-        return None
 
-    def find_makers(number: int) -> Iterator[tuple[str, int]]:
-        for name in sorted(names[number][1]):
-            for earlier in range(number - 1, 0, -1):
-                if name in names[earlier][0]:
-                    yield name, earlier
-                    break
+    @cache
+    def find_makers(number: int) -> dict[str, int]:
+        """The names that a cell uses, each with the cell that assigned it before."""
+        makers = {
+            name: max((n for n in range(1, number) if name in names[n][0]), default=0)
+            for name in sorted(names[number][1])
+        }
+        return {name: maker for name, maker in makers.items() if maker}
 
     @cache
     def depends_on_parameters(number: int) -> bool:
-        return bool(names[number][1] & names[first][0]) or any(
-            depends_on_parameters(maker) for _, maker in find_makers(number)
-        )
+        makers = find_makers(number).values()
+        uses = names[number][1] & names[first][0]
+        return bool(uses) or any(map(depends_on_parameters, makers))
 
-    waiting, seen = [len(cells) - 1], set()
-    while waiting:
-        for name, maker in find_makers(waiting.pop()):
+    waiting = [len(cells) - 1] if first else []
+    for number in waiting:  # which grows meanwhile
+        for name, maker in find_makers(number).items():
             if maker in failed or (maker < first and depends_on_parameters(maker)):
                 return name, maker
-            if maker >= first and maker not in seen:
-                seen.add(maker)
+            if maker >= first and maker not in waiting:
                 waiting.append(maker)
     return None
 
@@ -97,18 +96,15 @@ def find_stale(
 def _find_names(source: str) -> tuple[set[str], set[str]]:
     """The global names that a cell assigns, and those that it uses from other cells."""
     try:
-        table = symtable.symtable(source, "cell", "exec")
+        cell = symtable.symtable(source, "cell", "exec")
     except (SyntaxError, ValueError):  # the cell failed
         return set(), set()
-    symbols = table.get_symbols()
+    symbols = cell.get_symbols()
     made = {s.get_name() for s in symbols if s.is_assigned() or s.is_imported()}
-    return made, set(_find_global_names(table)) - made
-
-
-def _find_global_names(table: symtable.SymbolTable) -> Iterator[str]:
-    is_module = table.get_type() == "module"
-    for symbol in table.get_symbols():
-        if symbol.is_referenced() and (is_module or symbol.is_global()):
-            yield symbol.get_name()
-    for child in table.get_children():
-        yield from _find_global_names(child)
+    tables, used = [cell], set()
+    for table in tables:  # which grows by those of functions and classes
+        for symbol in table.get_symbols():
+            if symbol.is_referenced() and (table is cell or symbol.is_global()):
+                used.add(symbol.get_name())
+        tables += table.get_children()
+    return made, used - made

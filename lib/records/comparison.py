@@ -94,13 +94,13 @@ def settings(group: Iterable[Record]) -> dict[str, list[Record]]:
     Returns:
         ``{label: records}``, with the label of the first record, see ``run.load``.
     """
-    alike: dict[str, dict[str, Record]] = {}
+    newest: dict[tuple[str, str], Record] = {}
     for record in sorted(group, key=lambda r: str(r["timing"].get("finished_at", ""))):
-        seeds = alike.setdefault(json.dumps(_key(record), sort_keys=True), {})
-        seeds[str(record["parameters"].get("seed"))] = record
+        seed = str(record["parameters"].get("seed"))
+        newest[json.dumps(_key(record), sort_keys=True), seed] = record
     labelled: dict[str, list[Record]] = {}
-    for seeds in alike.values():
-        same = [seeds[seed] for seed in sorted(seeds)]
+    for key in dict.fromkeys(key for key, _ in newest):
+        same = [newest[each] for each in sorted(newest) if each[0] == key]
         label = _escape(same[0]["label"])
         unique = f"{label} ({len(labelled) + 1})" if label in labelled else label
         labelled[unique] = same
@@ -167,7 +167,7 @@ def compare(
     return {**values, **figures}, ours
 
 
-def costs(records: Iterable[Record], steps: Sequence[str], metric: str) -> pd.DataFrame:
+def costs(records: Sequence[Record], steps: Sequence[str], metric: str) -> pd.DataFrame:
     """The result of each step of an audit: a row a step, as far as it was recorded.
 
     Args:
@@ -183,10 +183,15 @@ def costs(records: Iterable[Record], steps: Sequence[str], metric: str) -> pd.Da
         InputError: runs of one label that differ in more than the seed and the machine.
     """
     rows = []
-    of_steps = [r for r in records if r["parameters"].get("label") in steps]
     for label in steps:
-        runs = [r for r in of_steps if r["parameters"]["label"] == label]
-        _check_label(label, [_key(record) for record in runs])
+        runs = [r for r in records if r["parameters"].get("label") == label]
+        keys = pd.DataFrame([{k: str(v) for k, v in _key(r).items()} for r in runs])
+        different = [name for name in sorted(keys) if keys[name].nunique(False) > 1]
+        if different:
+            raise InputError(
+                f'label "{label}": its runs differ in {", ".join(different)}; a label '
+                "is one setting, so leave the folders of the others out of records."
+            )
         for same in settings(runs).values():
             values = pd.Series([record["metrics"][metric] for record in same])
             times = pd.Series([record["timing"].get("train_s") for record in same])
@@ -196,17 +201,6 @@ def costs(records: Iterable[Record], steps: Sequence[str], metric: str) -> pd.Da
             )
     columns = ["setting", "runs", "mean", "lowest", "highest", "seconds"]
     return pd.DataFrame(rows, columns=columns).set_index("setting")
-
-
-def _check_label(label: str, keys: Sequence[Record]) -> None:
-    """Raises InputError unless the runs of a label are one setting on any machine."""
-    names = sorted({name for key in keys for name in key})
-    different = [n for n in names if len({str(key.get(n)) for key in keys}) > 1]
-    if different:
-        raise InputError(
-            f'label "{label}": its runs differ in {", ".join(different)}; a label is '
-            "one setting, so leave the folders of the others out of records."
-        )
 
 
 def peers(benches: Mapping[str, Any]) -> pd.DataFrame:

@@ -48,10 +48,7 @@ class Parameters(Mapping[str, Any]):
         raise AttributeError(f'the parameters cell assigns no "{name}".')
 
     def __setattr__(self, name: str, value: Any) -> None:
-        raise AttributeError(
-            f"{name}: parameters are read-only; change the parameters cell and run the "
-            "notebook again."
-        )
+        raise AttributeError(f"{name} is read-only; change it in the parameters cell.")
 
 
 def check(namespace: Mapping[str, Any], **allowed: Sequence[Any]) -> Parameters:
@@ -81,9 +78,9 @@ def check(namespace: Mapping[str, Any], **allowed: Sequence[Any]) -> Parameters:
     cells.watch()
     _check_clone()
     declared, injected = _read_cells(namespace)
-    group_names = groups({name: default for name, (_, default) in declared.items()})
+    entries = groups({name: default for name, (_, default) in declared.items()})
     for name in injected:
-        if name in LAUNCH and group_names.get(name) == "ascend":
+        if name in LAUNCH and entries.get(name) == "ascend":
             text = json.dumps(namespace[name])
             if type(LAUNCH[name]) is bool:
                 text = str(namespace[name]).lower()  # papermill's -p true is a text
@@ -91,7 +88,7 @@ def check(namespace: Mapping[str, Any], **allowed: Sequence[Any]) -> Parameters:
                 f"{name} is a launch option of an Ascend: with papermill write "
                 f'-y "ascend: {{{name}: {text}}}".'
             )
-        if name not in declared and name not in group_names:
+        if name not in declared and name not in entries:
             names = ", ".join(declared)
             raise InputError(f'unknown parameter "{name}": this notebook has {names}.')
     values: dict[str, Any] = {}
@@ -101,7 +98,7 @@ def check(namespace: Mapping[str, Any], **allowed: Sequence[Any]) -> Parameters:
             direct = {key: namespace[key] for key in default if key in injected}
             defaults = LAUNCH if name == "ascend" else default
             value = _convert_entries(name, {**default, **value, **direct}, defaults)
-        is_group = kind is dict and default and name != "ascend"
+        is_group = name != "ascend" and name in entries.values()
         values.update(value if is_group else {name: value})
     for name, literals in allowed.items():
         if name in values:
@@ -124,15 +121,14 @@ def groups(defaults: Mapping[str, Any]) -> dict[str, str]:
 
 def _check_clone() -> None:
     """Raises InputError where the notebook's clone is not the one that lib is from."""
-    folder = Path.cwd()
-    for parent in (folder, *folder.parents):
-        if (parent / "lib" / "records" / "parameters.py").is_file():
-            if not parent.samefile(ROOT):
-                raise InputError(
-                    f"this notebook is in {parent}, but its kernel imports lib from "
-                    f"{ROOT}: start it with {parent}/.venv, which ci/run.sh makes."
-                )
-            return
+    here = Path.cwd()
+    marks = [folder / "lib/records/parameters.py" for folder in (here, *here.parents)]
+    clone = next((mark.parents[2] for mark in marks if mark.is_file()), ROOT)
+    if not clone.samefile(ROOT):
+        raise InputError(
+            f"this notebook is in {clone}, but its kernel imports lib from {ROOT}: "
+            f"start it with {clone}/.venv, which ci/run.sh makes."
+        )
 
 
 def _read_cells(
@@ -150,15 +146,11 @@ def _read_cells(
             body = ast.parse(source).body
         except (SyntaxError, ValueError):  # a cell that failed, or with null bytes
             continue
+        declared = _read_literals(body)
         if source.startswith(INJECTED):
-            for node in body:
-                injected += [target.id for target in getattr(node, "targets", [])]
-            continue
-        try:
-            declared = dict(_assignments(body))
-        except (TypeError, ValueError):  # no literals
-            continue
-        if "output_dir" in declared:
+            targets = (getattr(node, "targets", []) for node in body)
+            injected += [target.id for each in targets for target in each]
+        elif "output_dir" in declared:
             return declared, injected
     annotated = namespace.get("__annotations__", {})
     if "output_dir" in annotated:
@@ -169,36 +161,31 @@ def _read_cells(
     )
 
 
-def _assignments(body: Iterable[ast.stmt]) -> Iterator[tuple[str, tuple[type, Any]]]:
-    """Yields ``name, (type, default)``; ValueError unless all assign literals."""
-    for node in body:
-        if not isinstance(node, (ast.Assign, ast.AnnAssign)) or node.value is None:
-            raise ValueError("not an assignment")
-        default = ast.literal_eval(node.value)
-        annotation = getattr(getattr(node, "annotation", None), "id", "")
-        targets = [node.target] if isinstance(node, ast.AnnAssign) else node.targets
-        for target in targets:
-            if not isinstance(target, ast.Name):
-                raise ValueError("not one name")
-            yield target.id, (_KINDS.get(annotation, type(default)), default)
+def _read_literals(body: Iterable[Any]) -> dict[str, tuple[type, Any]]:
+    """``{name: (type, default)}``; empty unless all statements assign literals."""
+    declared: dict[str, tuple[type, Any]] = {}
+    try:
+        for node in body:
+            default = ast.literal_eval(node.value)
+            kind = getattr(getattr(node, "annotation", None), "id", "")
+            for target in getattr(node, "targets", None) or [node.target]:
+                declared[target.id] = _KINDS.get(kind, type(default)), default
+    except (AttributeError, TypeError, ValueError):
+        return {}
+    return declared
 
 
 def _convert(name: str, value: Any, kind: Any) -> Any:
     """Converts a value to the type of its parameter; InputError if it cannot."""
     is_number = type(value) in (int, float) and abs(value) < 10**300
-    if kind in (float, str) and is_number:
-        value = kind(value)  # papermill reads -p data_dump_step 10 as a number
-    if kind is bool and type(value) is int and value in (0, 1):
-        value = bool(value)  # --static=1 of the published scripts
-    if kind not in _KINDS.values():
+    is_switch = type(value) is int and value in (0, 1)
+    if (kind in (float, str) and is_number) or (kind is bool and is_switch):
+        value = kind(value)  # -p data_dump_step 10; --static=1 of the published scripts
+    if type(value) is not kind or kind not in _KINDS.values():
+        expected = kind.__name__ if kind in _KINDS.values() else "a plain value"
         raise InputError(
-            f"{name}={value!r}: a parameter is a number, a text, True, False, or a "
-            "dict of these."
-        )
-    if type(value) is not kind:
-        raise InputError(
-            f"{name}={value!r}: expected {kind.__name__}, found "
-            f"{type(value).__name__}; see the comment beside it in the parameters cell."
+            f"{name}={value!r}: expected {expected}, found {type(value).__name__}; see "
+            "the comment beside it in the parameters cell."
         )
     if kind is float and not math.isfinite(value):  # JSON cannot hold it
         raise InputError(f"{name}={value!r}: expected a finite number.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -19,20 +20,7 @@ DARK, MID, LIGHT = "#17365d", "#d9741e", "#b9c4d0"
 
 def use_style() -> None:
     """Sets size, resolution and colours of every figure of a notebook."""
-    plt.rcParams.update(
-        {
-            "figure.figsize": (6.4, 3.0),
-            "figure.dpi": 90,
-            "figure.constrained_layout.use": True,
-            "axes.spines.top": False,
-            "axes.spines.right": False,
-            "axes.grid": True,
-            "grid.color": "#e6e6e6",
-            "axes.axisbelow": True,
-            "axes.prop_cycle": plt.cycler(color=[DARK, MID, "#7a8a99"])
-            + plt.cycler(linestyle=["-", "--", ":"]),
-        }
-    )
+    plt.style.use(Path(__file__).with_name("figures.mplstyle"))
 
 
 def label(metric: str) -> str:
@@ -97,11 +85,9 @@ def attention_bars(labels: Sequence[str], weights: np.ndarray) -> tuple[Figure, 
     Returns:
         ``(fig, ax)``.
     """
-    places = range(len(labels))
     fig, ax = plt.subplots(figsize=(6.4, 0.8 + 0.3 * len(labels)))
-    ax.barh(places, weights, color=DARK)
-    ax.set_yticks(places)
-    ax.set_yticklabels(labels)
+    ax.barh(range(len(labels)), weights, color=DARK)
+    ax.set_yticks(range(len(labels)), labels)
     ax.invert_yaxis()
     ax.grid(axis="y", visible=False)
     ax.set_xlabel("attention weight")

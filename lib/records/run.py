@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
@@ -11,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -89,33 +89,26 @@ class Run:
         device: Device | None = None,
     ) -> None:
         self.start_clock()
-        self.notebook, self.parameters, self.data = notebook, dict(parameters), data
-        self.device = device
-        n_workers, rank = (device.workers, device.rank) if device else (1, 0)
-        self.name = _make_name(notebook, self.parameters, data, n_workers)
-        self.device_id = logical_id()
-        if not str(parameters["output_dir"]).strip():
-            raise InputError('output_dir="": name a folder, for example "output".')
-        output = files.resolve(parameters["output_dir"])
-        self.folder = output / str(self.device_id) / self.name
+        self.parameters, self.data, self.device = dict(parameters), data, device
+        self._asked: dict[str, Any] = {
+            "notebook": notebook,
+            "parameters": self.parameters,
+            "data": data,
+            "device": device.record() if device else None,
+        }
+        self.name, self.device_id = _make_name(self._asked), logical_id()
+        rank = device.rank if device else 0
         chief_id = os.environ.get("CHIEF_DEVICE_ID", "0") if rank else self.device_id
-        self.chief_folder = output / str(chief_id) / self.name
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(
-                f"output_dir: {self.folder} cannot be made ({error.strerror}): choose "
-                "a folder that you may write to."
-            ) from error
+        below = str(self.device_id), self.name
+        self.folder = files.make_folder("output_dir", parameters["output_dir"], *below)
+        self.chief_folder = self.folder.parents[1] / str(chief_id) / self.name
         self.recorded_at()
         link(self.folder.with_name("latest"), self.name)
-        if n_workers == 1:
+        if _count_workers(self._asked) == 1:
             log = f"train_{self.device_id}.log"
             link(self.folder.with_name(log), Path("latest", log))
 
-    def check_order(self) -> None:
-        """Raises InputError if the running cell uses results of other parameters."""
-        cells.check_order()
+    check_order = staticmethod(cells.check_order)
 
     def start_clock(self) -> None:
         """Starts the run's time now."""
@@ -146,9 +139,7 @@ class Run:
         if not path.exists():
             return None
         record = _read(path)
-        n_workers = (record["device"] or {}).get("workers", 1)
-        contents = record["notebook"], record["parameters"], record["data"], n_workers
-        if {record["run"], _make_name(*contents)} != {self.name}:
+        if {record["run"], _make_name(record)} != {self.name}:
             raise InputError(
                 f"{path} is the record of another run ({record['run']}): move it away, "
                 "or choose another output_dir."
@@ -187,12 +178,9 @@ class Run:
         record = {
             "schema": SCHEMA,
             "run": self.name,
-            "notebook": self.notebook,
             "model": model,
             "variant": variant,
-            "parameters": self.parameters,
-            "data": self.data,
-            "device": self.device.record() if self.device else None,
+            **self._asked,
             **describe_origin(),
             "seed": self.parameters.get("seed"),
             "history": list(history),
@@ -211,31 +199,19 @@ class Run:
         path = self.chief_folder / "result.json"
         if not (self.device and self.device.rank):
             files.write_text(path, json.dumps(record, indent=1, allow_nan=False) + "\n")
-            publish_record(path)
+            shell = find_shell()
+            if shell:  # for ci/execute.py: metadata of an output that shows nothing
+                about = {"record": str(relative(path))}
+                shell.display_pub.publish({}, about)
         return path
 
 
-def publish_record(path: Path) -> None:
-    """Adds a record's path to the outputs of the running cell, for ``ci/execute.py``.
-
-    The path is metadata of an output without data: Jupyter shows nothing, and nbval
-    compares no metadata. Outside of IPython nothing happens.
-    """
-    shell = find_shell()
-    if shell:
-        shell.display_pub.publish({}, {"record": str(files.relative(path))})
-
-
-def _make_name(
-    notebook: str,
-    parameters: Mapping[str, Any],
-    data: Mapping[str, Any],
-    n_workers: int,
-) -> str:
+def _make_name(record: Mapping[str, Any]) -> str:
     """The name of a run: the same for the same parameters, data and workers."""
-    identity = {k: v for k, v in parameters.items() if k not in _WITHOUT_EFFECT}
-    if n_workers > 1:
-        identity["workers"] = n_workers
+    asked, data, notebook = record["parameters"], record["data"], record["notebook"]
+    identity = {k: v for k, v in asked.items() if k not in _WITHOUT_EFFECT}
+    if _count_workers(record) > 1:
+        identity["workers"] = _count_workers(record)
     text = json.dumps([notebook, identity, data], sort_keys=True)
     digest = hashlib.sha256(text.encode()).hexdigest()[:8]
     labels = [notebook, identity.get("variant"), Path(data["name"]).name, digest]
@@ -247,42 +223,35 @@ def describe(data: Any) -> dict[str, Any]:
     return {"name": data.name, "sha256": data.sha256, "counts": data.counts()}
 
 
-def check(record: Any, where: Path) -> None:
+def check(record: Mapping[str, Any], where: Path) -> None:
     """Raises InputError unless a record has the keys and types of ``KEYS``.
 
     Args:
-        record: as read from JSON; anything.
+        record: as read from JSON.
         where: the path that the sentence names.
     """
-    if not isinstance(record, dict):
-        record = {}
-    wrong = [
-        key
-        for key, kind in KEYS.items()
-        if key not in record or not isinstance(record[key], kind)
-    ]
+    wrong = [k for k, kind in KEYS.items() if not isinstance(record.get(k, ...), kind)]
     if not wrong:
-        tables = {
-            "metrics": [record["metrics"]],
-            "history": record["history"],
-            "baselines": record["baselines"].values(),
-            "variations": record["variations"].values(),
-        }
-        wrong = [key for key, rows in tables.items() if not all(map(_is_numbers, rows))]
-        if not isinstance(record["data"].get("name"), str):
-            wrong.append("data")
-        if type((record["device"] or {}).get("workers", 1)) is not int:
-            wrong.append("device")
-    if wrong or record["schema"] != SCHEMA:
+        tables = {name: record[name].values() for name in ("baselines", "variations")}
+        tables |= {"metrics": [record["metrics"]], "history": record["history"]}
+        wrong = [name for name, rows in tables.items() if not all(map(_is_row, rows))]
+        kinds = type(record["data"].get("name")), type(_count_workers(record))
+        if kinds != (str, int) or record["schema"] != SCHEMA:
+            wrong.append("data, device, schema")
+    if wrong:
         raise InputError(
-            f"{where}: not a record of schema {SCHEMA} (look at "
-            f"{', '.join(wrong) or 'schema'}): remove the file, or run its notebook "
-            "again."
+            f"{where}: not a record of schema {SCHEMA} (look at {', '.join(wrong)}): "
+            "remove the file, or run its notebook again."
         )
 
 
-def _is_numbers(row: Any) -> bool:
+def _is_row(row: Any) -> bool:
+    """Whether it is a dict of numbers."""
     return isinstance(row, dict) and {type(v) for v in row.values()} <= {int, float}
+
+
+def _count_workers(record: Mapping[str, Any]) -> Any:
+    return (record["device"] or {}).get("workers", 1)
 
 
 def folders(text: str) -> list[Path]:
@@ -338,8 +307,7 @@ def _read(path: Path) -> dict[str, Any]:
         record = read_json(path)
     except (OSError, ValueError):
         record = None
-    if isinstance(record, dict):
-        record = {**_ADDED, **record}
+    record = {**_ADDED, **record} if isinstance(record, dict) else {}
     check(record, path)
     return record
 
@@ -351,39 +319,29 @@ def describe_origin() -> dict[str, Any]:
     git. Files in ``results/`` affect no run, so changes there count for nothing.
     """
     commit, changed = None, []
-    with contextlib.suppress(OSError, subprocess.CalledProcessError):
+    with suppress(OSError, subprocess.CalledProcessError):
         commit = _git("rev-parse", "HEAD").strip()
         status = _git("status", "--porcelain", "-z", "--no-renames", "--", ":!results")
         changed = sorted(entry[3:] for entry in status.split("\0") if entry)
         commit += "-dirty" if changed else ""
     installed = {"python": platform.python_version()}
     for package in _PACKAGES:
-        with contextlib.suppress(metadata.PackageNotFoundError):
+        with suppress(metadata.PackageNotFoundError):
             installed[package.replace("-cpu", "")] = metadata.version(package)
-    return {
-        "versions": installed,
-        "machine": describe_machine(),
-        "git_commit": commit,
-        "changed_files": changed,
-    }
-
-
-def _git(*words: str) -> str:
-    command = ["git", "--no-optional-locks", *words]
-    return subprocess.run(
-        command, cwd=files.ROOT, capture_output=True, text=True, check=True
-    ).stdout
-
-
-def describe_machine() -> dict[str, Any]:
-    """Cores that this process may use, memory, operating system and CPU flags."""
     name, flags = read_cpu()
     usable = getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count() or 1))
     machine = {"cpu": name, "cores": len(usable(0)), "system": platform.platform()}
-    with contextlib.suppress(AttributeError, OSError, ValueError):  # Windows
+    with suppress(AttributeError, OSError, ValueError):  # Windows
         memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
         machine["memory_gb"] = round(memory / 1e9, 1)
-    return {**machine, "cpu_flags": sorted(flags & _FLAGS)}
+    machine["cpu_flags"] = sorted(flags & _FLAGS)
+    origin = {"versions": installed, "machine": machine}
+    return {**origin, "git_commit": commit, "changed_files": changed}
+
+
+def _git(*words: str) -> str:
+    command, quiet = ["git", "--no-optional-locks", *words], subprocess.DEVNULL
+    return subprocess.check_output(command, cwd=files.ROOT, text=True, stderr=quiet)
 
 
 def peak_memory_mb() -> int:

@@ -10,12 +10,13 @@ complete tensors with their JSON beside them.
 
 from __future__ import annotations
 
-import contextlib
 import json
+import os
 import re
 import shutil
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -68,24 +69,24 @@ class Progress:
         step, epoch = int(self.partial[0]), len(self.history)
         return f"step {step} of epoch {epoch + 1}" if step else f"epoch {epoch}"
 
-    @classmethod
-    def parse(cls, content: Any, number: int) -> Progress | None:
-        """Makes the progress of a checkpoint from JSON; None if it is not valid."""
-        try:
-            progress = cls(**content)
-            history, seconds = progress.history, progress.epoch_s
-            numbers = [progress.wall_s, progress.first_step_s, *seconds]
-            numbers += [*progress.steady, *progress.partial]
-            numbers += [value for row in history for value in row.values()]
-            epochs = [row["epoch"] for row in history if "loss" in row]
-            valid = epochs == list(range(1, len(seconds) + 1))
-            valid = valid and (len(history), number) == (len(seconds), progress.number)
-        except (TypeError, AttributeError, KeyError):
-            return None
-        valid = valid and (len(progress.steady), len(progress.partial)) == (3, 4)
-        valid = valid and type(progress.run) is type(progress.started_at) is str
-        valid = valid and all(type(number) in (int, float) for number in numbers)
-        return progress if valid else None
+    def check(self, number: int, plan: Plan) -> None:
+        """Checks a state that was read from the JSON of checkpoint ``number``.
+
+        Raises:
+            AttributeError, KeyError, TypeError, ValueError: no run has such a state.
+        """
+        numbers = [self.wall_s, self.first_step_s, *self.epoch_s]
+        numbers += [*self.steady, *self.partial]
+        numbers += [value for row in self.history for value in row.values()]
+        epochs = [row["epoch"] for row in self.history if row["loss"] is not None]
+        if not (
+            {str} == {type(self.run), type(self.started_at)}
+            and {type(value) for value in numbers} <= {int, float}
+            and epochs == list(range(1, len(self.epoch_s) + 1))
+            and (len(self.steady), len(self.partial), self.number) == (3, 4, number)
+            and self.partial[0] in range(0, plan.steps, plan.steps_per_call)
+        ):
+            raise ValueError("no state of this run")
 
 
 class Checkpoints:
@@ -107,7 +108,6 @@ class Checkpoints:
         self.run, self.device = run, device
         self.variables = model.trainable_variables
         self.folder = run.chief_folder / "ckpt"
-        self.removed = run.chief_folder / "ckpt.removed"
         state = solver or model.optimizer
         self.checkpoint = tf.train.Checkpoint(model=model, optimizer=state)
         _ = self.checkpoint.save_counter  # created here, by all workers together
@@ -129,31 +129,26 @@ class Checkpoints:
             InputError: the checkpoint is damaged, belongs to another run, has more
                 epochs, or the workers would resume from different checkpoints.
         """
-        path, epochs = self._latest, plan.schedule.epochs
-        progress = self._read_progress(path, plan) if path else None
-        if progress and len(progress.history) > epochs:
+        progress, epochs = self._read_progress(plan), plan.schedule.epochs
+        if len(progress.history) > epochs:
             raise InputError(
-                f"{path}: the run already has {len(progress.history)} epochs, and "
-                f"epochs={epochs}; choose that many or more, or another output_dir."
+                f"{self.folder}: the run already has {len(progress.history)} epochs, "
+                f"and epochs={epochs}; choose that many or more, or another output_dir."
             )
-        is_finished = bool(
-            progress
-            and self.run.recorded_at() == progress.started_at
-            and len(progress.history) == epochs
-        )
-        self._agree_on(progress.number if progress and not is_finished else 0)
-        if progress and is_finished:
-            if progress.started_at == self.run.started_at:
-                self.run.start_clock()
-        elif progress and path:
-            restore(self.checkpoint.restore, path)
+        is_recorded = self.run.recorded_at() == progress.started_at
+        is_finished = is_recorded and len(progress.history) == epochs
+        self._agree_on(0 if is_finished else progress.number)
+        if not is_finished and self._latest:
+            restore(self.checkpoint.restore, self._latest)
             self.run.continue_clock(progress.started_at, progress.wall_s)
-        if self.device.is_chief and not is_finished:
-            self._tidy()
+        elif progress.started_at == self.run.started_at:
+            self.run.start_clock()
         collectives.synchronize(self.device, self.variables)
-        if self.device.is_chief and is_finished:
-            self._remove()
-        return progress if progress and not is_finished else Progress(self.run.name)
+        if self.device.is_chief:
+            if is_finished:  # its other files count for nothing from now on
+                (self.folder / "checkpoint").unlink()
+            self._tidy()
+        return Progress(self.run.name) if is_finished else progress
 
     def save(self, progress: Progress) -> None:
         """Saves the state; the older one is removed afterwards.
@@ -164,18 +159,15 @@ class Checkpoints:
         if not self.device.is_chief:
             return
         progress.started_at, progress.wall_s = self.run.started_at, self.run.wall_s()
-        number = progress.number
+        number, state = progress.number, json.dumps(asdict(progress))
         try:
-            self.folder.mkdir(exist_ok=True)
-            state = self.folder / f"ckpt-{number}.json"
-            files.write_text(state, json.dumps(asdict(progress)))
+            files.write_text(self.folder / f"ckpt-{number}.json", state)
             self.manager.save(checkpoint_number=number)
-            self._tidy()
         except (OSError, tf.errors.OpError) as error:
-            with contextlib.suppress(OSError, InputError):
-                self._tidy()
             reason = getattr(error, "strerror", None) or str(error)
             raise files.not_written(self.folder, reason.partition("\n")[0]) from error
+        finally:
+            self._tidy()
 
     def _agree_on(self, number: int) -> None:
         """Ends every worker unless all of them resume from the same checkpoint.
@@ -192,15 +184,17 @@ class Checkpoints:
                 "output_dir that all of them share."
             )
 
-    def _read_progress(self, path: str, plan: Plan) -> Progress:
-        state, number = Path(path + ".json"), int(path.rpartition("-")[2])
+    def _read_progress(self, plan: Plan) -> Progress:
+        """Reads the state of the last checkpoint; that of a new run without one."""
+        if not self._latest:
+            return Progress(self.run.name)
+        state = Path(self._latest + ".json")
         try:
-            progress = Progress.parse(files.read_json(state), number)
-        except (OSError, ValueError):
-            progress = None
-        inside = range(0, plan.steps, plan.steps_per_call)
-        if progress is None or progress.partial[0] not in inside:
-            raise _damaged(self.folder, f"{state.name} does not belong to it")
+            progress = Progress(**files.read_json(state))
+            progress.check(int(self._latest.rpartition("-")[2]), plan)
+        except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
+            reason = f"{state.name} does not belong to it"
+            raise _damaged(self.folder, reason) from error
         if progress.run != self.run.name:
             raise InputError(
                 f"{self.folder} holds the checkpoint of the run {progress.run}: rename "
@@ -209,21 +203,14 @@ class Checkpoints:
         return progress
 
     def _tidy(self) -> None:
-        """Removes the files of a process that died or failed while it saved."""
-        shutil.rmtree(self.removed, ignore_errors=True)
+        """Removes the files of other checkpoints than the one that is named."""
         path = latest(self.folder)
         valid = path and Path(path).name + "."
         leftovers = ("ckpt-*", "checkpoint.tmp*", "*.unfinished")
         for file in [file for each in leftovers for file in self.folder.glob(each)]:
             if not (valid and file.name.startswith(valid)):
-                remove = shutil.rmtree if file.is_dir() else Path.unlink
-                remove(file)
-
-    def _remove(self) -> None:
-        """Removes the folder; a process that dies meanwhile leaves no part of it."""
-        shutil.rmtree(self.removed, ignore_errors=True)
-        self.folder.rename(self.removed)
-        shutil.rmtree(self.removed)
+                with suppress(OSError):  # a full disk or one that is read-only now
+                    (shutil.rmtree if file.is_dir() else os.remove)(file)
 
 
 def latest(folder: Path) -> str | None:
@@ -238,10 +225,12 @@ def latest(folder: Path) -> str | None:
     try:
         state = tf.train.get_checkpoint_state(str(folder))
         paths = [state.model_checkpoint_path, *state.all_model_checkpoint_paths]
-        path = tf.train.latest_checkpoint(str(folder))
+        own = re.compile(re.escape(f"{folder.as_posix()}/") + "ckpt-[1-9][0-9]*")
+        is_own = all(own.fullmatch(Path(each).as_posix()) for each in paths)
+        path = tf.train.latest_checkpoint(str(folder)) if is_own else None
     except (AttributeError, ValueError, tf.errors.OpError):  # no such file, no UTF-8
         path = None
-    if path is None or not all(_is_inside(folder, Path(each)) for each in paths):
+    if path is None:
         raise _damaged(folder, "it does not hold the checkpoint that it names")
     return path
 
@@ -257,10 +246,6 @@ def restore(read: Callable[[str], Any], path: str) -> None:
         read(path).assert_existing_objects_matched()
     except (*errors, RuntimeError, tf.errors.OpError) as error:
         raise _damaged(Path(path).parent, "it does not fit the model") from error
-
-
-def _is_inside(folder: Path, path: Path) -> bool:
-    return path.parent == folder and bool(re.fullmatch(r"ckpt-[1-9][0-9]*", path.name))
 
 
 def _damaged(folder: Path, reason: str) -> InputError:

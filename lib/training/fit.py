@@ -6,9 +6,8 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Sequence, Sized
-from contextlib import nullcontext
-from dataclasses import replace
-from functools import partial
+from contextlib import closing, nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,6 @@ import numpy as np
 
 from lib import files
 from lib.errors import InputError, check_seed
-from lib.files import RunLog
 from lib.hardware import collectives
 from lib.hardware.device import Device
 from lib.hardware.launch_options import LaunchOptions
@@ -33,8 +31,8 @@ Metrics = dict[str, float]
 LOG_EVERY = 100  # steps between two lines of the log inside an epoch
 PROFILED_CALLS = 20  # of a training
 STUCK_STEPS = 100  # steps with the same loss that count as stuck
-COARSE = 2.0**-9  # relative difference of two losses that count as the same
-ROUNDING = 2.0**-22  # relative rounding error of a float32 mean, per loss in it
+SAME = 2.0**-9  # relative difference of two losses that count as the same
+MOST_CALLS = 8000  # in an epoch, until float32 means are too coarse for SAME
 
 
 def set_seed(seed: int) -> None:
@@ -106,33 +104,35 @@ def fit(
     if run:
         run.check_order()
     if solver:
-        schedule = replace(schedule, batch_size=len(examples), steps_per_epoch=0)
-        schedule = replace(schedule, steps_per_execution=1)
+        whole: dict[str, Any] = {"batch_size": len(examples), "steps_per_epoch": 0}
+        schedule = replace(schedule, **whole, steps_per_execution=1)
     plan = schedule.plan(len(examples), device)
     train = solver.fit if solver else _compile(model, examples, plan, device)
-    log_path = run and run.folder / f"train_{run.device_id}.log"
-    with RunLog(log_path) if run else nullcontext() as log:
+    path = run and run.folder / f"train_{run.device_id}.log"
+    with files.open_log(path) if run else nullcontext() as log:
 
         def report(line: str, on_screen: bool = True) -> None:
             if verbose and on_screen:
                 print(line, flush=True)
             if log:
-                log.write(line)
+                with files.writing(path):
+                    log.write(f"{line}\n".encode())
 
         store = Checkpoints(run, model, device, solver) if run else None
         progress = store.resume(plan) if store else Progress()
-        done = len(progress.history)
         if progress.number:
             report(f"resumed after {progress.position} of {schedule.epochs}")
         elif log:
-            log.clear()
-        if done < schedule.epochs:
-            metrics = _schedule_metrics(schedule, evaluate, validate)
+            log.truncate(0)
+        epochs = range(len(progress.history), schedule.epochs)
+        if epochs:
+            board = _open_board(run, device)
             save = store.save if store else None
-            monitor = Monitor(plan, device, progress, metrics, report, save)
-            monitor.board = board = _open_board(run, device)
-            with monitor.line, board or nullcontext():
-                train(range(done, schedule.epochs), monitor)
+            monitor = Monitor(
+                plan, device, progress, report, save, evaluate, validate, board
+            )
+            with monitor.line, closing(board) if board else nullcontext():
+                train(epochs, monitor)
     return progress.history, _summarise_timing(progress, plan, device.workers)
 
 
@@ -151,7 +151,22 @@ def _compile(
     )
     make_variables(model, read)
     _reset_weights(model)
-    return partial(_run_epochs, model, read, plan)
+
+    def train(epochs: range, monitor: Monitor) -> None:
+        begun = int(monitor.progress.partial[0])
+        if begun and epochs[1:]:  # a resumed epoch has fewer steps than the others
+            train(epochs[:1], monitor)
+            begun, epochs = 0, epochs[1:]
+        dataset = pipeline.batches(read, plan, epochs, device, begun)
+        if device.engine == "tensorflow":  # Keras 3 trains no such workers
+            collectives.fit(model, dataset, epochs, plan.steps, monitor)
+            return
+        device.set_loop_size(plan.steps_per_call)
+        numbers = {"initial_epoch": epochs.start, "epochs": epochs.stop}
+        numbers["steps_per_epoch"] = plan.steps - begun
+        model.fit(dataset, callbacks=[monitor], shuffle=False, verbose=0, **numbers)
+
+    return train
 
 
 def make_variables(model: tf.keras.Model, read: Callable[[Any], Any]) -> None:
@@ -184,49 +199,6 @@ def _reset_weights(model: tf.keras.Model) -> None:
         variable.assign(value)
 
 
-def _run_epochs(
-    model: tf.keras.Model,
-    read: Callable[[Any], Any],
-    plan: Plan,
-    epochs: range,
-    monitor: Monitor,
-) -> None:
-    """Trains the given epochs, by Keras or by the loop for TensorFlow workers."""
-    device, begun = monitor.device, int(monitor.progress.partial[0])
-    if begun and epochs[1:]:  # an epoch that is resumed has fewer steps than the others
-        _run_epochs(model, read, plan, epochs[:1], monitor)
-        begun, epochs = 0, epochs[1:]
-    dataset = pipeline.batches(read, plan, epochs, device, begun)
-    if device.engine == "tensorflow":
-        collectives.fit(model, dataset, epochs, plan.steps, monitor)
-        return
-    device.set_loop_size(plan.steps_per_call)
-    model.fit(
-        dataset,
-        initial_epoch=epochs.start,
-        epochs=epochs.stop,
-        steps_per_epoch=plan.steps - begun,
-        callbacks=[monitor],
-        shuffle=False,  # the dataset is shuffled
-        verbose=0,
-    )
-
-
-def _schedule_metrics(
-    schedule: Schedule,
-    evaluate: Callable[[], Metrics] | None,
-    validate: Callable[[], Metrics] | None,
-) -> Callable[[int], Metrics]:
-    """Returns ``metrics(epoch)``, which validates, and evaluates if that is due."""
-
-    def metrics(epoch: int) -> Metrics:
-        is_due = epoch == schedule.epochs or epoch % schedule.evaluate_every == 0
-        validated = validate() if validate else {}
-        return {**validated, **(evaluate() if evaluate and is_due else {})}
-
-    return metrics
-
-
 def _summarise_timing(progress: Progress, plan: Plan, n_workers: int) -> dict[str, Any]:
     """The timing of a run, for ``result.json``."""
     examples, steps, seconds = progress.steady
@@ -246,6 +218,7 @@ def _summarise_timing(progress: Progress, plan: Plan, n_workers: int) -> dict[st
     return timing
 
 
+@dataclass(eq=False)
 class Monitor(tf.keras.callbacks.Callback):
     """Measures, logs, checks, evaluates and saves, in this order, as one callback.
 
@@ -269,33 +242,28 @@ class Monitor(tf.keras.callbacks.Callback):
         plan: the steps of an epoch.
         device: the worker's device.
         progress: the state after the last epoch; updated.
-        metrics: ``metrics(epoch)``, called after every epoch, on every worker.
         report: ``report(line, on_screen)``.
         save: called with the progress after every epoch; may be None.
+        evaluate, validate: see ``fit``.
+        board: takes the metrics and a profile.
     """
 
-    def __init__(
-        self,
-        plan: Plan,
-        device: Device,
-        progress: Progress,
-        metrics: Callable[[int], Metrics],
-        report: Callable[..., None],
-        save: Callable[[Progress], None] | None,
-    ) -> None:
+    plan: Plan
+    device: Device
+    progress: Progress
+    report: Callable[..., None]
+    save: Callable[[Progress], None] | None = None
+    evaluate: Callable[[], Metrics] | None = None
+    validate: Callable[[], Metrics] | None = None
+    board: Board | None = None
+
+    def __post_init__(self) -> None:
         super().__init__()
-        self.plan, self.device, self.progress = plan, device, progress
-        self.metrics, self.report, self.save = metrics, report, save
-        history = progress.history
+        history = self.progress.history
         self.check = LossCheck(history[0]["loss"] if history else None)
         self.is_compiled = False  # True after the first call
-        self.step = self.first_counted = self.logged_step = 0
-        self.epoch_started = self.counted_from = self.logged_at = self.loss_sum = 0.0
-        self.first_step_s: float | None = None
-        self.first_epoch = self.epoch
-        left = (plan.schedule.epochs - len(history)) * plan.steps
-        self.line = ProgressLine("training", left)
-        self.board: Board | None = None
+        left = (self.plan.schedule.epochs - len(history)) * self.plan.steps
+        self.line = ProgressLine("training", left, self._describe)
 
     @property
     def epoch(self) -> int:
@@ -303,11 +271,10 @@ class Monitor(tf.keras.callbacks.Callback):
         return len(self.progress.history) + 1
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        step, seconds, *sums = self.progress.partial  # zeros unless it is resumed
-        self.counted_from = self.logged_at = time.time()
-        self.epoch_started = self.counted_from - seconds
-        self.step = self.first_counted = self.logged_step = int(step)
-        self.first_step_s, self.loss_sum = None, sums[0]
+        step, _, *sums = self.progress.partial  # zeros unless it is resumed
+        self.step, self.loss_sum = int(step), sums[0]
+        self.first_call: dict[str, str] = {}  # its field of the epoch's line
+        self.whole = self.steady = self.logged = Lap(self.plan, self.step)
         self.check.start_epoch(self.step // self.plan.steps_per_call, sums)
         if step and self.device.engine != "tensorflow":
             for variable, value in zip(_loss_sums(self.model), sums):
@@ -315,108 +282,100 @@ class Monitor(tf.keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         self.step += self.plan.steps_per_call
+        self.loss = float(logs["loss"])
         if self.board:
             self.board.count_call()
-        fault = self.check.find_fault(float(logs["loss"]), self.plan.steps_per_call)
+        fault = self.check.find_fault(self.loss, self.plan.steps_per_call)
         if fault:
             self._stop(f"the loss {fault} at step {self.step}")
+        self.line.update(self.plan.steps_per_call)
         if not self.is_compiled:
             self.is_compiled = True
-            self.counted_from = self.logged_at = time.time()
-            self.first_counted = self.logged_step = self.step
-            seconds = self.counted_from - self.epoch_started - self.progress.partial[1]
-            self.first_step_s = round(seconds, 3)
-            self.progress.first_step_s = self.first_step_s
+            self.progress.first_step_s = round(self.whole.measure(self.step)[2], 3)
+            self.first_call = {"first_step_s": f"{self.progress.first_step_s:.3f}"}
+            self.steady = self.logged = Lap(self.plan, self.step)
             return
-        done = (self.epoch - self.first_epoch) * self.plan.steps + self.step
-        is_part = self.plan.steps_per_call < self.plan.steps  # of an epoch
-        share = self.step / self.plan.steps if is_part else None
-        self.line.title = self._epoch_label().replace("/", " of ")
-        self.line.update(done, lambda: self._describe(logs["loss"]), share)
-        is_due = self.step // LOG_EVERY > self.logged_step // LOG_EVERY
-        if is_due and self.step < self.plan.steps:
-            now = time.time()
-            fields = {"loss": f"{logs['loss']:.6f}"}
-            fields.update(self._speed(self.logged_step, now - self.logged_at))
-            self.logged_at, self.logged_step = now, self.step
+        if self._has_passed(LOG_EVERY):
+            speed = _format_speed(*self.logged.measure(self.step))
+            self.logged = Lap(self.plan, self.step)
             head = f"step {self.step} of {self._epoch_label()}"
-            self.report(_join_fields(head, fields), on_screen=False)
-        every = self.plan.schedule.checkpoint_every or self.plan.steps
-        is_passed = self.step % every < self.plan.steps_per_call
-        if is_passed and self.save and self.step < self.plan.steps:
-            self._save_inside(self.save, float(logs["loss"]))
+            line = _join_fields(head, {"loss": f"{self.loss:.6f}", **speed})
+            self.report(line, on_screen=False)
+        if self.save and self._has_passed(self.plan.schedule.checkpoint_every):
+            self._save_inside(self.save)
 
-    def _save_inside(self, save: Callable[[Progress], None], loss: float) -> None:
+    def _has_passed(self, every: int) -> bool:
+        """Whether the last call passed a multiple of a number of steps in an epoch."""
+        is_inside = every > 0 and self.step < self.plan.steps
+        return is_inside and self.step % every < self.plan.steps_per_call
+
+    def _save_inside(self, save: Callable[[Progress], None]) -> None:
         """Saves the state inside an epoch."""
-        now = time.time()
         self._check_weights(f"at step {self.step}")
-        sums = [loss * self.step, float(self.step)]
+        sums = [self.loss * self.step, float(self.step)]
         if self.device.engine != "tensorflow":
             sums = [float(each.numpy()) for each in _loss_sums(self.model)]
             sums = [collectives.mean(self.device, each) for each in sums]
         self.progress.inside += 1
-        partial = [self.step, now - self.epoch_started, *sums]
-        steady = self._count(now - self.counted_from)
+        partial = [self.step, self._epoch_s(), *sums]
+        steady = self._add(self.steady.measure(self.step))
         save(replace(self.progress, partial=partial, steady=steady))
 
-    def _describe(self, loss: float) -> str:
-        speed = self._speed(self.first_counted, time.time() - self.counted_from)
-        return f"{speed['examples/s']} examples/s, loss {float(loss):.4f}"
+    def _describe(self) -> tuple[str, float, str]:
+        """The epoch, the part of it that is done, speed and loss, for the line."""
+        title, done = self._epoch_label().replace("/", " of "), self.line.n
+        is_part = self.plan.steps_per_call < self.plan.steps  # of an epoch
+        share = self.step / self.plan.steps if is_part else done / self.line.total
+        speed = _format_speed(*self.steady.measure(self.step))["examples/s"]
+        return title, share, f"{speed} examples/s, loss {self.loss:.4f}, "
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        now = time.time()
-        self.line.clear()
-        seconds, counted = now - self.epoch_started, now - self.counted_from
+        measured, seconds = self.steady.measure(self.step), self._epoch_s()
+        self.line.display("")
         self._check_weights("at the end")
         loss = collectives.mean(self.device, float(logs["loss"]))
-        row: Metrics = {"epoch": self.epoch, "loss": loss, **self.metrics(self.epoch)}
+        row: Metrics = {"epoch": self.epoch, "loss": loss}
+        schedule = self.plan.schedule
+        is_last, every = self.epoch == schedule.epochs, schedule.evaluate_every
+        row.update(self.validate() if self.validate else {})
+        if self.evaluate and (is_last or self.epoch % every == 0):
+            row.update(self.evaluate())
         if self.board:
             self.board.write(row)
         fields = {key: f"{value:.4f}" for key, value in row.items() if key != "epoch"}
-        fields.update(self._speed(self.first_counted, counted))
-        if self.first_step_s is not None:
-            fields["first_step_s"] = f"{self.first_step_s:.3f}"
+        fields |= {**_format_speed(*measured), **self.first_call}
         fields["epoch_s"] = f"{seconds:.3f}"
         self.report(_join_fields(self._epoch_label(), fields))
-        self.progress.steady, self.progress.partial = self._count(counted), [0] * 4
+        self.progress.steady, self.progress.partial = self._add(measured), [0] * 4
         self.progress.history.append(row)
         self.progress.epoch_s.append(round(seconds, 3))
         if self.save:
             self.save(self.progress)
 
-    def _count(self, seconds: float) -> list[float]:
+    def _epoch_s(self) -> float:
+        """Seconds of the epoch so far, with those before it was resumed."""
+        return self.progress.partial[1] + self.whole.measure(self.step)[2]
+
+    def _add(self, measured: list[float]) -> list[float]:
         """``steady`` of the progress with the calls of this epoch."""
-        steps = self.step - self.first_counted
-        examples = self.plan.count_examples(self.first_counted, self.step)
-        added = (examples, steps, seconds if steps else 0.0)
-        return [before + new for before, new in zip(self.progress.steady, added)]
+        return [before + new for before, new in zip(self.progress.steady, measured)]
 
     def _check_weights(self, where: str) -> None:
         for weight in self.model.trainable_variables:
             if not np.isfinite(tf.convert_to_tensor(weight).numpy()).all():
                 self._stop(f"weights are not finite {where}")
 
-    def _speed(self, first: int, seconds: float) -> dict[str, str]:
-        """The fields for the speed from step ``first`` of the epoch until now."""
-        if self.step == first:
-            return {"examples/s": "NA", "ms/step": "NA"}
-        examples = self.plan.count_examples(first, self.step)
-        pace = 1000 * seconds / (self.step - first)
-        return {"examples/s": f"{examples / seconds:.0f}", "ms/step": f"{pace:.3f}"}
-
     def _epoch_label(self) -> str:
         return f"epoch {self.epoch}/{self.plan.schedule.epochs}"
 
     def _stop(self, fault: str) -> None:
         """Ends the training; the checkpoint of the last epoch stays."""
-        rate = self.model.optimizer.learning_rate
-        if callable(rate):  # a schedule, in Keras 2.6
-            rate = rate(self.model.optimizer.iterations)
-        dtype = getattr(self.model, "matmul_dtype", "float32")
+        dtype = self.device.matmul_dtype
         saved = f"epoch {self.epoch - 1}" if self.epoch > 1 and self.save else "none"
         sentence = (
-            f"{fault} of epoch {self.epoch}, with learning rate {float(rate):.3g} and "
-            f"matrix products in {dtype}: lower learning_rate, or use "
+            f"{fault} of epoch {self.epoch}, with learning rate "
+            f"{self.plan.schedule.learning_rate:.3g} and matrix products in {dtype}: "
+            "lower learning_rate, or use "
             f'precision_mode="must_keep_origin_dtype" (last checkpoint: {saved}).'
         )
         self.report(sentence, on_screen=False)
@@ -445,14 +404,6 @@ class Board:
         self.metadata = tf.compat.v1.SummaryMetadata(data_class=1)  # scalars
         self.metadata.plugin_data.plugin_name = "scalars"
 
-    def __enter__(self) -> Board:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if 0 < self.calls < PROFILED_CALLS:
-            tf.profiler.experimental.stop()
-        self.writer.close()
-
     def count_call(self) -> None:
         """Begins the profile after the first call and ends it some calls later."""
         self.calls += 1
@@ -463,11 +414,16 @@ class Board:
 
     def write(self, row: Metrics) -> None:
         """Writes the metrics of an epoch."""
-        with self.writer.as_default():
+        with self.writer.as_default(int(row["epoch"])):
             for name in row.keys() - {"epoch"}:
-                value = tf.constant(row[name], tf.float32)
-                tf.summary.write(name, value, int(row["epoch"]), self.metadata)
+                tf.summary.write(name, float(row[name]), metadata=self.metadata)
         self.writer.flush()
+
+    def close(self) -> None:
+        """Ends the profile, if that is not done."""
+        if 0 < self.calls < PROFILED_CALLS:
+            tf.profiler.experimental.stop()
+        self.writer.close()
 
 
 def _open_board(run: Any, device: Device) -> Board | None:
@@ -477,6 +433,26 @@ def _open_board(run: Any, device: Device) -> Board | None:
     if not options.profiling or device.kind == "npu" or not device.is_chief:
         return None
     return Board(files.resolve(options.profiling_dump_path) / run.name)
+
+
+class Lap:
+    """The examples, steps and seconds since a step of an epoch."""
+
+    def __init__(self, plan: Plan, step: int) -> None:
+        self.plan, self.step, self.started = plan, step, time.time()
+
+    def measure(self, step: int) -> list[float]:
+        """Returns examples, steps and seconds until now, after ``step``; or zeros."""
+        steps = step - self.step
+        examples = self.plan.count_examples(self.step, step)
+        return [examples, steps, time.time() - self.started] if steps else [0, 0, 0.0]
+
+
+def _format_speed(examples: float, steps: float, seconds: float) -> dict[str, str]:
+    if not steps:
+        return {"examples/s": "NA", "ms/step": "NA"}
+    pace = 1000 * seconds / steps
+    return {"examples/s": f"{examples / seconds:.0f}", "ms/step": f"{pace:.3f}"}
 
 
 def _join_fields(head: str, fields: dict[str, str]) -> str:
@@ -493,21 +469,20 @@ class LossCheck:
     below it: neither is stuck.
 
     Keras reports the mean of the epoch so far, so the loss of a call is computed from
-    two means and inherits their rounding error. If that exceeds ``COARSE`` times the
-    loss (after some 8,000 calls in an epoch), no two losses count as the same.
+    two means. After ``MOST_CALLS`` calls in an epoch, their rounding error exceeds
+    ``SAME``, and no loss counts as stuck until the next epoch begins.
 
     Args:
         first: the first loss of a resumed run.
     """
 
     def __init__(self, first: float | None = None) -> None:
-        self._first, self._same_steps = first, 0
-        self._level, self._level_error = math.inf, 0.0  # the loss to compare with
+        self.first, self.level, self.same_steps = first, math.inf, 0
         self.start_epoch()
 
     def start_epoch(self, calls: int = 0, sums: Sequence[float] = (0, 0)) -> None:
         """Begins a mean, or resumes it: ``sums`` of the losses and of their weights."""
-        self._calls, self._mean = calls, sums[0] / (sums[1] or 1)
+        self.calls, self.mean = calls, sums[0] / (sums[1] or 1)
 
     def find_fault(self, mean: float, steps: int = 1) -> str | None:
         """Describes a fault of the loss in a few words; None if there is none.
@@ -518,19 +493,15 @@ class LossCheck:
         """
         if not math.isfinite(mean):
             return f"is {mean}"
-        self._calls += 1
-        loss = self._calls * mean - (self._calls - 1) * self._mean
-        self._mean = mean
-        if self._first is None:
-            self._first = loss
-        error = ROUNDING * self._calls * abs(mean)
-        is_exact = error <= COARSE * abs(loss)
-        if is_exact and abs(loss - self._level) <= error + self._level_error:
-            self._same_steps += steps
+        loss = (self.calls + 1) * mean - self.calls * self.mean
+        self.calls, self.mean = self.calls + 1, mean
+        self.first = loss if self.first is None else self.first
+        is_same = math.isclose(loss, self.level, rel_tol=SAME)
+        if is_same and self.calls <= MOST_CALLS:
+            self.same_steps += steps
         else:
-            self._level, self._level_error = loss, error if is_exact else 0.0
-            self._same_steps = 0
-        is_higher = loss > self._first + COARSE * abs(self._first)
-        if is_higher and self._same_steps >= STUCK_STEPS:
-            return f"is stuck at {loss:g} for {self._same_steps} steps"
+            self.level, self.same_steps = loss, 0
+        is_higher = loss - self.first > SAME * abs(self.first)
+        if is_higher and self.same_steps >= STUCK_STEPS:
+            return f"is stuck at {loss:g} for {self.same_steps} steps"
         return None

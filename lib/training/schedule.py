@@ -60,12 +60,9 @@ class Schedule:
         for name in ("steps_per_epoch", "steps_per_execution", "checkpoint_every"):
             errors.check_whole(name, getattr(self, name), lowest=0)
         errors.check_seed(self.seed)
-        rate = self.learning_rate
-        is_allowed = 1 / errors.LARGEST <= rate <= errors.LARGEST
-        allowed = (
-            f"above 0 that float32 holds ({1 / errors.LARGEST:g} to {errors.LARGEST:g})"
-        )
-        errors.check_number("learning_rate", rate, is_allowed, allowed)
+        rate, most, least = self.learning_rate, errors.LARGEST, 1 / errors.LARGEST
+        allowed = f"above 0 that float32 holds ({least:g} to {most:g})"
+        errors.check_number("learning_rate", rate, least <= rate <= most, allowed)
         errors.check_choice("schedule", self.decay, SCHEDULES)
         errors.check_choice("rate_scaling", self.rate_scaling, RATE_SCALINGS)
         errors.check_choice("shuffle", self.shuffle, SHUFFLES)
