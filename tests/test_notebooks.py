@@ -26,7 +26,7 @@ from lib.records.run import load as load_records
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 RECORDED = sorted((ROOT / "results").rglob("*.ipynb"))
 PARAMS = sorted((ROOT / "ci" / "params").glob("*.yaml"))
-UNDESCRIBED = ("04_mf", "05_accuracy_and_throughput")
+UNDESCRIBED = ("04_mf",)
 MACHINE_PATH = re.compile(r"(?<![\w.])/(root|home|work|tmp|usr|opt|Users|mnt)/")
 
 
