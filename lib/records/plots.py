@@ -85,7 +85,8 @@ def ranking(
     ax.margins(x=0.12 if bars else 0.2)
     ax.grid(axis="y", visible=False)
     ax.set_xlabel(xlabel)
-    return ax.get_figure(), ax
+    figure: Any = ax.get_figure()
+    return figure, ax
 
 
 def _spread(table: pd.DataFrame) -> np.ndarray:
@@ -224,21 +225,21 @@ def lines(
     for (name, (x, y)), look in zip(curves.items(), looks or styles()):
         (line,) = ax.plot(x, y, markevery=max(1, len(x) // 8), **look)
         ends.append((line, name, (list(x)[-1], list(y)[-1])))
-    ax.get_figure().canvas.draw()  # the layout decides where the axes are
+    figure: Any = ax.get_figure()
+    figure.canvas.draw()  # the layout decides where the axes are
     to_axes = ax.transData + ax.transAxes.inverted()
     places = [np.clip(to_axes.transform(xy), 0, 1) for _, _, xy in ends]
-    order = sorted(range(len(ends)), key=lambda k: places[k][1])
-    gap = 0.13 / (ax.get_position().height * ax.get_figure().get_figheight())
+    gap = 0.13 / (ax.get_position().height * figure.get_figheight())
     height, top = -gap, 1 - gap * (len(ends) - 1)
+    leader = {"arrowstyle": "-", "color": "#b0b0b0", "lw": 0.5, "shrinkA": 0}
+    style: dict[str, Any] = {"arrowprops": leader, "fontsize": 7, "va": "center"}
+    style["xycoords"] = "axes fraction"
+    order = sorted(range(len(ends)), key=lambda k: places[k][1])
     for rank, k in enumerate(order):  # names move up, or down at the top
         height = min(max(places[k][1], height + gap), top + gap * rank)
         line, name, _ = ends[k]
-        coords = {"xycoords": "axes fraction", "textcoords": "axes fraction"}
-        leader = {"arrowstyle": "-", "color": "#b0b0b0", "lw": 0.5, "shrinkA": 0}
-        look = {"color": line.get_color(), "fontsize": 7, "va": "center"}
-        ax.annotate(
-            name, places[k], (1.03, height), arrowprops=leader, **coords, **look
-        )
+        style["color"] = line.get_color()
+        ax.annotate(name, places[k], (1.03, height), **style)
 
 
 def styles() -> Iterator[dict[str, Any]]:
