@@ -26,7 +26,7 @@ from lib.records.run import load as load_records
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 RECORDED = sorted((ROOT / "results").rglob("*.ipynb"))
 PARAMS = sorted((ROOT / "ci" / "params").glob("*.yaml"))
-UNDESCRIBED = ("04_mf", "05_accuracy_and_throughput")
+UNDESCRIBED = ("04_mf",)
 MACHINE_PATH = re.compile(r"(?<![\w.])/(root|home|work|tmp|usr|opt|Users|mnt)/")
 
 
@@ -359,6 +359,13 @@ def test_05_reads_one_record_and_many(tmp_path):
         "05_accuracy_and_throughput", tmp_path / "one", {"records": str(one)}
     )
     assert again["metrics"] == {"runs": 1}
+    for folder in (tmp_path, tmp_path / "one"):
+        path = folder / "05_accuracy_and_throughput.ipynb"
+        assert path.stat().st_size < 500_000
+        for cell in code_cells(path):
+            kinds = [kind for o in cell.outputs for kind in o.get("data", {})]
+            assert kinds.count("image/png") <= 1, "one figure a cell has a description"
+            assert not any(o.get("name") == "stderr" for o in cell.outputs)
 
 
 def test_an_audit_says_which_runs_it_needs(tmp_path):

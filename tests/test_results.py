@@ -246,14 +246,23 @@ def test_an_output_folder_that_cannot_be_made_is_named(tmp_path):
         Run("x", {"output_dir": str(tmp_path / "file")}, DATA)
 
 
+def results(group, metric, published=None):
+    """The values of each name, and the names of our own, as notebook 05 draws them."""
+    if published is None:
+        published = pd.DataFrame(columns=["model", "data", "split", "test_share"])
+        published = published.assign(metric=[], value=[])
+    rows = comparison.compare(group, published).dropna(subset=[metric])
+    values = rows.groupby("name", sort=False)[metric].apply(list).to_dict()
+    return values, set(rows.loc[rows["kind"] == "ours", "name"])
+
+
 def test_only_runs_that_differ_in_the_seed_alone_are_averaged(tmp_path):
-    published = pd.DataFrame(columns=["model", "data", "split", "test_share", "metric"])
     for seed, dim, hit_rate in ((0, 8, 0.2), (1, 8, 0.4), (0, 32, 0.9)):
         metrics = {"hr_at_20": hit_rate}
         own = {"seed": seed, "embed_dim": dim, "label": f"width {dim}"}
         written(tmp_path, metrics=metrics, epochs=1, **own)
     ((_, group),) = comparison.by_question(load_records(tmp_path), "stamp").items()
-    values, ours = comparison.compare(group, "hr_at_20", published.assign(value=[]))
+    values, ours = results(group, "hr_at_20")
     assert values == {"width 8": [0.2, 0.4], "width 32": [0.9]}
     assert set(ours) == set(values)
 
@@ -261,10 +270,21 @@ def test_only_runs_that_differ_in_the_seed_alone_are_averaged(tmp_path):
 def test_a_label_names_a_setting_and_never_hides_another(tmp_path):
     for dim in (8, 32):
         written(tmp_path, label="mine", latent_dim=dim, epochs=1)
-    assert list(comparison.settings(load_records(tmp_path))) == ["mine", "mine (2)"]
+    names = ["mine, latent dim 32", "mine, latent dim 8"]
+    assert list(comparison.settings(load_records(tmp_path))) == names
+    written(tmp_path, label="yours", latent_dim=8, epochs=2)
+    assert list(comparison.settings(load_records(tmp_path))) == [*names, "yours"]
 
 
-def test_without_a_label_the_folder_names_the_setting(tmp_path):
+def test_a_setting_keeps_its_label_beside_one_that_is_called_so_without(tmp_path):
+    written(tmp_path, label="STAMP", epochs=5)
+    written(tmp_path, epochs=1)
+    settings = comparison.settings(load_records(tmp_path))
+    assert list(settings) == ["STAMP", "STAMP, epochs 1"]
+    assert settings["STAMP"][0]["parameters"]["epochs"] == 5
+
+
+def test_without_a_label_model_and_parameters_name_the_setting(tmp_path):
     _, path = written(tmp_path)
     for setting in ("wide", "default"):
         for seed in (0, 1):
@@ -275,8 +295,8 @@ def test_without_a_label_the_folder_names_the_setting(tmp_path):
             (kept / "result.json").write_text(json.dumps(record))
     settings = comparison.settings(load_records(tmp_path / "results"))
     assert {label: len(same) for label, same in settings.items()} == {
-        "search": 2,
-        "search wide": 2,
+        "STAMP, embed dim 4": 2,
+        "STAMP, embed dim 7": 2,
     }
 
 
@@ -304,7 +324,6 @@ def test_a_seed_of_two_machines_counts_once_and_keeps_both_speeds(tmp_path):
 
 
 def test_data_of_one_name_and_another_content_are_another_question(tmp_path):
-    published = pd.DataFrame(columns=["model", "data", "split", "test_share", "metric"])
     for month, rate in (("may", 0.9), ("june", 0.1)):
         data = {"name": "clicks.csv", "sha256": month * 16, "counts": {}}
         run = Run("03_stamp", {"output_dir": str(tmp_path), "seed": 0}, data)
@@ -312,13 +331,10 @@ def test_data_of_one_name_and_another_content_are_another_question(tmp_path):
         run.write({"hr_at_20": rate}, "stamp", "paper", baselines=baselines)
     questions = comparison.by_question(load_records(tmp_path), "stamp")
     assert sorted(questions) == [
-        "clicks.csv, srgnn (junejune)",
-        "clicks.csv, srgnn (maymayma)",
+        "clicks.csv, SR-GNN's rules (junejune)",
+        "clicks.csv, SR-GNN's rules (maymayma)",
     ]
-    pooled = [
-        comparison.compare(group, "hr_at_20", published.assign(value=[]))[0]["S-POP"]
-        for group in questions.values()
-    ]
+    pooled = [results(group, "hr_at_20")[0]["S-POP"] for group in questions.values()]
     assert sorted(pooled) == [[0.1], [0.9]]
 
 
@@ -391,8 +407,8 @@ def test_published_figures_stand_beside_runs_on_the_test_part_alone(tmp_path):
         written(tmp_path, epochs=1, evaluate_on=part)
     questions = comparison.by_question(load_records(tmp_path), "stamp")
     for question, group in questions.items():
-        values, _ = comparison.compare(group, "hr_at_20", published)
-        assert ("SR-GNN" in values) == question.endswith("test")
+        values, _ = results(group, "hr_at_20", published)
+        assert ("SR-GNN" in values) != question.endswith("validation part")
 
 
 def test_published_figures_stand_beside_runs_on_their_own_rules_alone(tmp_path):
@@ -405,8 +421,8 @@ def test_published_figures_stand_beside_runs_on_their_own_rules_alone(tmp_path):
     questions = comparison.by_question(load_records(tmp_path), "stamp")
     assert len(questions) == 2
     for question, group in questions.items():
-        values, _ = comparison.compare(group, "hr_at_20", published)
-        assert ("SR-GNN" in values) == ("srgnn" in question)
+        values, _ = results(group, "hr_at_20", published)
+        assert ("SR-GNN" in values) == ("SR-GNN's rules" in question)
 
 
 def test_a_published_figure_that_does_not_stand_is_marked(tmp_path):
@@ -419,7 +435,7 @@ def test_a_published_figure_that_does_not_stand_is_marked(tmp_path):
         [["peer", "toy", "hr_at_20", 0.4]], columns=published.columns[:4]
     )
     published = pd.concat([published, peer]).assign(split=None, test_share=None)
-    values, _ = comparison.compare(load_records(tmp_path), "hr_at_20", published)
+    values, _ = results(load_records(tmp_path), "hr_at_20", published)
     assert {"no †", "unclear", "peer"} <= values.keys()
 
 
@@ -429,7 +445,7 @@ def test_a_metric_that_older_records_lack_is_compared_among_those_that_have_it(
     written(tmp_path, epochs=1, metrics={"hr_at_20": 0.4})
     written(tmp_path, epochs=2, metrics={"hr_at_20": 0.5, "hr_at_5": 0.3})
     published = pd.read_csv(ROOT / "results" / "published.csv")
-    values, ours = comparison.compare(load_records(tmp_path), "hr_at_5", published)
+    values, ours = results(load_records(tmp_path), "hr_at_5", published)
     assert list(values.values()) == [[0.3]]
     assert len(ours) == 1
 
@@ -441,3 +457,53 @@ def test_a_seed_counts_once_wherever_its_data_lay(tmp_path):
     (same,) = comparison.settings(group).values()
     assert len(group) == 2
     assert len(same) == 1
+
+
+def test_types_of_products_compare_within_a_setting_and_a_machine(tmp_path):
+    runs = [  # machine, type, embed_dim, examples/s
+        ("old", "float32", 8, 100.0),
+        ("new", "float32", 8, 200.0),
+        ("new", "bfloat16", 8, 300.0),
+        ("new", "bfloat16", 32, 900.0),
+    ]
+    for machine, dtype, dim, rate in runs:
+        modes = {"precision_mode": dtype, "embed_dim": dim}
+        _, path = written(tmp_path / machine, **modes)
+        record = json.loads(path.read_text())
+        record["device"] = {"name": machine, "matmul_dtype": dtype}
+        record["timing"]["examples_per_second"] = rate
+        path.write_text(json.dumps(record))
+    table = comparison.precisions(load_records(tmp_path), "hr_at_20")
+    speed = {("STAMP", "float32"): 1.0, ("STAMP", "bfloat16"): 1.5}
+    assert table["speed"].to_dict() == speed
+    assert comparison.precisions([], "hr_at_20").empty
+
+
+def test_rows_of_a_bench_stand_beside_runs_on_their_split_with_their_seconds(tmp_path):
+    row = {"batch_size": 1, "per_second": 9.0, "kind": "peer", "seconds": 7.0}
+    rows = [{**row, "label": "GRU4Rec", "hr_at_20": 0.5}]
+    (tmp_path / "bench").mkdir()
+    bench = {"bench": "sessions", "device": {"name": "cpu"}, "rows": rows}
+    (tmp_path / "bench" / "sessions.json").write_text(json.dumps(bench))
+    turn = {"label": "DuckDB", "size": 10, "seconds": 2.0, "peak_mb": 3}
+    prepared = {"bench": "data", "device": "cpu", "turns": [turn]}
+    (tmp_path / "bench" / "data.json").write_text(json.dumps(prepared))
+    benches = comparison.benches(str(tmp_path))
+    assert benches["data"]["rows"].to_dict("records") == [turn]
+    peers = comparison.peers(benches)
+    for name, protocol, beside in (
+        ("diginetica", "srgnn", True),
+        ("diginetica", "modelzoo", False),
+        ("toy", "srgnn", False),
+    ):
+        run = Run(
+            "03_stamp", {"output_dir": str(tmp_path), "protocol": protocol},
+            {**DATA, "name": name},
+        )  # fmt: skip
+        run.write({"hr_at_20": 0.4}, "stamp", "paper")
+        group = [r for r in load_records(tmp_path) if r["run"] == run.name]
+        table = comparison.compare(group, peers).set_index("name")
+        assert ("GRU4Rec" in table.index) == beside
+        if beside:
+            assert table.loc["GRU4Rec", ["hr_at_20", "train_s"]].tolist() == [0.5, 7.0]
+    assert comparison.peers({}).empty

@@ -167,7 +167,8 @@ def _head(path: Path) -> str:
         head = file.read(1 << 16)
     if not head.strip():
         scan(path)  # says what is wrong
-    text = re.match(rb'(?:"[^"]*"|[^\r\n])*', head)[0]  # quotes may hold line ends
+    quoted = rb'(?:"[^"]*"|[^\r\n])*'  # quotes may hold line ends
+    text = re.findall(quoted, head)[0]
     line = text.decode("utf-8-sig", "replace")
     if "\0" in line:
         raise InputError(f"{path} holds zero bytes: save it as plain text in UTF-8.")

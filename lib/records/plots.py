@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import itertools
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,29 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from PIL import Image
+
+from lib.progress import find_shell
 
 ERRORS = ("rmse", "mae")  # metrics in stars, the lower the better
-DARK, MID, LIGHT = "#17365d", "#d9741e", "#b9c4d0"
+DARK, MID, LIGHT, GREY = "#17365d", "#d9741e", "#b9c4d0", "#7a8a99"
 
 
 def use_style() -> None:
     """Sets size, resolution and colours of every figure of a notebook."""
     plt.style.use(Path(__file__).with_name("figures.mplstyle"))
+    shell = find_shell()
+    if shell:
+        plt.switch_backend(plt.get_backend())  # which registers a function of its own
+        shell.display_formatter.formatters["image/png"].for_type(Figure, _write_png)
+
+
+def _write_png(figure: Figure) -> bytes:
+    """A PNG of 128 colours, a third of the size: notebooks are kept with figures."""
+    drawn, kept = io.BytesIO(), io.BytesIO()
+    figure.savefig(drawn, bbox_inches="tight")
+    Image.open(drawn).convert("RGB").quantize(128).save(kept, "png", optimize=True)
+    return kept.getvalue()
 
 
 def label(metric: str) -> str:
@@ -35,6 +51,7 @@ def ranking(
     ours: Collection[str] = (),
     xlabel: str = "",
     bars: bool = True,
+    ax: Axes | None = None,
 ) -> tuple[Figure, Axes]:
     """Draws horizontal bars, best at the top; ours are dark, all others light.
 
@@ -43,16 +60,18 @@ def ranking(
 
     Args:
         values: name -> a number, or several: drawn as their mean, with a line from the
-            lowest to the highest.
+            lowest to the highest. A NaN is an empty row.
         form: the format of the number at each bar's end, for example ``"{:.3f}"``.
         ours: the names to draw dark.
         xlabel: label of the axis, with unit.
+        ax: axes to draw on; of a new figure if None.
 
     Returns:
         ``(fig, ax)``.
     """
-    width = 6.4 + 0.075 * max(0, max(map(len, values)) - 34)  # room for long names
-    fig, ax = plt.subplots(figsize=(width, 0.6 + 0.34 * len(values)))
+    if ax is None:
+        width = 6.4 + 0.075 * max(0, max(map(len, values)) - 34)  # for long names
+        _, ax = plt.subplots(figsize=(width, 0.6 + 0.34 * len(values)))
     seeds = {name: np.atleast_1d(values[name]) for name in list(values)[::-1]}
     rows = [[each.mean(), each.min(), each.max()] for each in seeds.values()]
     table = pd.DataFrame(rows, list(seeds), ["mean", "lowest", "highest"])
@@ -66,7 +85,8 @@ def ranking(
     ax.margins(x=0.12 if bars else 0.2)
     ax.grid(axis="y", visible=False)
     ax.set_xlabel(xlabel)
-    return fig, ax
+    figure: Any = ax.get_figure()
+    return figure, ax
 
 
 def _spread(table: pd.DataFrame) -> np.ndarray:
@@ -106,20 +126,22 @@ def _draw_points(
         A mask ``(n,)`` of the outliers.
     """
     means = table["mean"].to_numpy()
-    edge = means.min() + 3 * (np.median(means) - means.min())
+    best = np.nanmin(means)
+    edge = best + 3 * (np.nanmedian(means) - best)
     is_outlier = (means > edge) & (len(means) >= 4) & (metric in ERRORS)
     x = np.where(is_outlier, edge, means)
     spread = np.where(is_outlier, 0, _spread(table))
     for marker, mask in (("o", ~is_outlier), (">", is_outlier)):
         y, c = np.flatnonzero(mask), colors[mask]
         ax.scatter(x[mask], y, c=c, edgecolors=DARK, marker=marker, s=24, zorder=3)
-    wide = np.flatnonzero(spread.sum(axis=0))  # a single value has no line
+    wide = np.flatnonzero(spread.sum(axis=0) > 2e-3 * np.nanmax(means))  # to be seen
     line: dict[str, Any] = {"ls": "", "ecolor": MID, "capsize": 3, "zorder": 4}
     ax.errorbar(x[wide], wide, xerr=spread[:, wide], **line)
     ax.set_yticks(range(len(table)), table.index)
     place: dict[str, Any] = {"xytext": (7, 0), "textcoords": "offset points"}
     for row, (mean, right) in enumerate(zip(means, x + spread[1])):
-        ax.annotate(form.format(mean), (right, row), va="center", **place)
+        if mean == mean:
+            ax.annotate(form.format(mean), (right, row), va="center", **place)
     return is_outlier
 
 
@@ -182,6 +204,37 @@ def learning_curve(
         ax.set_xlim(0.5, len(history) + 0.5)
         ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     return fig, axs
+
+
+def lines(
+    ax: Axes, curves: Mapping[str, Any], looks: Iterable[Mapping[str, Any]] = ()
+) -> None:
+    """Draws lines or points, each named at the right, where a legend hides nothing.
+
+    Args:
+        ax: axes with their scales, and with their limits where they are not automatic.
+        curves: name -> ``(x, y)``, two sequences.
+        looks: a style for each, see ``styles``.
+    """
+    ends = []
+    for (name, (x, y)), look in zip(curves.items(), looks or styles()):
+        (line,) = ax.plot(x, y, markevery=max(1, len(x) // 8), **look)
+        ends.append((line, name, (list(x)[-1], list(y)[-1])))
+    figure: Any = ax.get_figure()
+    figure.canvas.draw()  # the layout decides where the axes are
+    to_axes = ax.transData + ax.transAxes.inverted()
+    places = [np.clip(to_axes.transform(xy), 0, 1) for _, _, xy in ends]
+    gap = 0.13 / (ax.get_position().height * figure.get_figheight())
+    height, top = -gap, 1 - gap * (len(ends) - 1)
+    leader = {"arrowstyle": "-", "color": "#b0b0b0", "lw": 0.5, "shrinkA": 0}
+    style: dict[str, Any] = {"arrowprops": leader, "fontsize": 7, "va": "center"}
+    style["xycoords"] = "axes fraction"
+    order = sorted(range(len(ends)), key=lambda k: places[k][1])
+    for rank, k in enumerate(order):  # names move up, or down at the top
+        height = min(max(places[k][1], height + gap), top + gap * rank)
+        line, name, _ = ends[k]
+        style["color"] = line.get_color()
+        ax.annotate(name, places[k], (1.03, height), **style)
 
 
 def styles() -> Iterator[dict[str, Any]]:
