@@ -4,22 +4,24 @@ import ast
 import itertools
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
-import duckdb
 import execute
 import make_sample
 import nbformat
-import pandas as pd
+import numpy as np
 import papermill
 import plan
 import pytest
 import yaml
+from test_own_tables import TEXTS, write_clicks, write_ratings
 
-from lib.data import sources
+from lib.data import ratings
 from lib.files import ROOT
+from lib.models import mf
 from lib.records import comparison, parameters
 from lib.records.run import load as load_records
 
@@ -124,18 +126,45 @@ def printed_numbers(number, pattern):
 
 
 def test_the_readings_of_07_hold_for_its_outputs():
-    untrained, best, late, early = printed_numbers(
+    pop, untrained, best, late, early = printed_numbers(
         "07",
-        r"(?s)before any training: HR@20 (\S+)\n.*from scratch: (\S+), after (\S+) .*"
-        r"from the checkpoint: reached after (\S+)\n",
+        r"(?s)POP: HR@20 (\S+)\n.*before any training: HR@20 (\S+)\n"
+        r".*from scratch: (\S+), after (\S+) .*checkpoint: reached after (\S+)\n",
     )
-    assert untrained > best
+    assert untrained > best > 2 * pop
     assert early <= late / 2
-    unknown, five, folded_in, trained = printed_numbers(
-        "07", r"(?s)unknown users +RMSE (\S+)\n" + 3 * r".*?RMSE (\S+)\n"
+    six = "categories" + 6 * r" (\S+)" + r"\n"
+    near = printed_numbers("07", f"(?s){six}.*{six}")
+    assert len(set(near[:6])) > 3
+    assert len(set(near[6:])) == 1
+
+
+def test_the_readings_of_14_hold_for_its_outputs():
+    unknown, one, five, folded_in, trained = printed_numbers(
+        "14", r"(?s)unknown users +RMSE (\S+)\n" + 4 * r".*?RMSE (\S+)\n"
     )
-    assert folded_in < five < unknown
+    assert folded_in < five < unknown < one
     assert folded_in < trained + 0.02
+
+
+def test_the_equations_of_14_are_those_of_lib():
+    (source,) = (
+        cell.source
+        for cell in code_cells(ROOT / "notebooks/14_fold_in_new_users.ipynb")
+        if cell.source.startswith("def fold_in(")
+    )
+    space = {"np": np}
+    exec(source, space)
+    rng = np.random.default_rng(0)
+    model = mf.MF(1, 9, 3.5, 4, regularization=0.08)
+    model.build(None)
+    model.set_weights([rng.normal(size=w.shape) for w in model.get_weights()])
+    items, stars = np.arange(6, dtype="i4"), rng.uniform(1, 5, 6).astype("f4")
+    mf.fold_in(model, ratings.Part(np.zeros(6, "i4"), items, stars, items))
+    surprise = stars - 3.5 - np.asarray(model.item_bias)[items, 0]
+    p, b = space["fold_in"](np.asarray(model.q)[items], surprise, 0.08)
+    np.testing.assert_allclose(p, np.asarray(model.p)[0], rtol=1e-4)
+    np.testing.assert_allclose(b, np.asarray(model.user_bias)[0, 0], rtol=1e-4)
 
 
 def test_the_readings_of_09_hold_for_its_outputs():
@@ -211,6 +240,11 @@ RERUNS = {
         {"seed": 1},
         {"hr_at_20, STAMP as published": (0.2, 0.25), "rmse, + biases": (0.9, 1)},
     ),
+    "07_transfer_learning": (
+        {"epochs": 1, "steps_per_epoch": 10_000, "batch_size": 4096, "seed": 1}
+        | {"frozen": "attention", "min_item_clicks": 6, "top_k": 10},
+        {"hr_at_10": (0.2, 0.9), "hr_at_10_from_nothing": (0, 0.5)},
+    ),
     "08_recommend_and_export": (
         {"top_k": 3, "seed": 1, "interactive": "no"},
         {"sessions": (100, 1e4), "same_in_saved_model": (0.99, 1.01)},
@@ -219,6 +253,10 @@ RERUNS = {
         {"neighbours": 2, "epochs": 1, "embed_dim": 16, "batch_size": 512, "seed": 1},
         {"hr_at_20, STAMP": (0.03, 0.7), "weight": (0, 1.01)},
     ),
+    "14_fold_in_new_users": (
+        {"seed": 1},
+        {"rmse_new_users": (0.7, 1), "rmse_trained": (0.7, 1)},
+    ),
     "11_audit_the_leaderboard": (
         {"seeds": 1, "epochs": 2, "batch_size": 512},
         {"hr_at_20, last epoch": (0.05, 0.7), "hr_at_20, sessions": (0.05, 0.8)},
@@ -226,13 +264,13 @@ RERUNS = {
 }
 
 
-def run_notebook(notebook, folder, values):
+def run_notebook(notebook, folder, values, clone=ROOT):
     folder.mkdir(exist_ok=True)
     papermill.execute_notebook(
-        str(ROOT / "notebooks" / f"{notebook}.ipynb"),
+        str(clone / "notebooks" / f"{notebook}.ipynb"),
         str(folder / f"{notebook}.ipynb"),
         parameters={**values, "output_dir": str(folder)},
-        cwd=str(ROOT / "notebooks"),
+        cwd=str(clone / "notebooks"),
         kernel_name="python3",
         progress_bar=False,
     )
@@ -256,36 +294,50 @@ def test_a_notebook_runs_headless_with_other_parameters(case, tmp_path):
         assert record["baselines"]
 
 
-def test_a_user_s_table_goes_through_03_07_and_08(tmp_path):
-    own = pd.read_csv(sources.next_season())
-    own["sku"] = "sku-" + own["sku"].astype(str)
-    with duckdb.connect() as connection:
-        connection.register("own", own)
-        connection.sql("SELECT * FROM own").write_parquet(str(tmp_path / "own.parquet"))
-    table = {"columns": "session=visit, item=sku, time=clicked_at"}
-    path = str(tmp_path / "own.parquet")
-    folders = {}
-    of_clicks = {"data_path": path, **table, "with_baselines": False}
-    for parameter, notebook, quick in (
-        ("checkpoint", "03_stamp", {**of_clicks, "steps_per_epoch": 20}),
-        ("mf_checkpoint", "04_mf", {"with_ablation": False}),
+def test_tiny_tables_go_through_every_notebook_that_takes_them(tmp_path):
+    """Sessions of 9 items and 60 ratings of 5 users, everything left on."""
+    names, users = TEXTS, TEXTS[:5]
+    clicks = write_clicks(tmp_path / "clicks.csv", names)
+    stars = write_ratings(tmp_path / "stars.csv", users, [*names, 1, 2, 3], (0.5, 5))
+    of_clicks = {"columns": "session=visit, item=sku, time=when"}
+    of_stars = {"rating_columns": "user=reader, item=book, rating=mark"}
+    small, folders = {"batch_size": 8, "epochs": 1}, {}
+    for parameter, notebook, values in (
+        ("checkpoint", "03_stamp", {"data_path": str(clicks), **of_clicks}),
+        (
+            "mf_checkpoint",
+            "04_mf",
+            {"data_path": str(stars), "columns": of_stars["rating_columns"]},
+        ),
     ):
-        record = run_notebook(notebook, tmp_path, {**quick, "epochs": 1})
+        record = run_notebook(notebook, tmp_path, {**small, **values})
+        assert np.isfinite([*record["metrics"].values()]).all()
+        assert record["baselines"]
         folders[parameter] = str(tmp_path / "0" / record["run"])
-    quick = {"data_path": path, "epochs": 1, "steps_per_epoch": 2}
-    run_notebook("07_transfer_learning", tmp_path, {**folders, **table, **quick})
-    quick = {"diginetica_path": path, "interactive": "no"}
-    record = run_notebook(
-        "08_recommend_and_export", tmp_path, {**folders, **table, **quick}
-    )
-    assert record["metrics"]["same_in_saved_model"] > 0.99
+    values = {"data_path": str(clicks), **of_clicks, **small}
+    values["checkpoint"] = folders["checkpoint"]
+    run_notebook("07_transfer_learning", tmp_path, values)
+    more = write_ratings(tmp_path / "more.csv", TEXTS[:6], [*names, 1], (0.5, 5))
+    values = {"columns": of_stars["rating_columns"]}
+    values["checkpoint"] = folders["mf_checkpoint"]
+    for path, measured in ((stars, set()), (more, {"rmse_new_users", "rmse_trained"})):
+        values["data_path"] = str(path)
+        record = run_notebook("14_fold_in_new_users", tmp_path / path.stem, values)
+        assert measured == record["metrics"].keys()
+        assert np.isfinite([*record["metrics"].values()]).all()
+    both = {**folders, **of_clicks, **of_stars, "movielens_path": str(stars)}
+    values = {"diginetica_path": str(clicks), "interactive": "no"}
+    record = run_notebook("08_recommend_and_export", tmp_path, {**both, **values})
+    assert record["metrics"]["same_in_saved_model"] == 1
     shown = " ".join(
         text
         for cell in code_cells(tmp_path / "08_recommend_and_export.ipynb")
         for text in texts(cell)
     )
     assert "small" not in shown
-    assert "sku-" in shown
+    assert "two words" in shown
+    values = {"data_path": str(clicks), **of_clicks, "neighbours": 2, **small}
+    run_notebook("10_neighbours_and_positions", tmp_path, values)
     swapped = {"checkpoint": folders["mf_checkpoint"]}
     with pytest.raises(papermill.PapermillExecutionError, match="not STAMP"):
         run_notebook("07_transfer_learning", tmp_path, swapped)
@@ -430,3 +482,39 @@ def test_a_kept_run_is_its_record_and_its_notebook(
         f"{folder}/result.json": record.read_text(),
         f"{folder}/notebook.ipynb": "the notebook",
     }
+
+
+@pytest.fixture
+def read_only_clone(tmp_path):
+    """A copy of the repository's files on a file system that refuses to write."""
+    folder = tmp_path / "clone"
+    listed = subprocess.check_output(["git", "ls-files", "-z"], cwd=ROOT, text=True)
+    for name in filter(None, listed.split("\0")):
+        if (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(ROOT / name, folder / name)
+    mount = ["mount", "--bind", str(folder), str(folder)]
+    if subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("only root mounts a folder")
+    try:
+        subprocess.run(["mount", "-o", "remount,bind,ro", str(folder)], check=True)
+        with pytest.raises(OSError, match="Read-only"):
+            (folder / "new").touch()
+        yield folder
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_notebooks_run_from_a_clone_that_cannot_be_written(
+    read_only_clone, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("PYTHONPATH", str(read_only_clone))
+    output = tmp_path / "output"
+    for notebook, values in (
+        ("02_preprocess", {}),
+        ("03_stamp", {"epochs": 1, "steps_per_epoch": 2, "with_baselines": False}),
+        ("05_accuracy_and_throughput", {"records": str(output)}),
+    ):
+        record = run_notebook(notebook, output, values, read_only_clone)
+        assert str(read_only_clone) not in json.dumps(record["parameters"])
+    assert record["metrics"] == {"runs": 1}

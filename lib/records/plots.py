@@ -22,7 +22,7 @@ def use_style() -> None:
     plt.rcParams.update(
         {
             "figure.figsize": (6.4, 3.0),
-            "figure.dpi": 90,
+            "figure.dpi": 110,
             "figure.constrained_layout.use": True,
             "axes.spines.top": False,
             "axes.spines.right": False,
