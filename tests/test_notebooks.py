@@ -167,12 +167,26 @@ def test_the_equations_of_14_are_those_of_lib():
     np.testing.assert_allclose(b, np.asarray(model.user_bias)[0, 0], rtol=1e-4)
 
 
+def test_the_readings_of_08_hold_for_its_outputs():
+    clicked = (
+        "session: " + 3 * r"item \d+ \(category (\d+)\), " + r".*category (\d+)\)\n"
+    )
+    listed = 8 * r" +\S+  item \d+ \(category (\d+)\)\n"
+    kinds = printed_numbers("08", clicked + listed)
+    assert kinds[0] == kinds[1] == kinds[3] != kinds[2]
+    assert kinds[4:].count(kinds[0]) == 7
+    assert kinds[2] not in kinds[4:]
+    assert printed_numbers("08", r"at rank (\d+) of 801\nat 20: a hit") == [1]
+
+
 def test_the_readings_of_09_hold_for_its_outputs():
     pattern = r"workers: 1  loss of epoch 1: (\S+)\nworkers: 2  .*: (\S+)\n"
     alone, together = printed_numbers("09", pattern)
     assert together == pytest.approx(alone, abs=0.01)
     (gap,) = printed_numbers("09", r"between the gradients: (\S+)\n")
-    assert gap < 1e-4
+    assert gap < 1e-7
+    (speed,) = printed_numbers("09", r"workers are (\S+) times as fast")
+    assert speed < 1
 
 
 @pytest.mark.parametrize(
