@@ -11,6 +11,7 @@ from pathlib import Path
 
 import execute
 import make_sample
+import matplotlib.pyplot as plt
 import nbformat
 import numpy as np
 import papermill
@@ -19,8 +20,10 @@ import pytest
 import yaml
 from test_own_tables import TEXTS, write_clicks, write_ratings
 
+from lib.data import ratings
 from lib.files import ROOT
-from lib.records import comparison, parameters
+from lib.models import mf
+from lib.records import comparison, parameters, plots
 from lib.records.run import load as load_records
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -116,6 +119,14 @@ class TestHouseRules:
         assert lengths[-1] <= 45
 
 
+def test_widgets_get_figures_that_pyplot_has_closed():
+    """Otherwise the thread that runs the cells draws them too, at the same time."""
+    before = plt.get_fignums()
+    fig, ax = plots.attention_bars(["a", "b"], np.array([1.0, -1.0]))
+    assert plt.get_fignums() == before
+    assert [bar.get_width() for bar in ax.patches] == [1, -1]
+
+
 def printed_numbers(number, pattern):
     """The groups of a pattern in the printed lines of a notebook, as numbers."""
     (path,) = (path for path in NOTEBOOKS if path.stem.startswith(number))
@@ -124,18 +135,57 @@ def printed_numbers(number, pattern):
 
 
 def test_the_readings_of_07_hold_for_its_outputs():
-    untrained, best, late, early = printed_numbers(
+    pop, untrained, best, late, early = printed_numbers(
         "07",
-        r"(?s)before any training: HR@20 (\S+)\n.*from scratch: (\S+), after (\S+) .*"
-        r"from the checkpoint: reached after (\S+)\n",
+        r"(?s)POP: HR@20 (\S+)\n.*before any training: HR@20 (\S+)\n"
+        r".*from scratch: (\S+), after (\S+) .*checkpoint: reached after (\S+)\n",
     )
-    assert untrained > best
+    assert untrained > best > 2 * pop
     assert early <= late / 2
-    unknown, five, folded_in, trained = printed_numbers(
-        "07", r"(?s)unknown users +RMSE (\S+)\n" + 3 * r".*?RMSE (\S+)\n"
+    six = "categories" + 6 * r" (\S+)" + r"\n"
+    near = printed_numbers("07", f"(?s){six}.*{six}")
+    assert len(set(near[:6])) == 4
+    assert len(set(near[6:])) == 1
+
+
+def test_the_readings_of_14_hold_for_its_outputs():
+    unknown, one, five, folded_in, trained = printed_numbers(
+        "14", r"(?s)unknown users +RMSE (\S+)\n" + 4 * r".*?RMSE (\S+)\n"
     )
-    assert folded_in < five < unknown
+    assert folded_in < five < unknown < one
     assert folded_in < trained + 0.02
+
+
+def test_the_equations_of_14_are_those_of_lib():
+    (source,) = (
+        cell.source
+        for cell in code_cells(ROOT / "notebooks/14_fold_in_new_users.ipynb")
+        if cell.source.startswith("def fold_in(")
+    )
+    space = {"np": np}
+    exec(source, space)
+    rng = np.random.default_rng(0)
+    model = mf.MF(1, 9, 3.5, 4, regularization=0.08)
+    model.build(None)
+    model.set_weights([rng.normal(size=w.shape) for w in model.get_weights()])
+    items, stars = np.arange(6, dtype="i4"), rng.uniform(1, 5, 6).astype("f4")
+    mf.fold_in(model, ratings.Part(np.zeros(6, "i4"), items, stars, items))
+    surprise = stars - 3.5 - np.asarray(model.item_bias)[items, 0]
+    p, b = space["fold_in"](np.asarray(model.q)[items], surprise, 0.08)
+    np.testing.assert_allclose(p, np.asarray(model.p)[0], rtol=1e-4)
+    np.testing.assert_allclose(b, np.asarray(model.user_bias)[0, 0], rtol=1e-4)
+
+
+def test_the_readings_of_08_hold_for_its_outputs():
+    clicked = (
+        "session: " + 3 * r"item \d+ \(category (\d+)\), " + r".*category (\d+)\)\n"
+    )
+    listed = 8 * r" +\S+  item \d+ \(category (\d+)\)\n"
+    kinds = printed_numbers("08", clicked + listed)
+    assert kinds[0] == kinds[1] == kinds[3] != kinds[2]
+    assert kinds[4:].count(kinds[0]) == 7
+    assert kinds[2] not in kinds[4:]
+    assert printed_numbers("08", r"at rank (\d+) of 801\nat 20: a hit") == [1]
 
 
 def test_the_readings_of_09_hold_for_its_outputs():
@@ -143,7 +193,9 @@ def test_the_readings_of_09_hold_for_its_outputs():
     alone, together = printed_numbers("09", pattern)
     assert together == pytest.approx(alone, abs=0.01)
     (gap,) = printed_numbers("09", r"between the gradients: (\S+)\n")
-    assert gap < 1e-4
+    assert gap < 1e-7
+    (speed,) = printed_numbers("09", r"workers are (\S+) times as fast")
+    assert speed < 1
 
 
 def test_the_readings_of_12_hold_for_its_outputs():
@@ -240,6 +292,11 @@ RERUNS = {
         {"seed": 1},
         {"hr_at_20, STAMP as published": (0.2, 0.25), "hr_at_20, + mask": (0.2, 0.3)},
     ),
+    "07_transfer_learning": (
+        {"epochs": 1, "steps_per_epoch": 10_000, "batch_size": 4096, "seed": 1}
+        | {"frozen": "attention", "min_item_clicks": 6, "top_k": 10},
+        {"hr_at_10": (0.2, 0.9), "hr_at_10_from_nothing": (0, 0.5)},
+    ),
     "08_recommend_and_export": (
         {"top_k": 3, "seed": 1, "interactive": "no"},
         {"sessions": (100, 1e4), "same_in_saved_model": (0.99, 1.01)},
@@ -247,6 +304,10 @@ RERUNS = {
     "10_neighbours_and_positions": (
         {"neighbours": 2, "epochs": 1, "embed_dim": 16, "batch_size": 512, "seed": 1},
         {"hr_at_20, STAMP": (0.03, 0.7), "weight": (0, 1.01)},
+    ),
+    "14_fold_in_new_users": (
+        {"seed": 1},
+        {"rmse_new_users": (0.7, 1), "rmse_trained": (0.7, 1)},
     ),
     "11_audit_the_leaderboard": (
         {"seeds": 1, "epochs": 2, "batch_size": 512},
@@ -308,7 +369,11 @@ def test_tiny_tables_go_through_every_notebook_that_takes_them(tmp_path):
     of_stars = {"rating_columns": "user=reader, item=book, rating=mark"}
     small, folders = {"batch_size": 8, "epochs": 1}, {}
     for parameter, notebook, values in (
-        ("checkpoint", "03_stamp", {"data_path": str(clicks), **of_clicks}),
+        (
+            "checkpoint",
+            "03_stamp",
+            {"data_path": str(clicks), **of_clicks, "neighbours": 2},
+        ),
         (
             "mf_checkpoint",
             "04_mf",
@@ -319,9 +384,18 @@ def test_tiny_tables_go_through_every_notebook_that_takes_them(tmp_path):
         assert np.isfinite([*record["metrics"].values()]).all()
         assert record["baselines"]
         folders[parameter] = str(tmp_path / "0" / record["run"])
+    values = {"data_path": str(clicks), **of_clicks, **small}
+    values["checkpoint"] = folders["checkpoint"]
+    run_notebook("07_transfer_learning", tmp_path, values)
+    more = write_ratings(tmp_path / "more.csv", TEXTS[:6], [*names, 1], (0.5, 5))
+    values = {"columns": of_stars["rating_columns"]}
+    values["checkpoint"] = folders["mf_checkpoint"]
+    for path, measured in ((stars, set()), (more, {"rmse_new_users", "rmse_trained"})):
+        values["data_path"] = str(path)
+        record = run_notebook("14_fold_in_new_users", tmp_path / path.stem, values)
+        assert measured == record["metrics"].keys()
+        assert np.isfinite([*record["metrics"].values()]).all()
     both = {**folders, **of_clicks, **of_stars, "movielens_path": str(stars)}
-    values = {"data_path": str(clicks), "steps_per_epoch": 2, **small}
-    run_notebook("07_transfer_learning", tmp_path, {**both, **values})
     values = {"diginetica_path": str(clicks), "interactive": "no"}
     record = run_notebook("08_recommend_and_export", tmp_path, {**both, **values})
     assert record["metrics"]["same_in_saved_model"] == 1

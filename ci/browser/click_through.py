@@ -1,4 +1,4 @@
-"""Runs notebook 08 in a browser, picks an item and checks that the page is updated.
+"""Runs notebook 08 in a browser, picks an item, undoes it and checks the page.
 
 Called by test_browser.sh: ``click_through.py JUPYTER CHROMIUM``, two paths of programs.
 Writes ``output/browser/picker.png``, and on a failure ``output/browser/failure.png``.
@@ -25,6 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
 NAME = "08_recommend_and_export.ipynb"
 FOLDER = ROOT / "output" / "browser"
 MINUTE = 60_000  # ms
+SELECTED = "menu => menu.selectedOptions[0]?.text"
 TRACKER = "@jupyterlab/notebook-extension/tracker.jupyterlab-settings"
 
 
@@ -41,7 +42,7 @@ def main(jupyter: str, chromium: str) -> int:
             page.screenshot(path=FOLDER / "failure.png")
             print(f"FAILED: {error}\n  see output/browser/failure.png")
             return 1
-    print("the list and the bars changed with the pick: see output/browser/picker.png")
+    print("the list and the bars follow a pick and undo: see output/browser/picker.png")
     return 0
 
 
@@ -100,7 +101,7 @@ def wait_for(port: int, process: subprocess.Popen) -> None:
 
 
 def click_through(page: Page, address: str) -> None:
-    """Runs all cells, picks another item, and checks that the widget is updated."""
+    """Runs all cells, picks an item and undoes it; checks what the widget shows."""
     page.goto(address, timeout=2 * MINUTE)
     page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=2 * MINUTE)
     page.locator("#jp-main-statusbar", has_text="| Idle").wait_for(timeout=2 * MINUTE)
@@ -115,14 +116,11 @@ def click_through(page: Page, address: str) -> None:
     output.locator("img").wait_for(timeout=MINUTE)
     before, bars = read_output(output)
     choice = page.locator(".widget-dropdown select")
+    placeholder = choice.locator("option").first.inner_text()
+    asked = choice.evaluate(SELECTED)
     picked = choice.locator("option").nth(7).inner_text().replace("\xa0", " ")
     choice.select_option(index=7)
-    for _ in range(300):
-        after, new_bars = read_output(output)
-        if new_bars not in (None, bars):
-            break
-        page.wait_for_timeout(100)
-    session, *listed = after
+    (session, *listed), new_bars = wait_for_change(output, bars)
     assert session.endswith(picked), f"picked {picked}, but the page says {session}"
     assert listed, "there are no recommendations"
     assert listed != before[1:], "the recommendations did not change"
@@ -131,6 +129,23 @@ def click_through(page: Page, address: str) -> None:
     page.wait_for_timeout(500)
     page.locator(".widget-vbox").first.screenshot(path=FOLDER / "picker.png")
     page.screenshot(path=FOLDER / "page.png")
+    asked = [asked, choice.evaluate(SELECTED)]  # before the pick and after it
+    assert asked == 2 * [placeholder], f"the picker shows {asked}, not {placeholder}"
+    page.locator(".widget-button", has_text="undo").click()
+    undone, old_bars = wait_for_change(output, new_bars)
+    assert (undone, old_bars) == (before, bars), "undo did not bring the session back"
+
+
+def wait_for_change(output: Locator, bars: str | None) -> tuple[list[str], str | None]:
+    """Returns what the widget shows after other bars than these have appeared."""
+    shown = read_output(output)
+    for _ in range(300):
+        if shown[1] not in (None, bars):
+            break
+        output.page.wait_for_timeout(100)
+        shown = read_output(output)
+    output.page.wait_for_timeout(500)  # the text and the bars do not come together
+    return read_output(output)
 
 
 def run_all(page: Page) -> None:

@@ -103,9 +103,11 @@ def attention_bars(labels: Sequence[str], weights: np.ndarray) -> tuple[Figure, 
         weights: float ``(len(labels),)``, of any sign.
 
     Returns:
-        ``(fig, ax)``.
+        ``(fig, ax)``, for ``display(fig)``. JupyterLab calls widgets in a thread beside
+        the cells' one, which would draw a figure that pyplot has open.
     """
     fig, ax = plt.subplots(figsize=(6.4, 0.8 + 0.3 * len(labels)))
+    plt.close(fig)
     ax.barh(range(len(labels)), weights, color=DARK)
     ax.set_yticks(range(len(labels)), labels)
     ax.invert_yaxis()
