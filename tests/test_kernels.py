@@ -95,7 +95,13 @@ class Kernel:
     def below(self, first=0):
         """The cells that the record needs, from the one numbered ``first`` on."""
         needed = ("import ", "data_path: str", "parameters.check(", "trained.keep(")
-        needed += ("model = network(", "settings = {", "table, costs", "table = {}")
+        needed += (
+            "hardware = select_device(",
+            "model = network(",
+            "settings = {",
+            "table, costs",
+            "table = {}",
+        )
         needed += (
             "fit(\n",
             "final = {name",

@@ -73,9 +73,12 @@ def prepare_ratings(table: pd.DataFrame) -> dict[str, np.ndarray]:
     ratings = table.pop("rating").to_numpy(np.float32)
     keys = [numbers["items"], numbers["users"], table.pop("time").to_numpy()]
     order = np.lexsort(keys)
-    n_test = round(len(order) * TEST_SHARE)
+    n_train = len(order) - round(len(order) * TEST_SHARE)
+    pairs = (numbers["users"] * np.int64(2**31) + numbers["items"])[order]
+    is_test = np.arange(len(order)) >= n_train  # ratings of a pair stay together
+    is_test[n_train:] = ~np.isin(pairs[n_train:], pairs[:n_train])
     arrays = {name: numbers[name] for name in ("user_ids", "item_ids")}
-    for part, rows in (("train", order[:-n_test]), ("test", order[-n_test:])):
+    for part, rows in (("train", order[~is_test]), ("test", order[is_test])):
         arrays[f"{part}_users"] = numbers["users"][rows]
         arrays[f"{part}_items"] = numbers["items"][rows]
         arrays[f"{part}_ratings"] = ratings[rows]
