@@ -117,7 +117,7 @@ def test_measuring_a_baseline_returns_its_metrics_and_its_cost(n_sessions):
     assert found == session_baselines.evaluate(
         session_baselines.SessionKnn().fit(TRAIN, 6), test, k=2
     )
-    assert set(cost) == {"fit_s", "evaluate_s", "memory_mb"}
+    assert set(cost) == {"fit_s", "evaluate_s"}
 
 
 def test_evaluation_does_not_depend_on_the_batch():

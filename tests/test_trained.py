@@ -53,22 +53,6 @@ def test_a_loaded_stamp_ranks_as_the_trained_one(runs):
     assert loaded.model.maxlen == 7
 
 
-def test_a_model_json_with_maxlen_beside_the_arguments_is_loaded(runs, tmp_path):
-    """As it was written before maxlen was an argument of STAMP."""
-    for name, maxlen in (("STAMP", 7), ("MF", 0)):
-        model, _, folder = runs[name]
-        older = tmp_path / name
-        shutil.copytree(folder, older)
-        description = json.loads((older / "model.json").read_text())
-        description["arguments"].pop("maxlen", None)
-        rewrite(older, json.dumps({**description, "maxlen": maxlen}))
-        loaded = trained.load(older, name).model
-        assert trained.get_arguments(loaded) == {
-            key: list(value) if isinstance(value, tuple) else value
-            for key, value in trained.get_arguments(model).items()
-        }
-
-
 def test_a_loaded_mf_predicts_as_the_trained_one(runs):
     model, data, folder = runs["MF"]
     loaded = trained.load(folder)
@@ -117,11 +101,11 @@ def test_frozen_parts_do_not_move():
             "does not describe the model of its checkpoint",
         ),
         (
-            lambda folder: change(folder, maxlen="7"),
+            lambda folder: change(folder, arguments={"n_items": 3, "maxlen": "7"}),
             "does not describe the model of its checkpoint",
         ),
         (
-            lambda folder: change(folder, maxlen=0),
+            lambda folder: change(folder, arguments={"n_items": 3, "maxlen": 0}),
             "does not describe the model of its checkpoint",
         ),
         (

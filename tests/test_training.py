@@ -164,14 +164,6 @@ def test_the_speed_of_a_run_is_that_of_all_calls_but_the_first(monkeypatch):
     assert timing["ms_per_step"] == pytest.approx(10_000 / 3, abs=0.001)
 
 
-def test_a_long_epoch_has_lines_inside_it(monkeypatch):
-    lines, _ = drive(monkeypatch, Schedule(10), 2000)
-    assert lines[0] == (
-        "step 100 of epoch 1/1  loss 7.000000  examples/s 20  ms/step 500.000"
-    )
-    assert [line.partition(" ")[0] for line in lines] == ["step", "epoch"]
-
-
 @pytest.mark.parametrize("call", [1, 4])
 def test_a_real_training_logs_the_speed_of_every_epoch(tmp_path, capsys, call):
     train_mf(tmp_path, 3, steps_per_execution=call, steps_per_epoch=4)

@@ -9,7 +9,6 @@ scores of all items after each prefix, an array of item numbers: float32
 from __future__ import annotations
 
 import time
-import tracemalloc
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -72,29 +71,16 @@ def measure(
         k: cut-off of the metrics, or several.
 
     Returns:
-        ``(metrics, cost)``; the cost is ``fit_s`` and ``evaluate_s``, in seconds, and
-        ``memory_mb``, the peak memory for fitting and scoring one batch, without the
-        data.
+        ``(metrics, cost)``; the cost is ``fit_s`` and ``evaluate_s``, in seconds.
     """
     started = time.perf_counter()
-    name = baseline.__name__
-    with progress.timed(f"fitting {name}"):
+    with progress.timed(f"fitting {baseline.__name__}"):
         model = baseline().fit(train, n_items)
     fitted = time.perf_counter()
     values = evaluate(model, test, k)
     evaluated = time.perf_counter()
-    batch = test.prefixes(range(min(256, len(test))))
-    tracemalloc.start()  # slows the code that it traces, so this is a second run
-    with progress.timed(f"measuring the memory of {name}"):
-        baseline().fit(train, n_items).scores(batch)
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    cost = {
-        "fit_s": round(fitted - started, 3),
-        "evaluate_s": round(evaluated - fitted, 3),
-        "memory_mb": round(peak / 1e6),
-    }
-    return values, cost
+    cost = {"fit_s": fitted - started, "evaluate_s": evaluated - fitted}
+    return values, {name: round(seconds, 3) for name, seconds in cost.items()}
 
 
 def _mark_items(examples: Examples, n_items: int) -> sparse.csr_matrix:

@@ -150,10 +150,7 @@ def _make(description: Any, source: str, n_bytes: int) -> Trained:
         KeyError, OverflowError, TypeError, ValueError: it does not describe a model.
     """
     model_class = CLASSES[description["class"]]
-    arguments = dict(description["arguments"])
-    if model_class is stamp.STAMP and "maxlen" in description:  # an older file
-        arguments["maxlen"] = description["maxlen"]
-    model = model_class(**arguments)
+    model = model_class(**description["arguments"])
     ids = [_make_ids(description[name]) for name in ("item_ids", "user_ids")]
     is_stamp = isinstance(model, stamp.STAMP)
     dim = model.embed_dim if is_stamp else model.width

@@ -28,7 +28,6 @@ from lib.training.schedule import Plan, Schedule
 
 Metrics = dict[str, float]
 
-LOG_EVERY = 100  # steps between two lines of the log inside an epoch
 PROFILED_CALLS = 20  # of a training
 STUCK_STEPS = 100  # steps with the same loss that count as stuck
 SAME = 2.0**-9  # relative difference of two losses that count as the same
@@ -235,8 +234,7 @@ class Monitor(tf.keras.callbacks.Callback):
 
     ``examples/s`` and ``ms/step`` are ``NA`` in an epoch that consists of the first
     call only, such as the first epoch of MF. ``first_step_s`` appears in the epoch of
-    the first call; ``epoch_s``, the last field, includes that call. Inside an epoch the
-    log has a line ``step <step> of epoch <epoch>/<epochs>`` every ``LOG_EVERY`` steps.
+    the first call; ``epoch_s``, the last field, includes that call.
 
     Args:
         plan: the steps of an epoch.
@@ -274,7 +272,7 @@ class Monitor(tf.keras.callbacks.Callback):
         step, _, *sums = self.progress.partial  # zeros unless it is resumed
         self.step, self.loss_sum = int(step), sums[0]
         self.first_call: dict[str, str] = {}  # its field of the epoch's line
-        self.whole = self.steady = self.logged = Lap(self.plan, self.step)
+        self.whole = self.steady = Lap(self.plan, self.step)
         self.check.start_epoch(self.step // self.plan.steps_per_call, sums)
         if step and self.device.engine != "tensorflow":
             for variable, value in zip(_loss_sums(self.model), sums):
@@ -293,21 +291,12 @@ class Monitor(tf.keras.callbacks.Callback):
             self.is_compiled = True
             self.progress.first_step_s = round(self.whole.measure(self.step)[2], 3)
             self.first_call = {"first_step_s": f"{self.progress.first_step_s:.3f}"}
-            self.steady = self.logged = Lap(self.plan, self.step)
+            self.steady = Lap(self.plan, self.step)
             return
-        if self._has_passed(LOG_EVERY):
-            speed = _format_speed(*self.logged.measure(self.step))
-            self.logged = Lap(self.plan, self.step)
-            head = f"step {self.step} of {self._epoch_label()}"
-            line = _join_fields(head, {"loss": f"{self.loss:.6f}", **speed})
-            self.report(line, on_screen=False)
-        if self.save and self._has_passed(self.plan.schedule.checkpoint_every):
+        every = self.plan.schedule.checkpoint_every
+        is_due = every and self.step % every < self.plan.steps_per_call
+        if self.save and is_due and self.step < self.plan.steps:
             self._save_inside(self.save)
-
-    def _has_passed(self, every: int) -> bool:
-        """Whether the last call passed a multiple of a number of steps in an epoch."""
-        is_inside = every > 0 and self.step < self.plan.steps
-        return is_inside and self.step % every < self.plan.steps_per_call
 
     def _save_inside(self, save: Callable[[Progress], None]) -> None:
         """Saves the state inside an epoch."""
@@ -345,7 +334,8 @@ class Monitor(tf.keras.callbacks.Callback):
         fields = {key: f"{value:.4f}" for key, value in row.items() if key != "epoch"}
         fields |= {**_format_speed(*measured), **self.first_call}
         fields["epoch_s"] = f"{seconds:.3f}"
-        self.report(_join_fields(self._epoch_label(), fields))
+        parts = [f"{name} {value}" for name, value in fields.items()]
+        self.report("  ".join([self._epoch_label(), *parts]))
         self.progress.steady, self.progress.partial = self._add(measured), [0] * 4
         self.progress.history.append(row)
         self.progress.epoch_s.append(round(seconds, 3))
@@ -453,10 +443,6 @@ def _format_speed(examples: float, steps: float, seconds: float) -> dict[str, st
         return {"examples/s": "NA", "ms/step": "NA"}
     pace = 1000 * seconds / steps
     return {"examples/s": f"{examples / seconds:.0f}", "ms/step": f"{pace:.3f}"}
-
-
-def _join_fields(head: str, fields: dict[str, str]) -> str:
-    return "  ".join([head, *(f"{name} {value}" for name, value in fields.items())])
 
 
 class LossCheck:
