@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from datetime import timedelta
+from importlib.util import find_spec
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -177,6 +178,11 @@ def parse_options(arguments: list[str]) -> argparse.Namespace:
         parser.error("--only does not go with --params, which names its notebook")
     if options.jobs < 1:
         parser.error("--jobs: must be 1 or more")
+    on_cpu = "device=cpu" in options.set
+    if options.jobs > 1 and find_spec("npu_device") and not on_cpu:
+        parser.error(
+            "--jobs: an NPU takes one process; leave it out, or add --set device=cpu"
+        )
     return options
 
 

@@ -39,10 +39,11 @@ def test_every_worker_of_stamp_measures_what_it_is_asked(kind, worker, monkeypat
 
 @pytest.mark.parametrize(
     "kind",
-    ["published", "naive", "best", "als", "steps", "floor", "sweep als", "sweep gibbs"],
+    ["published", "naive", "best", "als", "steps", "repeated", "floor"]
+    + ["sweep als", "sweep gibbs"],
 )
 def test_every_worker_of_mf_measures_what_it_is_asked(kind, worker):
-    options = {"steps": {"batch_size": 64}}
+    options = dict.fromkeys(("steps", "repeated"), {"batch_size": 64})
     options["floor"] = {"batch_size": 64, "steps": 2}
     options["best"] = {"latent_dim": 2, "batch_size": 64, "epochs": 1}
     options["best"].update(learning_rate=0.01, regularization=0.1)

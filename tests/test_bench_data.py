@@ -93,3 +93,14 @@ def test_a_turn_that_fails_is_shown_and_does_not_end_the_measurement(bench, caps
     measured.measure(key, command)
     assert "failed: MemoryError: too large" in capsys.readouterr().out
     assert "MemoryError: too large" in measured.format()
+
+
+@pytest.mark.parametrize(("orphaned", "others"), [(0, 50.0), (3, 20.0), (9, 0.0)])
+def test_children_that_nobody_waited_for_are_no_others(
+    load, monkeypatch, orphaned, others
+):
+    measure = load("measure")
+    ticks = measure.os.sysconf("SC_CLK_TCK")
+    monkeypatch.setattr(measure, "processor_time", lambda: (0, 5 * ticks, 10 * ticks))
+    shares = measure.compute_shares((0, 0, 0), orphaned)
+    assert shares == {"stolen_percent": 0.0, "others_percent": others}

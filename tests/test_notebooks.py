@@ -324,6 +324,10 @@ RERUNS = {
         {"seed": 1},
         {"rmse, MF as published": (2, 2.5), "rmse, + biases": (0.9, 1)},
     ),
+    "15_make_the_softmax_cheap": (
+        {"n_items": 500, "embed_dim": 8, "batch_size": 32, "k": 5, "seed": 1},
+        {"same_items": (0.99, 1.01)},
+    ),
 }
 
 
@@ -592,3 +596,11 @@ def test_notebooks_run_from_a_clone_that_cannot_be_written(
         record = run_notebook(notebook, output, values, read_only_clone)
         assert str(read_only_clone) not in json.dumps(record["parameters"])
     assert record["metrics"] == {"runs": 1}
+
+
+def test_jobs_are_refused_where_they_would_share_an_npu(monkeypatch, capsys):
+    monkeypatch.setattr(execute, "find_spec", lambda name: name == "npu_device")
+    with pytest.raises(SystemExit):
+        execute.parse_options(["--jobs", "2"])
+    assert "an NPU takes one process" in capsys.readouterr().err
+    assert execute.parse_options(["--jobs", "2", "--set", "device=cpu"]).jobs == 2

@@ -195,9 +195,12 @@ from lib.hardware.tensorflow import tf
 where = tf.zeros(1).device
 again = sentence_of(select_device, "npu", steps_per_execution=2)
 bfloat16 = sentence_of(select_device, "npu", "mixed_bfloat16")
+import tempfile
+profile = {"profiling": True, "profiling_dump_path": tempfile.mkdtemp()}
+asked = sentence_of(select_device, launch_options=profile)
 tries = [call for call in sys.modules["npu_device"].calls if call[0] == "open"]
 answer(named=named, kind=auto.kind, notes=auto.notes, again=again, b=bfloat16,
-       tries=len(tries), where=where, fallback=auto.fallback)
+       tries=len(tries), where=where, fallback=auto.fallback, asked=asked)
 """,
         STAND_IN_CARD="no device 0\nat line 7",
     )
@@ -212,6 +215,9 @@ answer(named=named, kind=auto.kind, notes=auto.notes, again=again, b=bfloat16,
     assert found["stderr"].count("!!! NOT ON AN NPU: npu_device.open failed") == 1
     assert found["where"].endswith("CPU:0")
     assert found["again"] == found["named"]
+    assert found["asked"].startswith(
+        "profiling=True is for an NPU, and npu_device.open"
+    )
     assert found["tries"] == 1
     assert found["b"].startswith('device="npu": an Ascend 910 has no bfloat16')
 

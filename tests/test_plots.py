@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as some
+from matplotlib.collections import PathCollection
 from PIL import Image
 
 from lib.records import plots
@@ -44,6 +45,17 @@ def test_a_name_without_a_value_is_an_empty_row():
     fig.canvas.draw()
     assert [tick.get_text() for tick in ax.get_yticklabels()] == ["b", "none", "a"]
     assert [text.get_text() for text in ax.texts] == ["0.30", "0.60"]
+
+
+@pytest.mark.parametrize(("xlabel", "at_edge"), [("HR@20", 0), ("RMSE (stars)", 1)])
+def test_only_an_error_far_from_the_best_is_drawn_at_the_edge(xlabel, at_edge):
+    values = {"a": 0.82, "b": 0.83, "c": 0.84, "far": 2.2}
+    fig, ax = plots.ranking(values, "{:.2f}", (), xlabel, bars=False)
+    drawn = [each for each in ax.collections if isinstance(each, PathCollection)]
+    points, edge = (each.get_offsets()[:, 0] for each in drawn)
+    assert (len(points), len(edge)) == (4 - at_edge, at_edge)
+    assert [*points] == [*values.values()][::-1][at_edge:]
+    plt.close(fig)
 
 
 def test_a_figure_of_a_notebook_is_a_png_of_few_colours():

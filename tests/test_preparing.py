@@ -303,6 +303,26 @@ def test_the_rows_of_a_file_are_estimated_within_a_tenth(tmp_path):
     assert preparing.estimate_rows(tmp_path / "a.parquet") == rows
 
 
+class JavaError(Exception):
+    """As py4j's: its repr lacks what Java said."""
+
+    def __repr__(self):
+        return "Py4JJavaError('An error occurred while calling o1.parquet.')"
+
+
+@pytest.mark.parametrize(
+    ("said", "sentence"),
+    [
+        ("java.lang.OutOfMemoryError: Java heap space", "memory=1GB is too little"),
+        ("java.io.IOException: No space left on device", "no space left: free some"),
+    ],
+)
+def test_an_error_of_java_is_one_sentence(said, sentence, tmp_path):
+    refusals = preparing.refusals(tmp_path / "out.unfinished", "1GB")
+    with pytest.raises(InputError, match=sentence), refusals:
+        raise JavaError(f"Job aborted due to stage failure: {said}")
+
+
 def test_too_little_memory_is_one_sentence(tmp_path):
     out = tmp_path / "out"
     with pytest.raises(InputError, match="memory=1MB is too little"):

@@ -167,10 +167,12 @@ def test_every_rank_drops_other_entries():
     assert 0.2 < np.mean(dropped[0] != dropped[1]) < 0.8
 
 
-def test_ranks_are_those_of_the_metrics_also_for_ties_and_nan(model):
+@pytest.mark.parametrize("is_open", [False, True])
+def test_ranks_are_those_of_the_metrics_also_for_ties_and_nan(is_open, monkeypatch):
+    monkeypatch.setattr(stamp.ascend, "is_open", lambda: is_open)
     scores = np.random.default_rng(0).integers(0, 6, (40, N_ITEMS)).astype("f4")
-    scores[3, 4] = np.nan
     targets = np.random.default_rng(1).integers(0, N_ITEMS, 40).astype("i4")
+    scores[3, targets[3]] = np.nan
 
     class Fixed(stamp.STAMP):
         def call(self, windows, training=False):
@@ -178,9 +180,19 @@ def test_ranks_are_those_of_the_metrics_also_for_ties_and_nan(model):
 
     fixed = Fixed(N_ITEMS)
     found = fixed.ranks(tf.zeros((40, 1), tf.int32), tf.constant(targets))
-    expected = metrics.ranks(scores, targets)
-    expected[3] = N_ITEMS  # a NaN anywhere puts the target last
-    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(found, metrics.ranks(scores, targets))
+    assert found[3] == N_ITEMS
+
+
+def test_a_card_that_lowers_sums_to_float16_sums_whole_numbers(model, monkeypatch):
+    monkeypatch.setattr(stamp.ascend, "is_open", lambda: True)
+    graph = model.balance.get_concrete_function(
+        tf.TensorSpec([3, 5], tf.int32), tf.TensorSpec([3], tf.int32)
+    ).graph
+    sums = [x for x in graph.get_operations() if x.type == "Sum"]
+    over_items = [x for x in sums if x.inputs[0].shape[-1] == N_ITEMS]
+    assert len(over_items) == 2
+    assert {x.outputs[0].dtype for x in over_items} == {tf.int32}
 
 
 def examples(*sessions):

@@ -165,6 +165,8 @@ def _mf_groups(low):
             row = _mf(f"ours, {precision}", "steps", batch_size, precision)
             row["options"].update(batch_size=batch_size, precision=precision)
             rows.append(row)
+        rows.append(_mf("ours, one batch repeated", "repeated", batch_size))
+        rows[-1]["options"]["batch_size"] = batch_size
         groups[f"batch {batch_size}"] = rows
     for solver in ("als", "gibbs"):
         label = f"ours, a sweep of {solver}"

@@ -144,9 +144,16 @@ def processor_time() -> tuple[float, float, float]:
     return stolen, busy - own, sum(cores)
 
 
-def compute_shares(before: tuple[float, float, float]) -> dict[str, float]:
-    """Returns percents of ``processor_time`` since ``before``, as columns of a row."""
+def compute_shares(
+    before: tuple[float, float, float], orphaned: float = 0.0
+) -> dict[str, float]:
+    """Returns percents of ``processor_time`` since ``before``, as columns of a row.
+
+    ``orphaned`` are CPU seconds of children that nobody waited for, such as a JVM:
+    they count as ours.
+    """
     stolen, others, of = (now - then for now, then in zip(processor_time(), before))
+    others -= orphaned * os.sysconf("SC_CLK_TCK")
     return {
         "stolen_percent": round(100 * stolen / max(of, 1), 1),
         "others_percent": round(100 * max(others, 0) / max(of, 1), 1),
@@ -199,7 +206,9 @@ def format_table(rows: list[dict], compare: Sequence[str]) -> str:
     with_curve = any("curve" in row for row in rows)
     head = f"{'':<42}{'batch':>6}" + with_window * f"{'window':>8}"
     head += f"{'per second':>13}{'slowest':>11}{'fastest':>11}"
-    head += f"{'MB':>7}{'stolen %':>10}{'others %':>10}"
+    with_private = any("private_mb" in row for row in rows)
+    head += f"{'MB':>7}" + with_private * f"{'private':>9}"
+    head += f"{'stolen %':>10}{'others %':>10}"
     head += "".join(f"{title:>8}" for title in found.values())
     head += with_curve * "".join(f"{f's to {level}':>11}" for level in LEVELS)
     head += with_curve * f"{'tracing s':>11}"
@@ -211,6 +220,7 @@ def format_table(rows: list[dict], compare: Sequence[str]) -> str:
         line += with_window * f"{row.get('window', ''):>8}"
         line += f"{row['per_second']:>13,.0f}"
         line += f"{row['slowest']:>11,.0f}{row['fastest']:>11,.0f}{row['peak_mb']:>7,}"
+        line += with_private * f"{row.get('private_mb', ''):>9}"
         line += f"{row['stolen_percent']:>10}{row['others_percent']:>10}"
         for name in found:
             line += f"{row[name]:>8.4f}" if name in row else " " * 8

@@ -73,7 +73,7 @@ def watch(command: list[str], log: Path) -> dict:
         "seconds": round(time.perf_counter() - started, 2),
         "cpu_seconds": round(max(cpu, waited), 2),
         **peaks,
-        **measure.compute_shares(before),
+        **measure.compute_shares(before, max(cpu - waited, 0)),
         **lines,
         "failed": lines["failed"] if process.returncode else None,
     }

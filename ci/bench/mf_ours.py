@@ -1,14 +1,18 @@
 """MF as this repository trains it, and the floor under it; a worker of the bench."""
 
 import importlib
+import tempfile
 import time
+from unittest.mock import patch
 
 import numpy as np
 import work
+from train_from_disk import MemoryWatch
 
 from lib.data import ratings
 from lib.hardware.tensorflow import tf
 from lib.models import mf, optimizers, published, solvers
+from lib.training import pipeline
 from lib.training.fit import fit, set_seed
 from lib.training.schedule import Schedule
 
@@ -22,8 +26,8 @@ def prepare(
     threads=1,
     **options,
 ):
-    """One of ``published``, ``naive``, ``best``, ``als``, ``steps``, ``floor``,
-    ``huge``, ``huge als``, ``huge gibbs``.
+    """One of ``published``, ``naive``, ``best``, ``als``, ``steps``, ``repeated``,
+    ``floor``, ``huge``, ``huge als``, ``huge gibbs``.
     """
     port = kind == "published"  # it has no loss scale
     opened = work.open_device(device, precision, threads, loss_scale=not port)
@@ -38,6 +42,9 @@ def prepare(
     if kind == "naive":  # its own way: fit over arrays, a call for every step
         return train_as_published(data)
     if kind == "steps":
+        return train_in_fit(data, mf.MF, opened=opened, **options)
+    if kind == "repeated":  # a step without its reading
+        options["batches"] = repeat_first_batch
         return train_in_fit(data, mf.MF, opened=opened, **options)
     if kind == "floor":
         return run_floor(data, **options)
@@ -55,18 +62,25 @@ def make_model(data, model_class, matmul_dtype="float32", **options):
     return model_class(*sizes, matmul_dtype=matmul_dtype, **options)
 
 
-def train_in_fit(data, model_class, batch_size, opened):
+def train_in_fit(data, model_class, batch_size, opened, batches=pipeline.batches):
     """The second of two epochs of ``fit``, each one call; the first one compiles."""
     model = make_model(data, model_class, opened.cast_dtype)
     schedule = Schedule(batch_size, epochs=2, steps_per_execution=0)
     n = batch_size * schedule.plan(len(data.train)).steps
 
     def one_round():
-        history, timing = fit(model, data.train, schedule, opened, verbose=False)
+        with patch.object(pipeline, "batches", batches):
+            history, timing = fit(model, data.train, schedule, opened, verbose=False)
         found = {"loss": round(history[-1]["loss"], 4)}
         return n, n / timing["examples_per_second"], found
 
     return one_round
+
+
+def repeat_first_batch(read, plan, *_):
+    """A dataset like that of ``pipeline.batches``, but of one batch."""
+    batch = read(np.arange(plan.schedule.batch_size))
+    return tf.data.Dataset.from_tensors(batch).repeat()
 
 
 def train_as_published(data, batch_size=512):
@@ -158,10 +172,13 @@ def sweep(data, name, opened, latent_dim=32):
     first_s = round(time.perf_counter() - started, 1)
 
     def one_round():
-        started = time.perf_counter()
+        watch, started = MemoryWatch(), time.perf_counter()
         loss = solver.sweep(1, 2)
         seconds = time.perf_counter() - started
-        return len(data.train), seconds, {"loss": loss, "first_s": first_s}
+        watch.ended.set()
+        found = {"loss": loss, "first_s": first_s}
+        found["private_mb"] = watch.peaks["RssAnon"]
+        return len(data.train), seconds, found
 
     return one_round
 
@@ -195,19 +212,21 @@ def run_floor(data, batch_size, latent_dim=32, steps=50):
 
 
 def make_ratings(n_ratings=100_000_000, n_users=1_000_000, n_items=100_000):
-    """Synthetic ratings: biases of users and items, and noise."""
+    """Synthetic ratings, memory-mapped: biases of users and items, and noise."""
     rng = np.random.default_rng(0)
-    user = rng.integers(0, n_users, n_ratings, dtype=np.int32)
-    item = rng.integers(0, n_items, n_ratings, dtype=np.int32)
-    rating = rng.standard_normal(n_ratings, dtype=np.float32)
-    rating *= 0.5
-    for index, n in ((user, n_users), (item, n_items)):
-        bias = rng.normal(0, 0.5, n).astype(np.float32)
-        for first in range(0, n_ratings, 2**24):  # no copy of the whole
-            part = slice(first, first + 2**24)
-            rating[part] += bias[index[part]]
-    none = np.empty(0, np.int64)
-    train = ratings.Part(user, item, rating, none)
+    biases = [rng.normal(0, 0.5, n).astype(np.float32) for n in (n_users, n_items)]
+    user, item, rating = columns = [
+        np.memmap(tempfile.TemporaryFile(), dtype, shape=(n_ratings,))  # noqa: SIM115
+        for dtype in (np.int32, np.int32, np.float32)
+    ]
+    for first in range(0, n_ratings, 2**24):  # no copy of the whole
+        part = slice(first, min(first + 2**24, n_ratings))
+        size = part.stop - first
+        user[part] = rng.integers(0, n_users, size, dtype=np.int32)
+        item[part] = rng.integers(0, n_items, size, dtype=np.int32)
+        rating[part] = 0.5 * rng.standard_normal(size, dtype=np.float32)
+        rating[part] += biases[0][user[part]] + biases[1][item[part]]
+    train = ratings.Part(*columns, np.empty(0, np.int64))
     return SyntheticRatings(train, n_users, n_items)
 
 

@@ -152,7 +152,7 @@ def refusals(folder: Path, memory: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        text = f"{error!r}"
+        text = f"{error!r} {error}"  # Java's text is in the second alone
         if "No space left" in text or "max_temp_directory_size" in text:
             remedy = (
                 f"{folder.parent} has no space left: free some, or choose an --out on "
@@ -260,7 +260,7 @@ def _prepare_ratings(
     steps.table("ratings", "")
     scale = ratings.find_scale(steps, reading, split)
     rating_steps.number(steps)
-    query = rating_steps.split(split, share, reading.rows, rules["seed"])
+    query = rating_steps.split(steps, split, share, reading.rows, rules["seed"])
     steps.table("parts", query)
     steps.drop("ratings", "numbered")
     counts, arrays = dict[str, int](), dict[str, Array]()

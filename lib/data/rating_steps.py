@@ -39,11 +39,17 @@ def number(engine: Engine) -> None:
 
 
 def split(
-    split: str, test_share: float, n_ratings: int, seed: int = 0, repeats: bool = True
+    engine: Engine,
+    split: str,
+    test_share: float,
+    n_ratings: int,
+    seed: int = 0,
+    repeats: bool = True,
 ) -> str:
     """The numbered ratings with ``is_test``, 0 or 1; no rating's value matters.
 
     Args:
+        engine: holds ``numbered``.
         split: ``"per_user_last"``: the last of each user by time; ``"global_time"``:
             the last of all by time; ``"by_pair"``: ratings drawn by a congruence of the
             numbers of user and item, so that a pair is in one part only.
@@ -54,13 +60,15 @@ def split(
     """
     if split == "per_user_last":
         kept = f"floor(CAST({1 - test_share!r} AS DOUBLE) * n + CAST(1e-9 AS DOUBLE))"
-        return _by_rank(
-            kept, "PARTITION BY user_idx ORDER BY timestamp, item_idx, place", repeats
-        )
+        parts = f"""SELECT *, CASE WHEN rank <= {kept} THEN 0 ELSE 1 END AS is_late
+FROM (
+    SELECT *, count(*) OVER (PARTITION BY user_idx) AS n, row_number() OVER (
+        PARTITION BY user_idx ORDER BY timestamp, item_idx, place) AS rank
+    FROM numbered) AS ranked"""
+        return _keep_pairs(parts, repeats)
     if split == "global_time":
-        n_train = str(n_ratings - int(round(test_share * n_ratings)))
-        window = "ORDER BY timestamp, user_idx, item_idx, place"
-        return _by_rank(n_train, window, repeats)
+        n_train = n_ratings - int(round(test_share * n_ratings))
+        return _keep_pairs(_split_by_time(engine, n_train), repeats)
     # Squares modulo a prime: products stay below 2**62.
     user, item = "CAST(user_idx AS BIGINT)", "CAST(item_idx AS BIGINT)"
     mixed = f"({user} * 48271 + {item} * 69621 + {seed * 16807 + 12345}) % {PRIME}"
@@ -72,20 +80,37 @@ def split(
     )
 
 
-def _by_rank(last: str, window: str, repeats: bool) -> str:
-    """The ratings after rank ``last`` of a window are for testing.
+def _split_by_time(engine: Engine, n_train: int) -> str:
+    """The numbered ratings with ``is_late``, 0 for the first ``n_train`` by time.
+
+    The ratings of each time are counted first, so that only those of the last time in
+    training are sorted.
+    """
+    each = "SELECT timestamp, count(*) AS n FROM numbered GROUP BY timestamp"
+    cut = engine.sql(f"""SELECT timestamp, CAST(total - n AS BIGINT) AS earlier
+FROM (
+    SELECT timestamp, n, sum(n) OVER (ORDER BY timestamp) AS total
+    FROM ({each}) AS each_time) AS times
+WHERE total >= {max(n_train, 1)} ORDER BY timestamp LIMIT 1""")
+    last, earlier = map(int, cut.iloc[0] if len(cut) else (0, 0))
+    return f"""SELECT numbered.*, CASE
+    WHEN timestamp < {last} OR rank <= {n_train - earlier} THEN 0 ELSE 1 END AS is_late
+FROM numbered LEFT JOIN (
+    SELECT place AS tied, row_number() OVER (ORDER BY user_idx, item_idx, place) AS rank
+    FROM numbered WHERE timestamp = {last}) AS ties
+ON numbered.place = ties.tied"""
+
+
+def _keep_pairs(parts: str, repeats: bool) -> str:
+    """The late ratings are for testing.
 
     With repeats, a rating of a pair that training has too is for training: else the
     model would know the answer.
     """
-    is_test = f"CASE WHEN rank <= {last} THEN 0 ELSE 1 END"
+    is_test = "is_late"
     if repeats:
-        is_test = f"min({is_test}) OVER (PARTITION BY user_idx, item_idx)"
-    return f"""SELECT *, {is_test} AS is_test
-FROM (
-    SELECT *, count(*) OVER (PARTITION BY user_idx) AS n,
-        row_number() OVER ({window}) AS rank
-    FROM numbered) AS ranked"""
+        is_test = "min(is_late) OVER (PARTITION BY user_idx, item_idx)"
+    return f"SELECT *, {is_test} AS is_test\nFROM ({parts}) AS parts"
 
 
 def order(split: str) -> str:

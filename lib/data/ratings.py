@@ -263,7 +263,8 @@ def _split(
             engine.register("numbered", columns)
             return _split(rows, split, test_share, seed, name, repeats, engine)
     else:
-        engine.table("parts", rating_steps.split(split, test_share, n, seed, repeats))
+        query = rating_steps.split(engine, split, test_share, n, seed, repeats)
+        engine.table("parts", query)
         query = "SELECT * FROM parts WHERE is_test = {} ORDER BY "
         query += rating_steps.order(split)
         parts = _fetch(engine, query.format(0)), _fetch(engine, query.format(1))

@@ -259,8 +259,8 @@ def _find_npu(
         The card, or None with the reason in ``notes``; and ``Device.fallback``.
 
     Raises:
-        InputError: the caller or the workers of this process insist on an NPU, or it is
-            open with other arguments.
+        InputError: the caller, a launch option or the workers of this process insist on
+            an NPU, or it is open with other arguments.
     """
     if arguments["device"] not in ("auto", "npu") and not ascend.is_open():
         return None, None
@@ -275,6 +275,11 @@ def _find_npu(
             ) from reason
         if arguments["device"] == "npu":
             raise InputError(f'device="npu": {reason}; or use "auto".') from reason
+        asked = [name for name in NAMES if arguments[name] is True]
+        if reason.installed and asked:  # it would be in vain on a CPU
+            raise InputError(
+                f"{asked[0]}=True is for an NPU, and {reason}; or switch it off."
+            ) from reason
         short = str(reason).partition(";")[0]
         notes.append(f"no NPU: {short}")
         if not reason.installed:

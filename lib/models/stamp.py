@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -260,19 +260,37 @@ class STAMP(tf.keras.Model):
 
         return read
 
-    @tf.function
-    def ranks(self, windows: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
-        """Ranks of the targets as ``metrics.ranks`` counts them: float32 ``(batch,)``.
+    def ranks(self, windows: tf.Tensor, targets: tf.Tensor) -> np.ndarray:
+        """Ranks of the targets as ``metrics.ranks`` counts them: float64 ``(batch,)``.
 
-        One pass over the scores: with ``s`` the sum of ``sign(score - own)``, that is
-        higher items minus lower ones, the mean rank of the tie is
-        ``(n_items + 1 + s) / 2``. A NaN puts the target last.
+        With ``n`` items the mean rank of a tie is half of ``n + 1`` plus the balance. A
+        NaN puts the target last.
+        """
+        balance = self.balance(windows, targets).numpy()
+        return np.minimum((self.n_items + 1 + balance) / 2, self.n_items)
+
+    @tf.function
+    def balance(self, windows: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
+        """How many more scores are higher than the target's than lower: int32 (batch,).
+
+        An NPU may lower a float32 sum to float16, which is exact up to 2,048 only:
+        there whole numbers are summed, in two passes instead of one.
         """
         scores = self(windows)
-        own = tf.gather(scores, targets, axis=1, batch_dims=1)
-        balance = tf.reduce_sum(tf.sign(scores - own[:, None]), axis=1)
-        rank = (self.n_items + 1 + balance) / 2
-        return tf.where(tf.math.is_nan(rank), float(self.n_items), rank)
+        own = tf.gather(scores, targets, axis=1, batch_dims=1)[:, None]
+        if ascend.is_open():
+            masks = scores <= own, scores < own  # neither holds for a NaN
+            return self.n_items - sum(
+                tf.reduce_sum(tf.cast(mask, tf.int32), 1) for mask in masks
+            )
+        total = tf.reduce_sum(tf.sign(scores - own), axis=1)
+        last = tf.cast(self.n_items, tf.float32)
+        return tf.cast(tf.where(tf.math.is_nan(total), last, total), tf.int32)
+
+    @tf.function
+    def probabilities(self, windows: tf.Tensor) -> tf.Tensor:
+        """The softmax of the scores, without dropout: float32 ``(batch, n_items)``."""
+        return tf.nn.softmax(STAMP.call(self, windows))
 
     @tf.function
     def log_loss(self, windows: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
@@ -356,7 +374,7 @@ def add_neighbours(x: tf.Tensor, columns: tf.Tensor, weights: tf.Tensor) -> tf.T
     """
     if ascend.is_open():
         neighbours = tf.gather(x, columns)  # (n_items, k, d)
-        return x + tf.squeeze(tf.matmul(weights[:, None, :], neighbours), 1)
+        return x + tf.reduce_sum(weights[:, :, None] * neighbours, 1)
 
     def sparse_matrix() -> tf.Tensor:
         n, k = columns.shape
@@ -494,18 +512,15 @@ def blend_ranks(
     Returns:
         ``{w: ranks}``, as ``metrics.ranks`` returns them: float64 ``(n_examples,)``.
     """
-    read = model.example_reader(examples)
     ranks: dict[float, list[np.ndarray]] = {weight: [] for weight in weights}
-    for first in range(0, len(examples), batch_size):
-        index = np.arange(first, min(first + batch_size, len(examples)))
-        windows, targets = read(index)
-        network = tf.nn.softmax(model(windows)).numpy()
+    for index, windows, targets in _batches(model, examples, batch_size):
         votes = baseline.scores(examples.prefixes(index))
         total = votes.sum(axis=1, keepdims=True)
         share = votes / np.where(total > 0, total, 1)
+        network = model.probabilities(windows).numpy()[: len(index)]
         for weight in ranks:
             scores = (1 - weight) * network + weight * share
-            ranks[weight].append(metrics.ranks(scores, targets))
+            ranks[weight].append(metrics.ranks(scores, targets[: len(index)]))
     return {weight: np.concatenate(parts) for weight, parts in ranks.items()}
 
 
@@ -536,13 +551,22 @@ def validate(
 def _map_examples(
     function: Callable, model: STAMP, examples: Examples, batch_size: int
 ) -> np.ndarray:
-    """``function(windows, targets)`` of all examples, in batches of one shape.
+    """``function(windows, targets)`` of all examples."""
+    results = [
+        np.asarray(function(windows, targets))[: len(index)]
+        for index, windows, targets in _batches(model, examples, batch_size)
+    ]
+    return np.concatenate(results)
 
-    The last batch repeats its last example; the result leaves the repetitions out.
+
+def _batches(
+    model: STAMP, examples: Examples, batch_size: int
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Yields numbers of examples, their windows and targets, in batches of one shape.
+
+    The last windows and targets repeat the last example.
     """
     read, n = model.example_reader(examples), len(examples)
-    results = []
     for first in progress.track(range(0, n, batch_size), "evaluation"):
         index = np.minimum(np.arange(first, first + batch_size), n - 1)
-        results.append(function(*read(index)).numpy()[: n - first])
-    return np.concatenate(results)
+        yield index[: n - first], *read(index)

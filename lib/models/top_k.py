@@ -29,7 +29,7 @@ def find_best(scores: tf.Tensor, k: tf.Tensor | int) -> tuple[tf.Tensor, tf.Tens
     n_blocks = tf.shape(scores)[1] // BLOCK
     blocks = tf.reshape(scores, [-1, n_blocks, BLOCK])
     n_chosen = tf.minimum(k, n_blocks)
-    chosen = tf.math.top_k(tf.reduce_max(blocks, 2), n_chosen, sorted=False)[1]
+    chosen = tf.math.top_k(tf.reduce_max(blocks, 2), n_chosen)[1]
     chosen = tf.sort(chosen, axis=1)  # in the row's order: of equal scores the first
     candidates = tf.gather(blocks, chosen, batch_dims=1)  # (batch, n_chosen, BLOCK)
     best, place = tf.math.top_k(tf.reshape(candidates, [-1, n_chosen * BLOCK]), k)

@@ -56,7 +56,7 @@ def ranking(
     """Draws horizontal bars, best at the top; ours are dark, all others light.
 
     ``bars=False`` draws points, for numbers that differ by little: the axis need not
-    start at 0, and a value far worse than most is a triangle on its edge.
+    start at 0, and an error in stars far worse than most is a triangle on its edge.
 
     Args:
         values: name -> a number, or several: drawn as their mean, with a line from the
@@ -81,7 +81,7 @@ def ranking(
         drawn = ax.barh(table.index, table["mean"], xerr=_spread(table), **color)
         ax.bar_label(drawn, [form.format(mean) for mean in table["mean"]], padding=3)
     else:
-        _draw_points(ax, table, colors, form)
+        _draw_points(ax, table, colors, form, xlabel.endswith("(stars)"))
     ax.margins(x=0.12 if bars else 0.2)
     ax.grid(axis="y", visible=False)
     ax.set_xlabel(xlabel)
@@ -117,9 +117,9 @@ def attention_bars(labels: Sequence[str], weights: np.ndarray) -> tuple[Figure, 
 
 
 def _draw_points(
-    ax: Axes, table: pd.DataFrame, colors: np.ndarray, form: str, metric: str = "rmse"
+    ax: Axes, table: pd.DataFrame, colors: np.ndarray, form: str, is_error: bool
 ) -> np.ndarray:
-    """Draws points with their numbers; outliers of RMSE and MAE at the axis' edge.
+    """Draws points with their numbers; outliers among errors at the axis' edge.
 
     Args:
         table: the columns ``mean``, ``lowest`` and ``highest``; one row for each point.
@@ -130,7 +130,7 @@ def _draw_points(
     means = table["mean"].to_numpy()
     best = np.nanmin(means)
     edge = best + 3 * (np.nanmedian(means) - best)
-    is_outlier = (means > edge) & (len(means) >= 4) & (metric in ERRORS)
+    is_outlier = (means > edge) & (len(means) >= 4) & is_error
     x = np.where(is_outlier, edge, means)
     spread = np.where(is_outlier, 0, _spread(table))
     for marker, mask in (("o", ~is_outlier), (">", is_outlier)):
@@ -167,7 +167,7 @@ def audit(table: pd.DataFrame, metric: str) -> tuple[Figure, np.ndarray]:
     fig, axs = plt.subplots(len(rows), figsize=size, gridspec_kw=shape)
     for ax, (title, part) in zip(axs, parts.items()):
         dark = np.array([DARK] * len(part))
-        if not _draw_points(ax, part, dark, "{:.4f}", metric)[0]:
+        if not _draw_points(ax, part, dark, "{:.4f}", metric in ERRORS)[0]:
             ax.axvline(part["mean"].iloc[0], color="#7a8a99", ls=":")
         ax.margins(x=0.15, y=0.06)
         ax.invert_yaxis()
