@@ -382,6 +382,26 @@ def test_a_wrong_figure_is_found():
     assert wrong == [("49.72", "49.71"), ("49.57", "49.57"), ("49.80", "49.79")]
 
 
+def test_figures_of_preparing_are_those_of_the_record():
+    turns = json.loads((RESULTS / "bench/data.json").read_text("utf-8"))["turns"]
+    kinds = {"clicks": "sessions", "ratings": "ratings"}
+    checked = 0
+    for header, *rows in tables(read("docs/data.md")):
+        if header[1:] != ["engine", "seconds", "CPU s", "peak MB"]:
+            continue
+        for size, engine, *cells in rows:
+            key = kinds[header[0]], int(size.replace(",", "")), engine
+            same = [t for t in turns if (t["kind"], t["size"], t["label"]) == key]
+            turn = sorted(same, key=lambda t: t["seconds"])[len(same) // 2]
+            found = turn["seconds"], turn["cpu_seconds"], turn["peak_mb"]
+            expected = ["-"] * 3
+            if not turn["failed"]:
+                expected = [f"{n:{x}}" for n, x in zip(found, (".1f", ".1f", ","))]
+            assert cells == expected, key
+            checked += 1
+    assert checked == len({(t["kind"], t["size"], t["label"]) for t in turns}) - 2
+
+
 def test_figures_of_the_benchmarks_are_those_of_the_records():
     """A row is found by its batch (STAMP) or its program (MF)."""
     load = {
@@ -396,9 +416,10 @@ def test_figures_of_the_benchmarks_are_those_of_the_records():
         "ratings/s": ("per_second", "{:,.0f}"),
         "slowest": ("slowest", "{:,.0f}"),
         "fastest": ("fastest", "{:,.0f}"),
-        "seconds in total": ("seconds", "{:.1f}"),
+        "seconds in total": ("seconds", "{:.2f}"),
         "final RMSE": ("rmse", "{:.4f}"),
-        "MB": ("peak_mb", "{}"),
+        "MB": ("peak_mb", "{:,}"),
+        "private MB": ("private_mb", "{:,}"),
     }
     checked = 0
     for header, *rows in tables(read("docs/benchmarks.md")):
@@ -406,6 +427,9 @@ def test_figures_of_the_benchmarks_are_those_of_the_records():
             group = {
                 r["label"]: r for r in load["stamp"] if r["group"] == f"batch {name}"
             }
+            if header[0] == "MF, batch":
+                same = [r for r in load["mf"] if r["group"] == f"batch {name}"]
+                group = {r["label"]: r for r in same}
             group.update({r["label"]: r for r in load["mf"] if r["label"] == name})
             for column, text in zip(header[1:], cells):
                 stack, _, beside = column.partition(" / ")
@@ -413,6 +437,10 @@ def test_figures_of_the_benchmarks_are_those_of_the_records():
                     rates = {r["label"]: r["per_second"] for r in load[stacks[stack]]}
                     rate = rates[name] / (rates[beside] if beside else 1)
                     expected = f"{rate:,.0f}"
+                elif column.startswith("s to "):
+                    curve, level = group[name].get("curve", []), float(column[5:])
+                    reached = [s for s, rmse in curve if rmse <= level]
+                    expected = f"{min(reached):.2f}" if reached else "-"
                 elif column in fields:
                     key, form = fields[column]
                     expected = form.format(group[name][key])
@@ -421,6 +449,9 @@ def test_figures_of_the_benchmarks_are_those_of_the_records():
                 elif column == "RecBole's range":
                     row = group["RecBole"]
                     expected = f"{row['slowest']:,.0f}-{row['fastest']:,.0f}"
+                elif header[0] == "MF, batch" and " / " in column:
+                    ours, floor = (group[x]["per_second"] for x in column.split(" / "))
+                    expected = f"{ours / floor:.2f}"
                 elif " / " in column:
                     ours = group[f"ours, {column.partition(' / ')[0]}"]["per_second"]
                     expected = f"{ours / group['RecBole']['per_second']:.1f}"
