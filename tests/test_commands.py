@@ -111,4 +111,5 @@ def test_jupyterlab_opens_copies_and_keeps_those_that_are_there(clone):
     (copies / originals[0].name).write_text("saved by its reader")
     clone("lab")
     assert (copies / originals[0].name).read_text() == "saved by its reader"
-    assert (copies / originals[1].name).read_text() == originals[1].read_text()
+    text = originals[1].read_text().replace("](../", "](../../")
+    assert (copies / originals[1].name).read_text() == text

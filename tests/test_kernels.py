@@ -95,6 +95,7 @@ class Kernel:
     def below(self, first=0):
         """The cells that the record needs, from the one numbered ``first`` on."""
         needed = ("import ", "data_path: str", "parameters.check(", "trained.keep(")
+        needed += ("source = params.data_path",)
         needed += (
             "hardware = select_device(",
             "model = network(",
