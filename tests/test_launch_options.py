@@ -24,7 +24,6 @@ def refused(mode=MODE, **options):
 
 def test_nothing_is_set_where_nothing_is_asked_for():
     assert settings() == {}
-    assert LaunchOptions().asked_for() == []
 
 
 def test_renumbered_cards_are_not_profiled(tmp_path, monkeypatch):

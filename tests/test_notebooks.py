@@ -18,6 +18,7 @@ import papermill
 import plan
 import pytest
 import yaml
+from matplotlib.figure import Figure
 from test_own_tables import TEXTS, write_clicks, write_ratings
 
 from lib.data import ratings
@@ -116,10 +117,10 @@ class TestHouseRules:
         assert lengths[-1] <= 45
 
 
-def test_widgets_get_figures_that_pyplot_has_closed():
+def test_widgets_get_figures_that_pyplot_does_not_know():
     """Otherwise the thread that runs the cells draws them too, at the same time."""
-    before = plt.get_fignums()
-    fig, ax = plots.attention_bars(["a", "b"], np.array([1.0, -1.0]))
+    before, fig = plt.get_fignums(), Figure()
+    _, ax = plots.ranking({"b": -1.0, "a": 1.0}, "{:.0f}", ax=fig.subplots())
     assert plt.get_fignums() == before
     assert [bar.get_width() for bar in ax.patches] == [1, -1]
 

@@ -12,7 +12,7 @@ from lib.hardware.device import Device, select_device
 from lib.models import mf, stamp
 from lib.records.parameters import Parameters
 from lib.training.fit import set_seed
-from lib.training.schedule import Schedule, count_steps
+from lib.training.schedule import Schedule
 
 CPU = Device("cpu", "a processor", "must_keep_origin_dtype", "float32", "as asked")
 INFINITE = [float("nan"), float("inf"), -float("inf")]
@@ -93,7 +93,6 @@ def test_a_schedule_takes_its_fields_from_the_parameters_of_a_notebook():
 def test_an_epoch_is_all_of_its_batches_or_the_first(static, steps_per_epoch, steps):
     options = {"static": static, "steps_per_epoch": steps_per_epoch}
     assert Schedule(batch_size=5, **options).plan(23).steps == steps
-    assert count_steps(23, 5, steps_per_epoch, static) == steps
 
 
 @pytest.mark.parametrize("static", [True, False])

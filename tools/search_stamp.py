@@ -34,13 +34,17 @@ COMMON = {"batch_size": 512, "epochs": 3, "learning_rate": 0.004}
 COSINE = {"scale": 16.0, "dropout": 0.4}
 BOTH = {**COSINE, "neighbours": 5, "positions": True}
 ARMS = {  # name: what differs from COMMON, as arguments of STAMP, Schedule or the arm
-    "both": BOTH,
-    "both, scale 20": {**BOTH, "scale": 20.0},
     "both, dropout 0.5": {**BOTH, "dropout": 0.5},
     "both, 10 neighbours": {**BOTH, "neighbours": 10},
+    "both": BOTH,
+    "both, dropout 0.6": {**BOTH, "dropout": 0.6},
+    "both, scale 20": {**BOTH, "scale": 20.0},
+    "both, dropout 0.6, 5 epochs": {**BOTH, "dropout": 0.6, "epochs": 5},
+    "both, 20 neighbours": {**BOTH, "neighbours": 20},
     "both, smoothing 0.1": {**BOTH, "smoothing": 0.1},
-    "both, batches of 256": {**BOTH, "batch_size": 256},
     "both, 200 dimensions": {**BOTH, "embed_dim": 200},
+    "both, batches of 256": {**BOTH, "batch_size": 256},
+    "both, batches of 1024": {**BOTH, "batch_size": 1024},
     "both, rate 0.002": {**BOTH, "learning_rate": 0.002},
     "both, in the order of days": {**BOTH, "by_day": True},
     "cosine": COSINE,
@@ -48,15 +52,14 @@ ARMS = {  # name: what differs from COMMON, as arguments of STAMP, Schedule or t
     "positions": {**COSINE, "positions": True},
     "cosine, STMP": {**COSINE, "attention": False},
     "neighbours, STMP": {**COSINE, "neighbours": 5, "attention": False},
+    "cosine, smoothing 0.1": {**COSINE, "smoothing": 0.1},
+    "cosine, 200 dimensions": {**COSINE, "embed_dim": 200},
     "plain": {},
     "plain, dropout 0.2": {"dropout": 0.2},
     "plain, dropout 0.4": {"dropout": 0.4},
     "plain, smoothing 0.1": {"smoothing": 0.1},
-    "cosine, smoothing 0.1": {**COSINE, "smoothing": 0.1},
-    "cosine, 200 dimensions": {**COSINE, "embed_dim": 200},
     "both, scale 12": {**BOTH, "scale": 12.0},
     "both, dropout 0.3": {**BOTH, "dropout": 0.3},
-    "both, batches of 1024": {**BOTH, "batch_size": 1024},
     "both, 5 epochs": {**BOTH, "epochs": 5},
 }
 OF_SCHEDULE = ("batch_size", "epochs", "learning_rate")
@@ -121,7 +124,7 @@ def order_by_day(examples: sessions.Examples):
     return draw_order
 
 
-def run_arm(data: sessions.Sessions, settings: dict) -> dict[str, float]:
+def run_arm(data: sessions.Sessions, settings: dict) -> dict[str, object]:
     """Trains an arm; returns its metrics, and those of averaged weights."""
     settings = {**COMMON, **settings}
     by_day = settings.pop("by_day", False)
@@ -145,14 +148,15 @@ def run_arm(data: sessions.Sessions, settings: dict) -> dict[str, float]:
         weight.assign(np.mean(values, axis=0))
     averaged = stamp.evaluate(model, data.test)
     row.update({f"{name}, averaged": value for name, value in averaged.items()})
-    return {**row, "train_s": timing["train_s"]}
+    commit = describe_origin()["git_commit"]
+    return {**row, "train_s": timing["train_s"], "git_commit": commit}
 
 
 def write_table(path: Path, arms: dict[str, dict]) -> None:
     """Writes the arms as JSON with the machine, and as a table of text."""
     record = {"negatives": NEGATIVES, "arms": arms, **describe_origin()}
     files.write_text(path.with_suffix(".json"), json.dumps(record, indent=1) + "\n")
-    table = pd.DataFrame(arms).T
+    table = pd.DataFrame(arms).T.drop(columns="git_commit").astype(float)
     ranks = [name for name in table.columns if name != "train_s"]
     table[ranks] = 100 * table[ranks]
     text = table.round(2).to_string(formatters={"train_s": "{:.0f}".format})

@@ -378,11 +378,7 @@ def prepare(
     check_choice("engine", engine, ENGINES)
     parse_memory(memory)
     rules, found = _check_rules(kind, rules), readers.find(kind, data_path)
-    if out.exists():
-        raise InputError(f"{out} exists already: remove it, or choose another --out.")
-    unfinished = out.with_name(f"{out.name}.unfinished")
-    if not unfinished.exists():
-        check_space(found, out)
+    unfinished = _find_unfinished(out, found)
     identity = [[str(f), f.stat().st_size, f.stat().st_mtime_ns] for f in found]
     source = json.dumps([kind, engine, identity, columns, sorted(rules.items())])
     files.make_folder("out", unfinished)
@@ -405,6 +401,16 @@ def prepare(
                 shutil.rmtree(unfinished, ignore_errors=True)
     show(f"{files.relative(out)} is complete")
     return out
+
+
+def _find_unfinished(out: Path, found: list[Path]) -> Path:
+    """The folder that becomes ``out`` when it is complete, if there is space for it."""
+    if out.exists():
+        raise InputError(f"{out} exists already: remove it, or choose another --out.")
+    unfinished = out.with_name(f"{out.name}.unfinished")
+    if not unfinished.exists():
+        check_space(found, out)
+    return unfinished
 
 
 def _read(

@@ -355,6 +355,15 @@ def _find_rejected(engine: DuckDB, table: Table) -> list[Fault]:
     ]
 
 
+def _is_plain(table: Table, n_rows: int, n_lines: int, n_separators: int) -> bool:
+    """Whether the counts of a file are those of a row a line."""
+    if not table.separator:
+        return True
+    each = (len(table.kinds) - 1) * len(table.separator)
+    all_separate = bool(table.quotes) or n_separators == n_lines * each
+    return n_rows == n_lines - table.has_header and all_separate
+
+
 def _count_again(table: Table, n_rows: int, is_sound: bool) -> list[Fault]:
     """The first row of a text that has other fields, holds rows in one, or was lost."""
     line, n_found, width = 1, -table.has_header, len(table.kinds)
@@ -402,11 +411,7 @@ def _read_file(engine: DuckDB, name: str, path: Path, selection: Selection) -> s
                 what = f", column {names[meaning]}: {what}"
                 faults.append((table.line_of(row), what, more))
             n_rows = engine.count(name)
-            is_plain = not table.separator or n_rows == n_lines - table.has_header
-            if not table.quotes and table.separator:
-                each = (len(table.kinds) - 1) * len(table.separator)
-                is_plain = is_plain and n_separators == n_lines * each
-            if n_rows and not is_plain:
+            if n_rows and not _is_plain(table, n_rows, n_lines, n_separators):
                 faults += _count_again(table, n_rows, not faults)
         except duckdb.Error as error:
             scan(path)  # says so if the file is damaged

@@ -109,11 +109,7 @@ def open_npu(arguments: Mapping[str, Any], settings: Mapping[str, Any]) -> Card:
 
     npu = _import_package(arguments["steps_per_execution"])
     for name, value in {"precision_mode": older_name(mode), **settings}.items():
-        group, _, option = name.rpartition(".")
-        holder = getattr(npu.global_options(), group) if group else npu.global_options()
-        if "task_time" in str(getattr(holder, option).value):  # since CANN 9
-            value = value.replace('"task_trace":', '"task_time":')
-        setattr(holder, option, value)
+        _set_option(npu.global_options(), name, value)
     unused = context.context()
     os.environ.setdefault("ASCEND_DEVICE_ID", str(number))
     try:
@@ -129,6 +125,15 @@ def open_npu(arguments: Mapping[str, Any], settings: Mapping[str, Any]) -> Card:
     name = "Ascend " + handle.name().rpartition("device:")[2]
     _opened = arguments, Card(name, handle.workers_num, handle.worker_id)
     return _opened[1]
+
+
+def _set_option(options: Any, name: str, value: Any) -> None:
+    """Sets an option by its dotted name."""
+    group, _, option = name.rpartition(".")
+    holder = getattr(options, group) if group else options
+    if "task_time" in str(getattr(holder, option).value):  # since CANN 9
+        value = value.replace('"task_trace":', '"task_time":')
+    setattr(holder, option, value)
 
 
 def _import_package(steps: int) -> Any:

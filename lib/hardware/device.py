@@ -203,18 +203,11 @@ def select_device(
     card, fallback = _find_npu(arguments, options.settings(precision_mode), notes)
     if card:
         kind, name, size, rank = "npu", card.name, card.workers, card.rank
-        if threads:
-            notes.append(f"threads={threads}: not applicable on an NPU")
-        if ascend.older_name(precision_mode) == "force_fp16":
-            notes.append("force_fp16: the vendor means it for inference, not training")
     else:
-        unused = [n for n in options.asked_for() if n != "profiling"]  # see fit
-        notes += [f"{n}: not applicable without an NPU" for n in unused]
         kind, name = _use_processor(device, threads)
         size, rank = _join_workers()
-    if device == "auto" and kind == "cpu":
-        notes.append("no GPU: TensorFlow sees none")
     dtype, note = _choose_dtype(kind, ascend.older_name(precision_mode))
+    notes += _find_unused(kind, arguments, threads)
     if dtype == "float16" and not loss_scale:
         notes.append(
             "no loss scale, as in the published ports: float16 gradients below 6e-8 "
@@ -224,6 +217,22 @@ def select_device(
         kind, name, precision_mode, dtype, note, tuple(notes), size, rank, loss_scale,
         fallback,
     )  # fmt: skip
+
+
+def _find_unused(kind: str, arguments: Mapping[str, Any], threads: int) -> list[str]:
+    """The arguments of ``select_device`` without effect on this kind of device."""
+    notes = []
+    if kind == "npu":
+        if threads:
+            notes.append(f"threads={threads}: not applicable on an NPU")
+        if ascend.older_name(arguments["precision_mode"]) == "force_fp16":
+            notes.append("force_fp16: the vendor means it for inference, not training")
+        return notes
+    unused = [n for n in NAMES if arguments[n] is True and n != "profiling"]  # see fit
+    notes += [f"{n}: not applicable without an NPU" for n in unused]
+    if arguments["device"] == "auto" and kind == "cpu":
+        notes.append("no GPU: TensorFlow sees none")
+    return notes
 
 
 def logical_id() -> int:

@@ -77,10 +77,6 @@ class LaunchOptions:
                     f"{type(value).__name__}."
                 )
 
-    def asked_for(self) -> list[str]:
-        """Returns the names of the switches that are on."""
-        return [f.name for f in fields(self) if getattr(self, f.name) is True]
-
     def settings(self, precision_mode: str) -> dict[str, Any]:
         """Checks the options that are switched on and makes the folders they need.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -247,60 +247,59 @@ def fold_in(model: MF, part: Part) -> None:
         part: a part of ``lib.data.ratings.Ratings``; users without a rating in it keep
             their rows.
     """
+    d, q, mean = model.latent_dim, np.asarray(model.q), np.float32(model.global_mean)
     if isinstance(model, SampledMF):
-        _fold_in_samples(model, part)
+        p, scale = np.array(model.p), np.float32(model.samples**0.5)
+        names = ("alpha", "precision", "centre")
+        samples = zip(*(np.asarray(getattr(model, name)) for name in names))
+        for start, (alpha, precision, centre) in zip(
+            range(0, q.shape[1], d + 2), samples
+        ):
+            block = slice(start, start + d + 2)
+            rows, prior = scale * q[:, block], precision / alpha
+            users, w = _solve_users(
+                part, rows[:, :-1], rows[:, -1] + mean, prior=(prior, prior @ centre)
+            )
+            p[users, block] = np.insert(w, d + 1, 1, axis=1) / scale
+        model.p.assign(p)
         return
-    d, tables = model.latent_dim, [np.array(model.p)]
-    z, offset = np.asarray(model.q), np.zeros(model.n_items, np.float32)
+    z, offset = q, np.full(model.n_items, mean)
     if model.use_bias:
-        z = np.concatenate([z, np.ones((len(z), 1), np.float32)], axis=1)
-        offset = np.asarray(model.item_bias)[:, 0]
-        tables.append(np.array(model.user_bias))
-    eye, none = np.eye(z.shape[1], dtype=z.dtype), np.zeros(z.shape[1], z.dtype)
-
-    def ridge(n: int) -> tuple[np.ndarray, np.ndarray]:
-        return n * model.regularization * eye, none
-
-    for user, w in _solve_users(part, z, offset + np.float32(model.global_mean), ridge):
-        for table, row in zip(tables, (w[:d], w[d:])):
-            table[user] = row
-    for name, table in zip(PARTS["users"], tables):
-        getattr(model, name).assign(table)
-
-
-def _fold_in_samples(model: SampledMF, part: Part) -> None:
-    d, p, q = model.latent_dim, np.array(model.p), np.asarray(model.q)
-    scale = np.float32(model.samples**0.5)
-    for s in range(model.samples):
-        block = slice(s * (d + 2), (s + 1) * (d + 2))
-        z, offset = scale * q[:, block][:, :-1], scale * q[:, block.stop - 1]
-        alpha = np.asarray(model.alpha)[s]
-        prior = np.asarray(model.precision)[s] / alpha
-        right = prior @ np.asarray(model.centre)[s]
-        offset = offset + np.float32(model.global_mean)
-        for user, w in _solve_users(part, z, offset, lambda n: (prior, right)):  # noqa: B023
-            p[user, block] = np.append(w, 1) / scale
-    model.p.assign(p)
+        z = np.concatenate([q, np.ones_like(q[:, :1])], axis=1)
+        offset += np.asarray(model.item_bias)[:, 0]
+    users, w = _solve_users(part, z, offset, model.regularization)
+    for name, rows in zip(PARTS["users"], np.split(w, [d], axis=1)):
+        if rows.size:
+            table = np.array(getattr(model, name))
+            table[users] = rows
+            getattr(model, name).assign(table)
 
 
 def _solve_users(
     part: Part,
     z: np.ndarray,
     offset: np.ndarray,
-    prior: Callable[[int], tuple[np.ndarray, np.ndarray]],
-) -> Iterator[tuple[int, np.ndarray]]:
-    """Yields each user of ``part`` and ``w`` of ``(Z'Z + A) w = Z'(r - offset) + b``.
+    penalty: float = 0.0,
+    prior: tuple[Any, Any] = (0.0, 0.0),
+) -> tuple[np.ndarray, np.ndarray]:
+    """The users of ``part`` and their solutions, a row each.
+
+    A user with ``n`` ratings solves ``(Z'Z + n penalty I + A) w = Z'(r - offset) + b``.
 
     Args:
         part: ratings.
         z, offset: of every item.
-        prior: ``prior(number of the user's ratings) -> (A, b)``.
+        penalty: per rating.
+        prior: ``(A, b)``.
     """
+    eye = np.eye(z.shape[1], dtype=z.dtype)
     residual = part.rating - offset[part.item_idx]
     order = np.argsort(part.user_idx, kind="stable")
     users, first = np.unique(part.user_idx[order], return_index=True)
-    for user, rows in zip(users, np.split(order, first[1:])):
+    solved = np.zeros((len(users), z.shape[1]), z.dtype)
+    for w, rows in zip(solved, np.split(order, first[1:])):
         rated = z[part.item_idx[rows]]
-        matrix, right = prior(len(rows))
-        gram, moment = rated.T @ rated + matrix, rated.T @ residual[rows] + right
-        yield user, np.linalg.lstsq(gram, moment, rcond=None)[0]
+        gram = rated.T @ rated + len(rows) * penalty * eye + prior[0]
+        moment = rated.T @ residual[rows] + prior[1]
+        w[:] = np.linalg.lstsq(gram, moment, rcond=None)[0]
+    return users, solved

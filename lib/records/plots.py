@@ -95,27 +95,6 @@ def _spread(table: pd.DataFrame) -> np.ndarray:
     return np.maximum([down, up], 0)  # a rounded mean can lie outside
 
 
-def attention_bars(labels: Sequence[str], weights: np.ndarray) -> tuple[Figure, Axes]:
-    """Bars of the attention weights of a session's clicks, oldest at the top.
-
-    Args:
-        labels: a text for each click, oldest first.
-        weights: float ``(len(labels),)``, of any sign.
-
-    Returns:
-        ``(fig, ax)``, for ``display(fig)``. JupyterLab calls widgets in a thread beside
-        the cells' one, which would draw a figure that pyplot has open.
-    """
-    fig, ax = plt.subplots(figsize=(6.4, 0.8 + 0.3 * len(labels)))
-    plt.close(fig)
-    ax.barh(range(len(labels)), weights, color=DARK)
-    ax.set_yticks(range(len(labels)), labels)
-    ax.invert_yaxis()
-    ax.grid(axis="y", visible=False)
-    ax.set_xlabel("attention weight")
-    return fig, ax
-
-
 def _draw_points(
     ax: Axes, table: pd.DataFrame, colors: np.ndarray, form: str, is_error: bool
 ) -> np.ndarray:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import statistics
 import time
 from collections.abc import Callable, Sequence, Sized
 from contextlib import closing, nullcontext
@@ -44,16 +43,6 @@ def set_seed(seed: int) -> None:
     tf.random.set_seed(seed)
     if hasattr(tf.config.experimental, "enable_op_determinism"):  # TensorFlow 2.9
         tf.config.experimental.enable_op_determinism()
-
-
-def time_ms(function: Callable[[], Any], repeats: int = 5) -> float:
-    """Median milliseconds of a call that returns tensors, without the first call."""
-    times = []
-    for _ in range(repeats + 1):
-        started = time.perf_counter()
-        tf.nest.map_structure(lambda value: value.numpy(), function())
-        times.append(1000 * (time.perf_counter() - started))
-    return statistics.median(times[1:])
 
 
 def fit(
@@ -123,15 +112,13 @@ def fit(
             report(f"resumed after {progress.position} of {schedule.epochs}")
         elif log:
             log.truncate(0)
-        epochs = range(len(progress.history), schedule.epochs)
-        if epochs:
+        if len(progress.history) < schedule.epochs:
             board = _open_board(run, device)
             save = store.save if store else None
             monitor = Monitor(
                 plan, device, progress, report, save, evaluate, validate, board
             )
-            with monitor.line, closing(board) if board else nullcontext():
-                train(epochs, monitor)
+            monitor.follow(train)
     return progress.history, _summarise_timing(progress, plan, device.workers)
 
 
@@ -262,6 +249,11 @@ class Monitor(tf.keras.callbacks.Callback):
         self.is_compiled = False  # True after the first call
         left = (self.plan.schedule.epochs - len(history)) * self.plan.steps
         self.line = ProgressLine("training", left, self._describe)
+
+    def follow(self, train: Callable[[range, Monitor], None]) -> None:
+        """Calls ``train`` for the epochs that are left."""
+        with self.line, closing(self.board) if self.board else nullcontext():
+            train(range(self.epoch - 1, self.plan.schedule.epochs), self)
 
     @property
     def epoch(self) -> int:

@@ -91,9 +91,15 @@ class Schedule:
                 f"static=False: {device.workers} workers cannot share the last partial "
                 "batch; set static=True."
             )
-        steps = count_steps(
-            n_examples, self.batch_size, self.steps_per_epoch, self.static
-        )
+        size = self.batch_size
+        whole = n_examples // size if self.static else math.ceil(n_examples / size)
+        if whole < max(self.steps_per_epoch, 1):
+            raise errors.InputError(
+                f"batch_size={size}, steps_per_epoch={self.steps_per_epoch}: "
+                f"{n_examples} examples make {whole} batches an epoch; choose a "
+                "smaller batch_size or steps_per_epoch."
+            )
+        steps = self.steps_per_epoch or whole
         call = self.steps_per_execution or steps
         if device and device.engine == "tensorflow":
             call = 1
@@ -126,27 +132,3 @@ class Plan:
         """Counts the examples of the steps ``first + 1`` to ``last`` of an epoch."""
         size = self.schedule.batch_size
         return min(last * size, self.n_examples) - min(first * size, self.n_examples)
-
-
-def count_steps(
-    n_examples: int, batch_size: int, steps_per_epoch: int = 0, static: bool = True
-) -> int:
-    """Counts the steps of an epoch.
-
-    Args:
-        n_examples: the number of training examples.
-        batch_size: examples a step.
-        steps_per_epoch: batches an epoch; 0 for all.
-        static: True drops the last partial batch.
-
-    Raises:
-        InputError: an epoch has fewer batches than ``steps_per_epoch``, or none.
-    """
-    whole = n_examples // batch_size if static else math.ceil(n_examples / batch_size)
-    if whole < max(steps_per_epoch, 1):
-        raise errors.InputError(
-            f"batch_size={batch_size}, steps_per_epoch={steps_per_epoch}: {n_examples} "
-            f"examples make {whole} batches an epoch; choose a smaller batch_size or "
-            "steps_per_epoch."
-        )
-    return steps_per_epoch or whole
