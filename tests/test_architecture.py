@@ -4,6 +4,7 @@ import ast
 import json
 import subprocess
 import sys
+import textwrap
 import zipfile
 from graphlib import CycleError, TopologicalSorter
 
@@ -193,6 +194,17 @@ def test_a_wrong_import_is_found(name, text, fault, tmp_path):
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_text(text)
     assert fault(tmp_path)
+
+
+def test_no_function_has_more_than_40_lines_of_code():
+    long = {}
+    for path in sorted((ROOT / "lib").rglob("*.py")):
+        text = path.read_text(encoding="utf-8")
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef):
+                part = textwrap.dedent(ast.get_source_segment(text, node, padded=True))
+                long[path.stem, node.lineno] = count_code.code_lines(part)
+    assert {place: n for place, n in long.items() if n > 40} == {}
 
 
 def test_code_is_counted_without_comments_blank_lines_and_docstrings(tmp_path):
