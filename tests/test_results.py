@@ -348,6 +348,14 @@ def test_launch_options_of_older_records_are_the_same_settings_as_ascend(tmp_pat
     assert sorted(len(same) for same in settings.values()) == [1, 3]
 
 
+def test_a_parameter_that_came_later_leaves_older_records_in_their_setting(tmp_path):
+    written(tmp_path / "a", epochs=1, seed=0)
+    written(tmp_path / "b", epochs=1, seed=1, solver="adam", shuffle="all")
+    written(tmp_path / "c", epochs=1, seed=0, shuffle="blocks")
+    settings = comparison.settings(load_records(tmp_path))
+    assert sorted(len(same) for same in settings.values()) == [1, 2]
+
+
 def test_the_steps_of_an_audit_stand_in_its_order_as_far_as_recorded(tmp_path):
     rates = ((0, "+ b", 0.4), (0, "+ a", 0.1), (1, "+ a", 0.3), (0, "b alone", 0.5))
     for seed, label, rate in rates:

@@ -19,6 +19,10 @@ from lib.records.parameters import LAUNCH
 # Runs of one setting may differ in these: they change nothing that is trained.
 UNTRAINED = {"seed", "output_dir", "label", "data_path"}
 UNTRAINED |= {"with_baselines", "with_ablation", "evaluate_every"}
+# Parameters that came later, with the values that runs before had.
+_LATER = {"solver": "adam", "samples": 32, "extension": "none", "shuffle": "all"}
+_LATER |= {"checkpoint_every": 0, "neighbours": 0, "positions": False}
+_LATER |= {"protocol": "srgnn", "rate_scaling": "none"}
 _BEFORE_METRICS = {  # column of a normalised record: column of the table
     "model": "model",
     "variant": "variant",
@@ -150,9 +154,9 @@ def _key(record: Record) -> Record:
     """What makes a record's setting: model, content of the data, parameters.
 
     Older records hold the launch options one by one, newer ones under ``ascend``, and
-    the oldest lack parameters that are empty by default.
+    lack parameters that came later.
     """
-    parameters = {**LAUNCH, **record["parameters"]}
+    parameters = {**LAUNCH, **_LATER, **record["parameters"]}
     if isinstance(parameters.get("ascend"), dict):
         parameters.update(parameters.pop("ascend"))
     kept = {k: v for k, v in parameters.items() if k not in UNTRAINED and v != ""}
