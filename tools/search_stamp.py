@@ -33,22 +33,20 @@ NEGATIVES = 4096
 COMMON = {"batch_size": 512, "epochs": 3, "learning_rate": 0.004}
 COSINE = {"scale": 16.0, "dropout": 0.4}
 BOTH = {**COSINE, "neighbours": 5, "positions": True}
+BETTER = {**BOTH, "dropout": 0.5}
 ARMS = {  # name: what differs from COMMON, as arguments of STAMP, Schedule or the arm
-    "both, dropout 0.5": {**BOTH, "dropout": 0.5},
+    "both, dropout 0.5": BETTER,
     "both, 10 neighbours": {**BOTH, "neighbours": 10},
     "both": BOTH,
     "both, dropout 0.6": {**BOTH, "dropout": 0.6},
-    "both, 10 neighbours, dropout 0.5": {**BOTH, "neighbours": 10, "dropout": 0.5},
-    "both, 20 neighbours, dropout 0.5": {**BOTH, "neighbours": 20, "dropout": 0.5},
-    "both, 10 neighbours, dropout 0.6": {**BOTH, "neighbours": 10, "dropout": 0.6},
-    "both, scale 20": {**BOTH, "scale": 20.0},
-    "both, 20 neighbours": {**BOTH, "neighbours": 20},
-    "both, smoothing 0.1": {**BOTH, "smoothing": 0.1},
-    "both, 200 dimensions": {**BOTH, "embed_dim": 200},
-    "both, batches of 256": {**BOTH, "batch_size": 256},
-    "both, batches of 1024": {**BOTH, "batch_size": 1024},
-    "both, rate 0.002": {**BOTH, "learning_rate": 0.002},
-    "both, in the order of days": {**BOTH, "by_day": True},
+    "both, 10 neighbours, dropout 0.5": {**BETTER, "neighbours": 10},
+    "both, dropout 0.5, scale 20": {**BETTER, "scale": 20.0},
+    "both, dropout 0.5, 200 dimensions": {**BETTER, "embed_dim": 200},
+    "both, dropout 0.5, batches of 256": {**BETTER, "batch_size": 256},
+    "both, dropout 0.5, batches of 1024": {**BETTER, "batch_size": 1024},
+    "both, dropout 0.5, smoothing 0.1": {**BETTER, "smoothing": 0.1},
+    "both, dropout 0.5, rate 0.002": {**BETTER, "learning_rate": 0.002},
+    "both, dropout 0.5, in the order of days": {**BETTER, "by_day": True},
     "cosine": COSINE,
     "neighbours": {**COSINE, "neighbours": 5},
     "positions": {**COSINE, "positions": True},
@@ -60,9 +58,6 @@ ARMS = {  # name: what differs from COMMON, as arguments of STAMP, Schedule or t
     "plain, dropout 0.2": {"dropout": 0.2},
     "plain, dropout 0.4": {"dropout": 0.4},
     "plain, smoothing 0.1": {"smoothing": 0.1},
-    "both, scale 12": {**BOTH, "scale": 12.0},
-    "both, dropout 0.3": {**BOTH, "dropout": 0.3},
-    "both, 5 epochs": {**BOTH, "epochs": 5},
 }
 OF_SCHEDULE = ("batch_size", "epochs", "learning_rate")
 
