@@ -198,6 +198,14 @@ QUOTED = [
             for percent in (50, 80, 95)
         ],
     ),
+    (
+        "docs/results.md",
+        r"with 32 factors, they hold (\S+), (\S+) and (\S+) %",
+        lambda: [
+            100 * reached("mf_gibbs/default", f"coverage_{percent}")
+            for percent in (50, 80, 95)
+        ],
+    ),
 ]
 
 
