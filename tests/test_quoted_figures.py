@@ -57,6 +57,12 @@ def hit_rates():
     ]
 
 
+def speed_of_workers():
+    """The rate of all workers, relative to that of one."""
+    (timing,) = (record["timing"] for record in runs("scale_out/default"))
+    return timing["examples_per_second"] / timing["examples_per_second_alone"]
+
+
 SPLITS = ("random", "per_user_last", "global_time", "modelzoo")
 BIASES = "User + item bias"
 RANDOM = "mf_movielens/test_share=0.1"
@@ -136,6 +142,14 @@ QUOTED = [
             reached(folder, "hr_at_20")
             for folder in ("stamp_full_1p/default", "stamp_audit/mask")
         ],
+    ),
+    *(
+        (
+            f"notebooks/{page}.ipynb",
+            r"on one machine reach(?:ed)? (\S+) times the speed of one",
+            lambda: [speed_of_workers()],
+        )
+        for page in ("05_accuracy_and_throughput", "09_scale_out")
     ),
     (
         "notebooks/11_audit_the_leaderboard.ipynb",

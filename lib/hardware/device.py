@@ -207,7 +207,7 @@ def select_device(
         kind, name = _use_processor(device, threads)
         size, rank = _join_workers()
     dtype, note = _choose_dtype(kind, ascend.older_name(precision_mode))
-    notes += _find_unused(kind, arguments, threads)
+    notes += _note_arguments(kind, arguments, threads)
     if dtype == "float16" and not loss_scale:
         notes.append(
             "no loss scale, as in the published ports: float16 gradients below 6e-8 "
@@ -219,8 +219,8 @@ def select_device(
     )  # fmt: skip
 
 
-def _find_unused(kind: str, arguments: Mapping[str, Any], threads: int) -> list[str]:
-    """The arguments of ``select_device`` without effect on this kind of device."""
+def _note_arguments(kind: str, arguments: Mapping[str, Any], threads: int) -> list[str]:
+    """What a caller should know of the arguments on this kind of device."""
     notes = []
     if kind == "npu":
         if threads:

@@ -250,16 +250,12 @@ def fold_in(model: MF, part: Part) -> None:
     d, q, mean = model.latent_dim, np.asarray(model.q), np.float32(model.global_mean)
     if isinstance(model, SampledMF):
         p, scale = np.array(model.p), np.float32(model.samples**0.5)
-        names = ("alpha", "precision", "centre")
-        samples = zip(*(np.asarray(getattr(model, name)) for name in names))
-        for start, (alpha, precision, centre) in zip(
-            range(0, q.shape[1], d + 2), samples
-        ):
-            block = slice(start, start + d + 2)
-            rows, prior = scale * q[:, block], precision / alpha
-            users, w = _solve_users(
-                part, rows[:, :-1], rows[:, -1] + mean, prior=(prior, prior @ centre)
-            )
+        samples = zip(*(np.asarray(getattr(model, name)) for name in PRIOR))
+        for s, (precision, centre, alpha) in enumerate(samples):
+            block = slice(s * (d + 2), (s + 1) * (d + 2))
+            rows, ridge = scale * q[:, block], precision / alpha
+            prior = ridge, ridge @ centre
+            users, w = _solve_users(part, rows[:, :-1], rows[:, -1] + mean, prior=prior)
             p[users, block] = np.insert(w, d + 1, 1, axis=1) / scale
         model.p.assign(p)
         return
