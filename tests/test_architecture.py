@@ -207,6 +207,29 @@ def test_no_function_has_more_than_40_lines_of_code():
     assert {place: n for place, n in long.items() if n > 40} == {}
 
 
+def test_every_graph_of_lib_is_traced_as_it_is_written():
+    """AutoGraph called a method once in thousands of runs without its model as self.
+
+    TensorFlow 2.21: 'TfMethodTarget' object has no attribute 'neighbours'. No graph of
+    lib has a Python loop or branch over tensors, which is what AutoGraph is for.
+    """
+    rewritten = []
+    for path in sorted((ROOT / "lib").rglob("*.py")):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        plain = {
+            id(node.func)
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Call)
+            for option in node.keywords
+            if option.arg == "autograph" and ast.unparse(option.value) == "False"
+        }
+        for node in ast.walk(tree):
+            is_graph = isinstance(node, ast.Attribute) and node.attr == "function"
+            if is_graph and id(node) not in plain:
+                rewritten.append(f"{path.relative_to(ROOT)}:{node.lineno}")
+    assert not rewritten
+
+
 def test_code_is_counted_without_comments_blank_lines_and_docstrings(tmp_path):
     text = '"""A\n\nmodule."""\n\n# why\nX = """no\ndocstring"""\n\n\ndef f():\n'
     text += '    """A function."""\n    return X  # of it\n'

@@ -71,7 +71,7 @@ def fit(
         model.optimizer.apply_gradients(zip(gradients, weights))  # sums over workers
         return _sum(loss)
 
-    @tf.function
+    @tf.function(autograph=False)
     def train_step(batch: Any) -> tf.Tensor:
         return strategy.run(train_worker, args=batch)
 

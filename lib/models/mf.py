@@ -119,7 +119,7 @@ class MF(tf.keras.Model):
         self.add_loss(self.regularization * penalty / n)
         return rating + self.global_mean
 
-    @tf.function
+    @tf.function(autograph=False)
     def stars(self, pairs: tf.Tensor) -> tf.Tensor:
         """Ratings of pairs, clipped to the scale: float32 ``(batch,)``."""
         return tf.clip_by_value(self(pairs)[:, 0], *self.scale)

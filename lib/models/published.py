@@ -196,7 +196,7 @@ class MF(mf.MF):
             self.add_loss(2 * PENALTY * tf.nn.l2_loss(table))
         return rating
 
-    @tf.function
+    @tf.function(autograph=False)
     def stars(self, pairs: tf.Tensor) -> tf.Tensor:
         """Ratings of pairs, not clipped to the scale: float32 ``(batch,)``."""
         return self(pairs)[:, 0]

@@ -97,7 +97,8 @@ def _spec(rank: int, dtype: Any = tf.float32) -> tf.TensorSpec:
 
 
 @tf.function(
-    input_signature=[_spec(2), _spec(2, tf.int32), *map(_spec, [2, 1, 2, 2, 2])]
+    input_signature=[_spec(2), _spec(2, tf.int32), *map(_spec, [2, 1, 2, 2, 2])],
+    autograph=False,
 )
 def solve(
     table: tf.Tensor,

@@ -269,7 +269,7 @@ class STAMP(tf.keras.Model):
         balance = self.balance(windows, targets).numpy()
         return np.minimum((self.n_items + 1 + balance) / 2, self.n_items)
 
-    @tf.function
+    @tf.function(autograph=False)
     def balance(self, windows: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
         """How many more scores are higher than the target's than lower: int32 (batch,).
 
@@ -287,12 +287,12 @@ class STAMP(tf.keras.Model):
         last = tf.cast(self.n_items, tf.float32)
         return tf.cast(tf.where(tf.math.is_nan(total), last, total), tf.int32)
 
-    @tf.function
+    @tf.function(autograph=False)
     def probabilities(self, windows: tf.Tensor) -> tf.Tensor:
         """The softmax of the scores, without dropout: float32 ``(batch, n_items)``."""
         return tf.nn.softmax(STAMP.call(self, windows))
 
-    @tf.function
+    @tf.function(autograph=False)
     def log_loss(self, windows: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
         """Cross-entropy of each target, without dropout, in float32: ``(batch,)``."""
         scores = STAMP.call(self, windows)  # the ports' outputs are a softmax

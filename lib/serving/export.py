@@ -138,7 +138,7 @@ def save_onnx(trained: Trained, path: str | Path, k: int = 20) -> Path:
 
     with without_notes():
         model, _ = tf2onnx.convert.from_function(
-            tf.function(rank), input_signature=[spec], opset=OPSET
+            tf.function(rank, autograph=False), input_signature=[spec], opset=OPSET
         )
     with files.replace_whole(path) as unfinished:
         unfinished.write_bytes(model.SerializeToString())
@@ -162,7 +162,7 @@ class Served(tf.Module):
         signature = [tf.TensorSpec([None], kind, name) for name, kind in inputs.items()]
         signature.append(tf.TensorSpec([], tf.bool, "exclude_seen"))
         signature.append(tf.TensorSpec([], tf.int32, "k"))
-        self.recommend = tf.function(answer, input_signature=signature)
+        self.recommend = tf.function(answer, input_signature=signature, autograph=False)
 
     def _answer_sessions(
         self,
