@@ -22,7 +22,7 @@ from pathlib import Path
 from playwright.sync_api import Error, Locator, Page, sync_playwright
 
 ROOT = Path(__file__).resolve().parents[2]
-NAME = "08_recommend_and_export.ipynb"
+NAME = "08_recommend.ipynb"
 FOLDER = ROOT / "output" / "browser"
 MINUTE = 60_000  # ms
 SELECTED = "menu => menu.selectedOptions[0]?.text"
