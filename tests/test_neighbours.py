@@ -167,6 +167,8 @@ def test_a_loss_of_other_queries_takes_the_weights_as_they_are_now():
 def test_without_neighbours_and_at_positions_of_zero_it_is_stamp_bit_for_bit(scale):
     plain = stamp.STAMP(N_ITEMS, D, maxlen=5, scale=scale, seed=4)
     positioned = stamp.STAMP(N_ITEMS, D, 5, scale=scale, seed=4, positions=True)
+    positioned.build(None)
+    positioned.position_vectors.assign(tf.zeros_like(positioned.position_vectors))
     read = plain.example_reader(drawn_sessions())
     windows, targets = read(np.arange(16))
     np.testing.assert_array_equal(plain(windows), positioned(windows))
@@ -202,6 +204,19 @@ def test_positions_count_from_the_last_click_and_reach_the_attention_alone():
     assert (found != flat)[0, :, 0].tolist() == [False, False, False, True, False]
     narrow = stamp.attend(model.named_weights, x[:, 2:], mask[:, 2:], m_s, m_t)
     np.testing.assert_allclose(narrow, found[:, 2:], rtol=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_at_the_start_a_click_weighs_less_than_the_next_one(seed):
+    """From 0, the weights of the last two clicks changed places by chance."""
+    model = stamp.STAMP(N_ITEMS, 100, maxlen=6, seed=seed, positions=True)
+    model.build(None)
+    x = tf.ones((1, 6, 100)) * model.embedding[0]  # one item, six times
+    a = stamp.attend(model.named_weights, x, 1.0, x[:, 0], x[:, 0])[0, :, 0]
+    assert (np.diff(a) > 0).all()
+    signs = np.sign(np.asarray(model.w0)[:, 0])  # those of the weights that it has
+    np.testing.assert_allclose(model.position_vectors[-1], signs)
+    np.testing.assert_allclose(model.position_vectors[0], 0.6**5 * signs, rtol=1e-5)
 
 
 def test_a_model_without_its_neighbours_is_refused_before_it_reads_an_example():

@@ -26,6 +26,7 @@ VARIANTS = ("paper", "stmp", "normalized")
 STDDEV = 0.05  # of the initial weights
 RANDOM = ("embedding", "w0", "w1", "w2", "w3", "kernel_s", "kernel_t")  # others are 0
 SEEDS = {name: number for number, name in enumerate(RANDOM, 1)}
+DECAY = 0.6  # of the positions at the start, for each click back
 FARTHEST = 3  # clicks between two co-clicked items, at most
 
 Weights = Mapping[str, tf.Variable]  # by the names in PARTS
@@ -56,7 +57,10 @@ class STAMP(tf.keras.Model):
     vectors of the items that training sessions click with it most, see
     ``find_neighbours``, everywhere above, and before it is normalised: ``X + A X`` with
     a fixed sparse ``A``. With ``positions``, equation 7 has one more term inside its
-    sigmoid, a vector for each position of the window, counted from the last click.
+    sigmoid, a vector for each position of the window, counted from the last click. At
+    the start it is ``0.6^k sign(W0)``, ``k`` clicks before the last one: ``a_i`` falls
+    with the distance. From 0, some trainings end with less weight on the last click
+    than on the one before it, and at a lower hit rate.
 
     Args:
         n_items: size of the catalogue.
@@ -153,8 +157,16 @@ class STAMP(tf.keras.Model):
         if name in SEEDS:
             seed = 100 * self.seed + SEEDS[name]
             initializer = tf.keras.initializers.RandomNormal(stddev=STDDEV, seed=seed)
+        if name == "position_vectors":
+            initializer = self._start_positions
         is_frozen = any(name in PARTS[part] for part in self.frozen)
         return {"name": name, "initializer": initializer, "trainable": not is_frozen}
+
+    def _start_positions(self, shape: Any, **_: object) -> tf.Tensor:
+        """``0.6^k sign(W0)``, ``k`` clicks before the last one: ``(maxlen, d)``."""
+        w0 = self.weight_options("w0")["initializer"]((self.embed_dim, 1))
+        distance = tf.cast(tf.range(shape[0])[::-1], tf.float32)
+        return (DECAY**distance)[:, None] * tf.sign(w0[:, 0])
 
     def adapt(self, examples: Examples) -> None:
         """Makes the weights, and finds the items' neighbours in training sessions."""
