@@ -23,6 +23,8 @@ from lib import files
 from lib.errors import InputError
 from lib.files import ROOT
 
+TRAIN_TOGETHER = ("03_stamp", "04_mf")  # notebooks whose model several workers train
+
 
 def main() -> int:
     """Starts the job of the command line; returns the exit status."""
@@ -31,6 +33,7 @@ def main() -> int:
     os.chdir(ROOT)
     try:
         for name, params, output in jobs:
+            check_notebook(params["notebook"])
             workers = plan_workers(options, name, params, output)
             if options.dry_run:
                 print_commands(workers)
@@ -52,6 +55,16 @@ def plan_jobs(options: Namespace) -> list[tuple[str, dict, Path]]:
         output = files.resolve(parameters.get("output_dir", "output"))
         jobs.append((name, {"notebook": notebook.stem, **parameters}, output))
     return jobs
+
+
+def check_notebook(name: str) -> None:
+    """Refuses a notebook that is not made to be one of several workers."""
+    if name not in TRAIN_TOGETHER:
+        raise InputError(
+            f"{name} runs as one program; bash ci/run.sh --params starts it. Several "
+            f"devices train the notebooks {' and '.join(TRAIN_TOGETHER)}: name one of "
+            "them in the params file."
+        )
 
 
 def plan_workers(
