@@ -33,7 +33,7 @@ SMALL = {
         "embed_dim: int = 12\n",
     ),
     "04_mf": (
-        'extras = {"columns": "", "with_ablation": False, "top_k": 8, "label": ""}\n'
+        'extras = {"columns": "", "top_k": 8, "label": ""}\n'
         "steps_per_epoch = 8\nepochs: int = 3\nlatent_dim = 2\n",
         "latent_dim = 4\n",
     ),

@@ -333,6 +333,10 @@ RERUNS = {
         {"seed": 1},
         {"same_in_saved_model": (0.99, 1.01), "same_in_onnx": (0.99, 1.01)},
     ),
+    "18_take_mf_apart": (
+        {"split": "per_user_last", "latent_dim": 4, "epochs": 3, "seed": 1},
+        {"rmse": (0.7, 1.1), "spread": (0, 0.05)},
+    ),
     "15_make_the_softmax_cheap": (
         {"n_items": 500, "embed_dim": 8, "batch_size": 32, "k": 5, "seed": 1},
         {"same_items": (0.99, 1.01)},
@@ -551,7 +555,7 @@ def test_a_record_is_found_by_its_note_not_by_printed_text():
     [
         ("stamp_audit-mask-seed=0", 0, "stamp_audit/mask/seed-0"),
         ("mf_full_static_1p-seed=2", 2, "mf_full_static_1p/default/seed-2"),
-        ("mf_ablation", 3, "mf_ablation/default/seed-3"),
+        ("mf_parts", 3, "mf_parts/default/seed-3"),
         ("a-seed=1-static=False", 1, "a/static=False/seed-1"),
         ("explore_full", None, "explore_full/default/seed-0"),
     ],

@@ -535,13 +535,13 @@ def test_a_graph_of_one_card_alone_would_be_seen(tmp_path):
 
 @needs_the_card
 @pytest.mark.parametrize(
-    ("number", "quick"), [("03", "with_baselines=false"), ("04", "with_ablation=false")]
+    ("number", "setting"), [("03", "with_baselines=false"), ("04", "latent_dim=4")]
 )
-def test_the_notebooks_run_on_it_headless(tmp_path, number, quick):
+def test_the_notebooks_run_on_it_headless(tmp_path, number, setting):
     calls = tmp_path / "calls.json"
     command = start(
         "ci/execute.py", "--only", number, "--executed", str(tmp_path / "executed"),
-        *("--set", "device=npu", "--set", "epochs=2", "--set", quick),
+        *("--set", "device=npu", "--set", "epochs=2", "--set", setting),
         *("--set", f"output_dir={tmp_path}"),
         STAND_IN_CALLS=str(calls), ASCEND_DEVICE_ID="5",
     )  # fmt: skip

@@ -30,12 +30,6 @@ def baseline(folder, name, metric="rmse"):
     return mean(record["baselines"][name][metric] for record in runs(folder))
 
 
-def piece(name):
-    """The RMSE of MF with one piece changed."""
-    (record,) = runs("mf_ablation/default")
-    return record["variations"][name]["rmse"]
-
-
 def by_seed(folder, metric):
     return {r["seed"]: r["metrics"][metric] for r in runs(folder)}
 
@@ -98,17 +92,6 @@ QUOTED = [
         "notebooks/04_mf.ipynb",
         r"Adam ends at RMSE (\S+) and Gibbs sampling of the same model at (\S+) \(",
         lambda: [reached(RANDOM), reached("mf_gibbs/default")],
-    ),
-    (
-        "notebooks/04_mf.ipynb",
-        r"it is worth (\S+) stars\. There 32 factors are (\S+) better than 8; the "
-        r"biases are worth (\S+), .* 128 factors gain (\S+) on 32\.",
-        lambda: [
-            piece("MF, no penalty") - piece("MF"),
-            piece("MF, 8 factors") - piece("MF"),
-            piece("MF, no biases") - piece("MF"),
-            piece("MF") - piece("MF, 128 factors"),
-        ],
     ),
     (
         "notebooks/04_mf.ipynb",

@@ -21,14 +21,14 @@ if not ASCEND.exists():
 
 
 @pytest.mark.parametrize(
-    ("number", "quick"), [("03", "with_baselines=false"), ("04", "with_ablation=false")]
+    ("number", "setting"), [("03", "with_baselines=false"), ("04", "latent_dim=4")]
 )
-def test_both_stacks_agree(tmp_path, number, quick):
+def test_both_stacks_agree(tmp_path, number, setting):
     records = []
     for name, python in (("ascend", ASCEND), ("current", sys.executable)):
         output = tmp_path / name
         command = [python, "ci/execute.py", "--only", number]
-        command += ["--executed", str(output / "executed"), "--set", quick]
+        command += ["--executed", str(output / "executed"), "--set", setting]
         command += ["--set", "precision_mode=must_keep_origin_dtype"]
         command += ["--set", f"output_dir={output}"]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)

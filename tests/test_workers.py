@@ -239,9 +239,11 @@ def params_file(folder, **values):
 
 def test_a_notebook_that_is_no_worker_is_refused_before_anything_starts(tmp_path):
     params = ROOT / "ci" / "params" / "scale_out.yaml"
-    job = launcher("--devices", 2, "--params", params, "--set", f"output_dir={tmp_path}")
+    arguments = "--devices", 2, "--params", params, "--set", f"output_dir={tmp_path}"
+    job = launcher(*arguments)
     assert "09_scale_out runs as one program" in job.communicate(timeout=120)[0]
-    assert job.returncode == 1 and not list(tmp_path.iterdir())
+    assert job.returncode == 1
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_killed_worker_ends_the_job_and_the_next_start_resumes(tmp_path):
