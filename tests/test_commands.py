@@ -1,5 +1,6 @@
 """The commands of ci/ explain themselves and clean up, and never more than they say."""
 
+import ast
 import os
 import re
 import shutil
@@ -42,6 +43,24 @@ def list_files(folder):
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*"))
 
 
+def options(program):
+    """The options of a program that its help shows, as its code names them."""
+    text = program.read_text(encoding="utf-8")
+    calls = [n for n in ast.walk(ast.parse(text)) if isinstance(n, ast.Call)]
+    added = [c for c in calls if getattr(c.func, "attr", "") == "add_argument"]
+    public = [c for c in added if "SUPPRESS" not in ast.unparse(c)]
+    words = [w.value for c in public for w in c.args if isinstance(w, ast.Constant)]
+    found = [word for word in words if word.startswith("--")]
+    assert found or "ArgumentParser" not in text, f"no option of {program} is found"
+    return found
+
+
+def test_the_options_of_the_bench_are_found():
+    assert {"--rounds", "--only"} <= set(options(ROOT / "ci/bench/measure.py"))
+    assert "--sizes" in options(ROOT / "ci/bench/measure_data.py")
+    assert "--with-peers" not in options(ROOT / "ci/bench/measure.py")
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_installs_nothing_and_names_the_options(clone, command):
     before = list_files(clone.folder)
@@ -50,12 +69,9 @@ def test_help_installs_nothing_and_names_the_options(clone, command):
         assert len(shown.splitlines()[0]) > 20
     assert list_files(clone.folder) == before
     script = (ROOT / f"ci/{command}.sh").read_text()
-    programs = {ROOT / name for name in re.findall(r"ci/[\w/]+\.py", script)}
-    for program in programs:
-        calls = re.findall(r"add_argument\((.*?)\n    ?\)", program.read_text(), re.S)
-        for call in [c for c in calls if "SUPPRESS" not in c]:
-            for option in re.findall(r'"(--[\w-]+)"', call):
-                assert option in shown
+    for name in set(re.findall(r"ci/[\w/]+\.py", script)):
+        for option in options(ROOT / name):
+            assert re.search(rf"{option}(?![\w-])", shown), f"{name} takes {option}"
 
 
 def test_clean_says_what_takes_how_much_and_removes_what_it_is_told_to(clone):

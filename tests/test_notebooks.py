@@ -344,6 +344,19 @@ RERUNS = {
 }
 
 
+# Notebooks without such a rerun, and where they run with other parameters instead.
+RERUN_ELSEWHERE = {
+    "05_accuracy_and_throughput": "test_05_reads_one_record_and_many, below",
+    "09_scale_out": "starts processes; tests/test_workers.py trains with two workers",
+}
+
+
+def test_every_notebook_has_a_rerun_or_a_reason():
+    again = {case.split(",")[0] for case in RERUNS}
+    assert again | RERUN_ELSEWHERE.keys() == set(names(NOTEBOOKS))
+    assert not again & RERUN_ELSEWHERE.keys(), "a rerun needs no reason"
+
+
 def run_notebook(notebook, folder, values, clone=ROOT):
     folder.mkdir(exist_ok=True)
     papermill.execute_notebook(

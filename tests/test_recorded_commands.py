@@ -49,6 +49,15 @@ def test_every_record_belongs_to_one_row_and_every_row_to_its_records():
     assert sorted(made) == sorted(FOLDERS)
 
 
+def test_every_folder_of_results_has_a_row_with_its_command():
+    """A folder without a record too, and every record of the bench."""
+    made_by = re.findall(r"(?m)^\| `([\w./-]+)` \| `bash ci/(\w+)\.sh [^`]+`", TEXT)
+    expected = {p.name: "run" for p in RESULTS.iterdir() if p.is_dir()}
+    expected.pop("bench")
+    expected.update({f"bench/{p.stem}": "bench" for p in RESULTS.glob("bench/*.json")})
+    assert dict(made_by) == expected, "results/README.md: the first table"
+
+
 def index():
     """``(text, figures, paths)`` of each row of the index of figures."""
     table = TEXT.partition("## Where each figure comes from")[2].partition("\n## ")[0]

@@ -306,14 +306,20 @@ def describe() -> dict:
     }
 
 
-def main() -> None:
-    """Measures, prints the tables, and writes them to ``output/bench``."""
+def parse_options(arguments: list[str]) -> argparse.Namespace:
+    """Returns the options of the command line."""
     parser = argparse.ArgumentParser(prog="bash ci/bench.sh data")
     parser.add_argument("--sizes", help="rows of the logs, as in 1000000,10000000")
     parser.add_argument("--kinds", help="sessions, ratings (default: both)")
     parser.add_argument("--rounds", type=int, default=3, help="up to 10 million rows")
-    parser.add_argument("--folder", default=files.ROOT / "output" / "bench" / "data")
-    options = parser.parse_args()
+    folder = files.ROOT / "output" / "bench" / "data"
+    parser.add_argument("--folder", default=folder, help="of logs and prepared data")
+    return parser.parse_args(arguments)
+
+
+def main() -> None:
+    """Measures, prints the tables, and writes them to ``output/bench``."""
+    options = parse_options(sys.argv[1:])
     sizes = [int(size) for size in (options.sizes or "").split(",") if size]
     sizes = sizes or list(SIZES)
     path = files.ROOT / "output" / "bench" / "data.json"
