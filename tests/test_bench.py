@@ -43,7 +43,7 @@ def test_every_worker_of_stamp_measures_what_it_is_asked(kind, worker, monkeypat
     + ["sweep als", "sweep gibbs"],
 )
 def test_every_worker_of_mf_measures_what_it_is_asked(kind, worker):
-    options = dict.fromkeys(("steps", "repeated"), {"batch_size": 64})
+    options = {name: {"batch_size": 64} for name in ("steps", "repeated")}
     options["floor"] = {"batch_size": 64, "steps": 2}
     options["best"] = {"latent_dim": 2, "batch_size": 64, "epochs": 1}
     options["best"].update(learning_rate=0.01, regularization=0.1)

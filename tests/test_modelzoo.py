@@ -33,8 +33,7 @@ def sigmoid(z):
 
 def load_clicks():
     """The sample as the port preprocesses it, with items numbered from 1."""
-    data = sessions.load("sample", "file", "modelzoo")
-    return data
+    return sessions.load("sample", "file", "modelzoo")
 
 
 def clipped_cross_entropy(targets, probabilities):
