@@ -1,6 +1,5 @@
 """Every worker of the bench does a round, on a small catalogue and on the sample."""
 
-import importlib
 import json
 from pathlib import Path
 
@@ -14,12 +13,6 @@ BENCH = files.ROOT / "ci" / "bench"
 STAND_IN = Path(__file__).parent / "stand_in"
 NO_STEPS = ("floor", "evaluate", "recommend", "product")
 FEW = {"N_ITEMS": 60, "TRAIN_SESSIONS": 30, "TEST_SESSIONS": 9}
-
-
-@pytest.fixture
-def worker(monkeypatch):
-    monkeypatch.syspath_prepend(str(BENCH))
-    return importlib.import_module
 
 
 @pytest.mark.parametrize(
