@@ -26,6 +26,18 @@ def test_the_rooms_that_contributors_and_users_read_of_are_those_of_lib():
         assert set(re.findall(r"`(\w+)`", listed)) == rooms, name
 
 
+def test_both_readmes_list_every_notebook_in_order():
+    notebooks = sorted(path.name for path in (ROOT / "notebooks").glob("*.ipynb"))
+    for name in ("README.md", "README.zh-CN.md"):
+        listed = re.findall(r"(?m)^\| \[\d\d_.*?\]\(notebooks/(\S+)\)", read(name))
+        assert listed == notebooks, f"{name}: the table of notebooks"
+
+
+def test_the_guide_for_contributors_has_lines_that_fit_a_terminal():
+    for number, line in enumerate(read("CONTRIBUTING.md").splitlines(), 1):
+        assert len(line) <= 100, f"CONTRIBUTING.md:{number} has {len(line)} characters"
+
+
 def test_the_citation_names_this_version_and_project():
     citation = load("CITATION.cff")
     settings = read("pyproject.toml")
