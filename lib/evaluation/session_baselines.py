@@ -135,7 +135,7 @@ class Markov:
     """Markov scores an item by how often it followed the last click in training."""
 
     def fit(self, examples: Examples, n_items: int) -> Markov:
-        """Counts how often each item came right after each other one."""
+        """Counts how often one item came right after another, or after itself."""
         before = examples.last_clicks - 1
         shape = (n_items, n_items)
         ones = np.ones(len(before), np.float32)
