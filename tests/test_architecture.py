@@ -5,7 +5,6 @@ import json
 import subprocess
 import sys
 import textwrap
-import zipfile
 from graphlib import CycleError, TopologicalSorter
 
 import count_code
@@ -254,20 +253,3 @@ def test_code_is_counted_without_comments_blank_lines_and_docstrings(tmp_path):
     (tmp_path / "room" / "a.py").write_text(text)
     (tmp_path / "b.py").write_text("import a\n")
     assert count_code.count(tmp_path) == {"": 1, "room": 4}
-
-
-def test_a_wheel_holds_every_file_of_lib(tmp_path):
-    pytest.importorskip("setuptools", "77", reason="a wheel is built by setuptools")
-    copied = subprocess.run(
-        ["git", "ls-files", "lib", "pyproject.toml", "README.md", "LICENSE"],
-        cwd=ROOT, capture_output=True, text=True, check=True,
-    ).stdout.splitlines()  # fmt: skip
-    for name in copied:
-        (tmp_path / "copy" / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / "copy" / name).write_bytes((ROOT / name).read_bytes())
-    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps"]
-    command += ["--no-build-isolation", "--wheel-dir", str(tmp_path), "."]
-    subprocess.run(command, cwd=tmp_path / "copy", check=True)
-    (wheel,) = tmp_path.glob("*.whl")
-    held = {n for n in zipfile.ZipFile(wheel).namelist() if n.startswith("lib/")}
-    assert held == {name for name in copied if name.startswith("lib/")}
