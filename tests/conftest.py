@@ -1,18 +1,28 @@
 """Fixtures and settings that several test modules share."""
 
+import importlib
 import os
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
-pytest.register_assert_rewrite("cards")  # so its asserts count under python -O too
+# So that their asserts count under python -O too.
+pytest.register_assert_rewrite("cards", "shared")
 
 # The same examples in every run, and no test depends on the speed of the machine.
 settings.register_profile(
     "repository", derandomize=True, deadline=None, max_examples=20
 )
 settings.load_profile("repository")
+
+
+@pytest.fixture
+def worker(monkeypatch):
+    """A function that imports a module of ci/bench by its name."""
+    bench = Path(__file__).resolve().parents[1] / "ci" / "bench"
+    monkeypatch.syspath_prepend(str(bench))
+    return importlib.import_module
 
 
 @pytest.fixture(scope="session")

@@ -2,18 +2,10 @@
 
 import numpy as np
 import pytest
+from shared import examples
 
 from lib.data import sessions
-from lib.data.examples import Examples
 from lib.evaluation import session_baselines
-
-
-def examples(*clicks):
-    lengths = [len(session) for session in clicks]
-    days = np.arange(len(clicks)).astype("datetime64[D]")
-    offsets = np.concatenate([[0], np.cumsum(lengths)])
-    return Examples.from_sessions(np.concatenate(clicks), offsets, days)
-
 
 TRAIN = examples([1, 2, 3], [1, 2], [2, 2, 4], [1, 5], [2, 1])
 

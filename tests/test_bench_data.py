@@ -1,27 +1,17 @@
 """The bench of preparing data: made-up logs, turns that resume, arrays compared."""
 
-import importlib
 import json
 import sys
 
 import duckdb
 import pytest
 
-from lib import files
-
-BENCH = files.ROOT / "ci" / "bench"
 ROWS = 3000
 
 
-@pytest.fixture
-def load(monkeypatch):
-    monkeypatch.syspath_prepend(str(BENCH))
-    return importlib.import_module
-
-
 @pytest.mark.parametrize("kind", ["sessions", "ratings"])
-def test_a_made_up_log_depends_on_its_seed_alone(kind, load, tmp_path):
-    write, logs = load("made_up").write, []
+def test_a_made_up_log_depends_on_its_seed_alone(kind, worker, tmp_path):
+    write, logs = worker("made_up").write, []
     for name, seed in (("a.parquet", 1), ("b.csv", 1), ("c.parquet", 2)):
         write(kind, ROWS, tmp_path / name, seed)
         logs.append(duckdb.sql(f"FROM '{tmp_path / name}'").fetchall())
@@ -31,8 +21,8 @@ def test_a_made_up_log_depends_on_its_seed_alone(kind, load, tmp_path):
     assert len(list(tmp_path.iterdir())) == 3
 
 
-def test_items_follow_zipfs_law_and_sessions_have_one_click_and_more(load, tmp_path):
-    load("made_up").write("sessions", 200_000, tmp_path / "log.parquet")
+def test_items_follow_zipfs_law_and_sessions_have_one_click_and_more(worker, tmp_path):
+    worker("made_up").write("sessions", 200_000, tmp_path / "log.parquet")
     table = f"'{tmp_path / 'log.parquet'}'"
     counts = duckdb.sql(
         f"SELECT count(*) AS n FROM {table} GROUP BY item ORDER BY n DESC LIMIT 3"
@@ -48,10 +38,10 @@ def test_items_follow_zipfs_law_and_sessions_have_one_click_and_more(load, tmp_p
 
 
 @pytest.fixture
-def bench(load, tmp_path, monkeypatch):
+def bench(worker, tmp_path, monkeypatch):
     """A bench of DuckDB and pandas on a small log, whose items are few."""
-    monkeypatch.setattr(load("made_up"), "N_ITEMS", 50)
-    module = load("measure_data")
+    monkeypatch.setattr(worker("made_up"), "N_ITEMS", 50)
+    module = worker("measure_data")
     ways = {label: module.WAYS[label] for label in ("DuckDB", "DuckDB, CSV", "pandas")}
     monkeypatch.setattr(module, "WAYS", ways)
     about = {
@@ -97,9 +87,9 @@ def test_a_turn_that_fails_is_shown_and_does_not_end_the_measurement(bench, caps
 
 @pytest.mark.parametrize(("orphaned", "others"), [(0, 50.0), (3, 20.0), (9, 0.0)])
 def test_children_that_nobody_waited_for_are_no_others(
-    load, monkeypatch, orphaned, others
+    worker, monkeypatch, orphaned, others
 ):
-    measure = load("measure")
+    measure = worker("measure")
     ticks = measure.os.sysconf("SC_CLK_TCK")
     monkeypatch.setattr(measure, "processor_time", lambda: (0, 5 * ticks, 10 * ticks))
     shares = measure.compute_shares((0, 0, 0), orphaned)

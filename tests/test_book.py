@@ -3,14 +3,21 @@
 import json
 import posixpath
 import re
+import runpy
+import shlex
 import sys
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from shared import the_only
 
 from lib.files import ROOT
 
 sys.path.append(str(ROOT / "ci/book"))
 import gather
+
+SHOWN = (".py", ".css", ".js", ".html", ".svg")  # what may ask a server
 
 
 @pytest.fixture(scope="module")
@@ -84,18 +91,34 @@ def test_a_notebook_has_one_title_and_keeps_its_outputs(book):
                 [cell.get("outputs") for cell in json.loads(path.read_text())["cells"]]
                 for path in (book / page, ROOT / page)
             )
-            assert shown == original
+            assert shown == original, f"{page}: outputs"
 
 
-def test_the_book_executes_nothing_and_asks_no_other_server():
-    settings = (ROOT / "ci/book/conf.py").read_text(encoding="utf-8")
-    assert 'nb_execution_mode = "off"' in settings
-    assert "nb_ipywidgets_js = {}" in settings  # the default asks one
-    assert re.search(r'(?m)^mathjax_path = "[\w.-]+\.js"$', settings)
-    for path in (ROOT / "ci/book").rglob("*.*"):
-        if path.suffix in (".py", ".css", ".js", ".html"):
-            assert not re.search(r"https?://|//\w+\.", path.read_text("utf-8")), path
+@pytest.fixture
+def settings(monkeypatch, tmp_path):
+    """What Sphinx reads from conf.py; MathJax need not be installed."""
+    package = SimpleNamespace(submodule_search_locations=[str(tmp_path)])
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: package)
+    return runpy.run_path(str(ROOT / "ci/book/conf.py"))
+
+
+def test_the_book_executes_nothing_and_asks_no_other_server(settings):
+    assert settings.get("nb_execution_mode") == "off"
+    assert settings.get("nb_ipywidgets_js") == {}  # the default asks one
+    copied = [Path(path).name for path in settings["html_static_path"]]
+    assert settings["mathjax_path"] in copied
+    for name in settings["html_css_files"]:
+        assert (ROOT / "ci/book/static" / name).is_file(), name
+    paths = [p for p in (ROOT / "ci/book").rglob("*") if p.suffix in SHOWN]
+    assert paths
+    for path in paths:
+        links = re.findall(r"https?://\S+|//\w+\.\S+", path.read_text("utf-8"))
+        asked = [x for x in links if not x.startswith("http://www.w3.org/")]
+        assert not asked, f"{path.relative_to(ROOT)} asks another server"
 
 
 def test_warnings_fail_the_build():
-    assert "--fail-on-warning" in (ROOT / "ci/book.sh").read_text(encoding="utf-8")
+    lines = (ROOT / "ci/book.sh").read_text("utf-8").replace("\\\n", " ").splitlines()
+    command = the_only((x for x in lines if " -m sphinx " in x), "a call of Sphinx")
+    assert "--fail-on-warning" in shlex.split(command, comments=True)
+    assert "set -euo pipefail" in lines  # so that the failure is that of the command

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from shared import the_only
 
 from lib.files import ROOT
 from lib.hardware.tensorflow import tf
@@ -12,12 +13,14 @@ from lib.models import mf, softmax, stamp
 
 def run_cells(notebook, *starts):
     """Runs the cells of a notebook that begin so; returns their names."""
-    (path,) = (ROOT / "notebooks").glob(f"{notebook}_*.ipynb")
+    found = (ROOT / "notebooks").glob(f"{notebook}_*.ipynb")
+    path = the_only(found, f"notebooks/{notebook}_*.ipynb")
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
     sources = ["".join(cell["source"]) for cell in cells]
     names = {"tf": tf, "np": np}
     for start in starts:
-        (source,) = (each for each in sources if each.startswith(start))
+        found = (each for each in sources if each.startswith(start))
+        source = the_only(found, f"a cell of {path.name} that starts with {start!r}")
         exec(source, names)  # our own file
     return names
 

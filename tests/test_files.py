@@ -1,12 +1,12 @@
 """Files and folders are written completely or not at all."""
 
-import errno
 import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from shared import no_space
 
 from lib import files
 from lib.errors import InputError, check_choice
@@ -72,9 +72,6 @@ def test_a_block_that_fails_changes_nothing_and_its_error_is_seen(
 def test_a_full_disk_changes_nothing_and_is_one_sentence(
     tmp_path, monkeypatch, old, new, function
 ):
-    def no_space(*_):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
     make(tmp_path / "x", old)
     before = tree(tmp_path)
 

@@ -1,6 +1,5 @@
 """No run is lost: killed at any moment, alone in its folder, out of space, diverged."""
 
-import errno
 import json
 import os
 import re
@@ -13,10 +12,10 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from shared import no_space, refusal
 
 from lib import files
 from lib.data import ratings, sessions
-from lib.errors import InputError
 from lib.hardware import collectives
 from lib.hardware.device import select_device
 from lib.hardware.tensorflow import tf
@@ -269,14 +268,6 @@ def content(folder):
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
-
-
-def refusal(function, *arguments, **options):
-    """The message of the InputError that a call must end in: one line of text."""
-    with pytest.raises(InputError) as caught:
-        function(*arguments, **options)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 def state_of(run):
@@ -594,10 +585,6 @@ def test_a_read_only_disk_is_reported_in_one_sentence(small_disk):
     assert mount("remount,ro,size=200k")
     assert "cannot be written (Read-only file system)" in refusal(train, folder)
     assert "cannot be made (Read-only" in refusal(run_in, folder / "new")
-
-
-def no_space(*_):
-    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 @pytest.mark.parametrize("function", ["fsync", "replace"])

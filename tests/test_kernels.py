@@ -7,6 +7,7 @@ from contextlib import ExitStack
 import nbformat
 import pytest
 from jupyter_client.manager import start_new_kernel
+from shared import the_only
 
 from lib.files import ROOT
 
@@ -45,16 +46,17 @@ class Kernel:
     """A kernel that runs cells of a notebook, as a person in JupyterLab does."""
 
     def __init__(self, stack, name, output):
+        self.name = f"notebooks/{name}.ipynb"
         self.manager, self.client = start_new_kernel(cwd=str(ROOT / "notebooks"))
         stack.callback(self.manager.shutdown_kernel, now=True)
         stack.callback(self.client.stop_channels)
-        book = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4)
+        book = nbformat.read(ROOT / self.name, as_version=4)
         self.cells = [c.source for c in book.cells if c.cell_type == "code"]
         self.defaults = self.cells[1] + f"\noutput_dir = {str(output)!r}\n"
 
     def find(self, text):
-        (number,) = (n for n, cell in enumerate(self.cells) if text in cell)
-        return number
+        found = (n for n, cell in enumerate(self.cells) if text in cell)
+        return the_only(found, f"a cell of {self.name} with {text!r}")
 
     def start(self, source):
         # After an error, a kernel would drop the cells that wait already.

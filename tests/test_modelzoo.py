@@ -33,8 +33,7 @@ def sigmoid(z):
 
 def load_clicks():
     """The sample as the port preprocesses it, with items numbered from 1."""
-    data = sessions.load("sample", "file", "modelzoo")
-    return data
+    return sessions.load("sample", "file", "modelzoo")
 
 
 def clipped_cross_entropy(targets, probabilities):
@@ -342,10 +341,12 @@ def test_gradients_are_those_of_the_description_also_below_the_limit(sharp, clip
     weights = get_weights(model)
     gradients = tape.gradient(loss, [getattr(model, NAMES[name]) for name in weights])
     expected = literal_stamp(weights, windows, targets, clipped)[1]
-    for name, found in zip(weights, gradients):
-        found = tf.convert_to_tensor(found).numpy()
+    for name, gradient in zip(weights, gradients):
+        found = tf.convert_to_tensor(gradient).numpy()
         size = np.abs(expected[name]).max()
-        np.testing.assert_allclose(found, expected[name], rtol=1e-3, atol=1e-4 * size)
+        np.testing.assert_allclose(
+            found, expected[name], rtol=1e-3, atol=1e-4 * size, err_msg=name
+        )
 
 
 def test_padding_is_item_0_and_changes_a_score(sharp):
@@ -481,7 +482,7 @@ def test_each_fix_changes_something_and_an_unknown_one_is_refused():
     published = np.asarray(modelzoo.STAMP(N_ITEMS, DIM)(windows))
     for fix in ("mask", "m_s", "logits"):
         fixed = np.asarray(modelzoo.STAMP(N_ITEMS, DIM, fixes=fix)(windows))
-        assert np.abs(fixed - published).max() > 1e-7
+        assert np.abs(fixed - published).max() > 1e-7, fix
     paid, free = (modelzoo.STAMP(N_ITEMS, DIM, fixes=f) for f in ("", "penalty"))
     assert np.array_equal(paid(windows), free(windows))
     assert sum(paid.losses) > 0
@@ -542,13 +543,14 @@ def test_without_m_s_no_attention_leaves_no_query():
 def test_the_published_epochs_are_a_quarter_of_one():
     path = files.ROOT / "ci/params/stamp_full_1p.yaml"
     asked = yaml.safe_load(path.read_text(encoding="utf-8"))
-    record = next(
-        one
-        for one in load_records("results")
-        if one["parameters"].get("label") == asked["label"]
-    )
+    sizes = {
+        record["data"]["counts"]["train_examples"]
+        for record in load_records("results")
+        if record["parameters"].get("label") == asked["label"]
+    }
     drawn = asked["epochs"] * asked["steps_per_epoch"] * asked["batch_size"]
-    assert 0.25 < drawn / record["data"]["counts"]["train_examples"] < 0.28
+    assert len(sizes) == 1, f"{sizes} examples in the runs labelled {asked['label']}"
+    assert 0.25 < drawn / sizes.pop() < 0.28
 
 
 def test_the_order_of_the_file_is_not_that_of_the_clicks():
@@ -587,23 +589,25 @@ def test_before_training_an_item_moves_by_the_penalty_alone(clicks):
 
 
 def test_keras_3_refuses_the_calls_of_the_port_s_summary():
+    """Keras 2.6 takes a function of TensorFlow as a layer of a model."""
     inputs = tf.keras.Input((8,))
     if tf.keras.__version__.startswith("3"):
         with pytest.raises(ValueError, match="KerasTensor"):
-            tf.reduce_mean(inputs)
+            tf.reduce_mean(inputs, 1)
     else:
-        assert tf.reduce_mean(inputs) is not None
+        model = tf.keras.Model(inputs, tf.reduce_mean(inputs, 1))
+        rows = np.arange(16, dtype=np.float32).reshape(2, 8)
+        np.testing.assert_allclose(model(rows), rows.mean(axis=1))
 
 
-def test_biases_start_at_the_mean_of_the_user_and_are_trained():
+@pytest.mark.parametrize(("fixes", "n_tables"), [("", 2), ("biases", 4)])
+def test_biases_start_at_the_mean_of_the_user_and_are_trained(fixes, n_tables):
     raw = modelzoo.by_raw_id(ratings.load("sample", split="modelzoo"))
     pairs = np.stack([raw.test.user_idx, raw.test.item_idx], axis=1)
-    for fixes, low, high, tables in (("", -0.1, 0.1, 2), ("biases", 3, 4, 4)):
-        model = modelzoo.MF(
-            raw.n_users, raw.n_items, fixes=fixes, user_mean=raw.user_mean
-        )
-        assert low < float(tf.reduce_mean(model(pairs))) < high
-        assert len(model.trainable_variables) == tables
+    model = modelzoo.MF(raw.n_users, raw.n_items, fixes=fixes, user_mean=raw.user_mean)
+    start = raw.user_mean[raw.test.user_idx] if fixes else np.zeros(len(pairs))
+    np.testing.assert_allclose(np.asarray(model(pairs))[:, 0], start, atol=0.3)
+    assert len(model.trainable_variables) == n_tables
 
 
 def test_the_means_of_the_port_reveal_the_direction_of_the_test_ratings():
@@ -615,15 +619,14 @@ def test_the_means_of_the_port_reveal_the_direction_of_the_test_ratings():
     assert told > 0.9
 
 
-def test_rows_outside_the_batch_pay_until_that_is_fixed():
+@pytest.mark.parametrize(
+    ("fixes", "users"), [("", [0, 1, 2, 3, 4, 5]), ("penalty", [0, 2, 4])]
+)
+def test_rows_outside_the_batch_pay_until_that_is_fixed(fixes, users):
     pairs = np.array([[0, 1], [4, 3], [2, 2]], np.int32)
-    for fixes in ("", "penalty"):
-        model = modelzoo.MF(6, 5, fixes=fixes)
-        with tf.GradientTape() as tape:
-            model(pairs)
-            penalty = tf.add_n(model.losses)
-        slopes = tf.convert_to_tensor(tape.gradient(penalty, model.p)).numpy()
-        pays = slopes.any(axis=1)
-        assert pays[[0, 2, 4]].all()
-        assert pays[[1, 3, 5]].all() == (fixes == "")
-        assert pays[[1, 3, 5]].any() == (fixes == "")
+    model = modelzoo.MF(6, 5, fixes=fixes)
+    with tf.GradientTape() as tape:
+        model(pairs)
+        penalty = tf.add_n(model.losses)
+    slopes = tf.convert_to_tensor(tape.gradient(penalty, model.p)).numpy()
+    assert np.flatnonzero(slopes.any(axis=1)).tolist() == users

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
+from shared import examples
 
-from lib.data.examples import Examples
 from lib.data.sessions import Sessions
 from lib.errors import InputError
 from lib.evaluation import metrics, session_baselines
@@ -17,13 +17,6 @@ from lib.training.fit import fit, set_seed
 from lib.training.schedule import Schedule
 
 N_ITEMS, D = 12, 6
-
-
-def examples(*sessions):
-    lengths = [len(session) for session in sessions]
-    days = np.arange(len(sessions)).astype("datetime64[D]")
-    offsets = np.concatenate([[0], np.cumsum(lengths)])
-    return Examples.from_sessions(np.concatenate(sessions), offsets, days)
 
 
 def drawn_sessions(n=40, seed=0):

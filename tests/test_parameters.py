@@ -7,8 +7,8 @@ import papermill
 import plan
 import pytest
 import yaml
+from shared import refusal, the_only
 
-from lib.errors import InputError
 from lib.hardware import launch_options
 from lib.records import parameters
 
@@ -39,13 +39,6 @@ def notebook(*cells, injected=""):
 
 def checked(injected="", **allowed):
     return parameters.check(notebook(injected=injected), **allowed)
-
-
-def refusal(function, *arguments, **options):
-    with pytest.raises(InputError) as caught:
-        function(*arguments, **options)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 def test_the_parameters_and_nothing_else_are_returned_in_their_order():
@@ -248,7 +241,7 @@ def test_a_group_with_other_entries_is_refused_by_the_plan(text):
 @pytest.mark.parametrize("number", ["03", "04"])
 def test_papermill_s_own_ways_reach_the_check(number, tmp_path):
     """As ``papermill -y "ascend: {profiling: true}"`` and ``-p profiling true`` do."""
-    path = next(plan.NOTEBOOKS.glob(f"{number}_*.ipynb"))
+    path = the_only(plan.NOTEBOOKS.glob(f"{number}_*.ipynb"), f"notebook {number}")
     cell = next(
         cell.source
         for cell in papermill.iorw.load_notebook_node(str(path)).cells
@@ -275,7 +268,7 @@ PUBLISHED = {
 
 @pytest.mark.parametrize("number", PUBLISHED)
 def test_the_published_names_and_the_rest_of_a_recorded_run_can_be_set(number):
-    path = next(plan.NOTEBOOKS.glob(f"{number}_*.ipynb"))
+    path = the_only(plan.NOTEBOOKS.glob(f"{number}_*.ipynb"), f"notebook {number}")
     settable = {*plan.read_defaults(path), *parameters.groups(plan.read_defaults(path))}
     published = {"data_path", "precision_mode", "static", *launch_options.NAMES}
     assert published | PUBLISHED[number] <= settable

@@ -42,7 +42,6 @@ def read():
 
 print(read())
 """
-OUTPUTS = ("stream", "display_data", "update_display_data", "error")
 LINE = re.compile(r"evaluation: +(\d+)%\|.{10}\| 00:0[0-9] left")
 
 

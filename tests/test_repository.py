@@ -4,7 +4,8 @@ import re
 from pathlib import Path
 
 import yaml
-from test_documentation import missing
+from shared import match_in
+from test_documentation import missing, read
 
 import lib
 
@@ -14,10 +15,6 @@ SET_UP = "ci/environment.sh"
 HOOKS = ".pre-commit-config.yaml"
 
 
-def read(name):
-    return (ROOT / name).read_text(encoding="utf-8")
-
-
 def load(name):
     return yaml.safe_load(read(name))
 
@@ -25,36 +22,55 @@ def load(name):
 def test_the_rooms_that_contributors_and_users_read_of_are_those_of_lib():
     rooms = {path.parent.name for path in (ROOT / "lib").glob("*/__init__.py")}
     for name in ("CONTRIBUTING.md", "CHANGELOG.md"):
-        listed = re.search(r"seven \w+: ([^.;]+)", read(name)).group(1)
+        listed = match_in(r"seven \w+: ([^.;]+)", read(name), name)[1]
         assert set(re.findall(r"`(\w+)`", listed)) == rooms, name
+
+
+def test_both_readmes_list_every_notebook_in_order():
+    notebooks = sorted(path.name for path in (ROOT / "notebooks").glob("*.ipynb"))
+    for name in ("README.md", "README.zh-CN.md"):
+        listed = re.findall(r"(?m)^\| \[\d\d_.*?\]\(notebooks/(\S+)\)", read(name))
+        assert listed == notebooks, f"{name}: the table of notebooks"
+
+
+def test_the_guide_for_contributors_has_lines_that_fit_a_terminal():
+    for number, line in enumerate(read("CONTRIBUTING.md").splitlines(), 1):
+        assert len(line) <= 100, f"CONTRIBUTING.md:{number} has {len(line)} characters"
 
 
 def test_the_citation_names_this_version_and_project():
     citation = load("CITATION.cff")
-    project = re.search(r'(?m)^name = "(.+)"', read("pyproject.toml")).group(1)
+    settings = read("pyproject.toml")
+    project = match_in(r'(?m)^name = "(.+)"', settings, "pyproject.toml")[1]
     assert citation["version"] == lib.__version__
     assert citation["title"].startswith(f"{project}:")
     assert citation["authors"] == [{"name": f"The {project} contributors"}]
-    assert f'license = "{citation["license"]}"' in read("pyproject.toml")
+    assert f'\nlicense = "{citation["license"]}"\n' in settings
 
 
 def test_the_changelog_knows_this_version():
-    assert lib.__version__ in read("CHANGELOG.md")
+    """It has a section, or is said to be in preparation where all is unreleased."""
+    text = read("CHANGELOG.md")
+    sections = re.findall(r"(?m)^## \[(.+)\]", text)
+    prepared = re.findall(r"`lib\.__version__` is (\S+?),?\s", text)
+    assert sections[:1] == ["Unreleased"]
+    assert lib.__version__ in sections or prepared == [lib.__version__]
 
 
 def test_hooks_have_the_pinned_ruff_and_run_tests_that_exist():
     hooks = {
         hook["id"]: hook for repo in load(HOOKS)["repos"] for hook in repo["hooks"]
     }
-    pin = re.search(r"(?m)^ruff==\S+", read("requirements.txt")).group()
+    pin = match_in(r"(?m)^ruff==\S+", read("requirements.txt"), "requirements.txt")
     for name in ("ruff-check", "ruff-format"):
-        assert hooks[name]["additional_dependencies"] == [pin]
+        assert hooks[name]["additional_dependencies"] == [pin[0]], f"{HOOKS}: {name}"
     assert missing(f"```bash\n{hooks['notebooks']['entry']}\n```\n") == []
 
 
 def test_the_workflow_runs_the_test_command_on_the_versions_that_set_up_allows():
     job = load(WORKFLOW)["jobs"]["test"]
-    case = re.search(r"(?m)^ *((?:3[\d.]+ \| )+)ascend([\d.]+)\)", read(SET_UP))
+    pattern = r"(?m)^ *((?:3[\d.]+ \| )+)ascend([\d.]+)\)"
+    case = match_in(pattern, read(SET_UP), SET_UP)
     current, ascend = case.group(1).split(" | ")[:-1], case.group(2)
     assert job["strategy"]["matrix"]["python"] == current
     python = "${{ matrix.python }}"
@@ -74,13 +90,12 @@ def test_the_workflow_runs_on_changes_and_weekly_and_may_only_read():
     workflow = load(WORKFLOW)
     events = workflow[True]  # YAML 1.1 reads the key "on" as a truth value
     assert {"push", "pull_request", "schedule"} <= set(events)
-    minute, hour, day, month, weekday = events["schedule"][0]["cron"].split()
-    assert (day, month) == ("*", "*")
-    assert weekday.isdigit()
+    cron = events["schedule"][0]["cron"]
+    assert re.fullmatch(r"\d+ \d+ \* \* \d", cron), "once a week: minute hour * * day"
     assert workflow["permissions"] == {"contents": "read"}
     assert not any("permissions" in job for job in workflow["jobs"].values())
     for action in re.findall(r"uses: (\S+)", read(WORKFLOW)):
-        assert re.fullmatch(r"actions/[\w-]+@v\d+", action)
+        assert re.fullmatch(r"actions/[\w-]+@v\d+", action), f"{WORKFLOW}: {action}"
 
 
 def test_a_bug_report_asks_for_the_record_the_device_and_the_command():

@@ -207,12 +207,16 @@ def test_no_kept_record_is_of_uncommitted_changes():
     assert found.keys() == DIRTY.keys(), "a record was made again: take it off the list"
 
 
-def test_an_empty_name_of_a_folder_is_not_the_whole_repository(tmp_path):
-    for text in ("", " ", f"{tmp_path}/a,"):
-        with pytest.raises(InputError, match="a folder has no name"):
-            load_records(text)
-        with pytest.raises(InputError, match="output_dir is empty: name a folder"):
-            Run("x", {"output_dir": text.partition("/")[0]}, DATA)
+@pytest.mark.parametrize("text", ["", " ", "a,", ",a", "a, ,b"])
+def test_an_empty_name_of_a_folder_is_not_the_whole_repository(text):
+    with pytest.raises(InputError, match="a folder has no name"):
+        load_records(text)
+
+
+@pytest.mark.parametrize("text", ["", " "])
+def test_an_output_folder_without_a_name_is_refused(text):
+    with pytest.raises(InputError, match="output_dir is empty: name a folder"):
+        Run("x", {"output_dir": text}, DATA)
 
 
 @dataclass
@@ -317,7 +321,8 @@ def test_without_a_label_model_and_parameters_name_the_setting(tmp_path):
     }
 
 
-def test_a_seed_of_two_machines_counts_once_and_keeps_both_speeds(tmp_path):
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_a_seed_of_two_machines_counts_once_and_keeps_both_speeds(order, tmp_path):
     """Asked for the same; one computes in bfloat16, the other in float32, later."""
     machines = [
         {"kind": "cpu", "name": "with AMX", "matmul_dtype": "bfloat16", "notes": []},
@@ -329,15 +334,13 @@ def test_a_seed_of_two_machines_counts_once_and_keeps_both_speeds(tmp_path):
         record = {**json.loads(path.read_text()), "device": device}
         record["timing"].update(examples_per_second=10.0 + n, finished_at=f"202{n}")
         path.write_text(json.dumps(record))
-    folders = f"{tmp_path}/machine 0, {tmp_path}/machine 1"
-    for named in (folders, ", ".join(folders.split(", ")[::-1])):
-        records = load_records(named)
-        ((_, group),) = comparison.by_question(records, "stamp").items()
-        settings = comparison.settings(group)
-        assert [r["metrics"]["hr_at_20"] for r in settings["ours"]] == [0.5]
-        table = comparison.table(records)
-        speeds = dict(zip(table["processor"], table["examples_per_second"]))
-        assert speeds == {"with AMX": 10.0, "older": 11.0}
+    records = load_records(", ".join(f"{tmp_path}/machine {n}" for n in order))
+    ((_, group),) = comparison.by_question(records, "stamp").items()
+    settings = comparison.settings(group)
+    assert [r["metrics"]["hr_at_20"] for r in settings["ours"]] == [0.5]
+    table = comparison.table(records)
+    speeds = dict(zip(table["processor"], table["examples_per_second"]))
+    assert speeds == {"with AMX": 10.0, "older": 11.0}
 
 
 def test_data_of_one_name_and_another_content_are_another_question(tmp_path):
@@ -388,13 +391,15 @@ def test_the_steps_of_an_audit_stand_in_its_order_as_far_as_recorded(tmp_path):
         comparison.costs(records, ["first", *steps], "hr_at_20")
 
 
-def test_an_audit_is_drawn_as_far_as_it_was_recorded():
+@pytest.mark.parametrize(
+    "labels", [["first"], ["first", "+ a"], ["first", "+ a", "a alone"]]
+)
+def test_an_audit_is_drawn_as_far_as_it_was_recorded(labels):
     rows = {"mean": 0.2, "lowest": 0.1, "highest": 0.3}
-    for labels in (["first"], ["first", "+ a"], ["first", "+ a", "a alone"]):
-        fig, axs = plots.audit(pd.DataFrame([rows] * len(labels), labels), "hr_at_20")
-        drawn = [text.get_text() for ax in axs for text in ax.get_yticklabels()]
-        assert drawn == ["first", *labels[1:2], "first", *labels[2:]]
-        plt.close(fig)
+    fig, axs = plots.audit(pd.DataFrame([rows] * len(labels), labels), "hr_at_20")
+    drawn = [text.get_text() for ax in axs for text in ax.get_yticklabels()]
+    plt.close(fig)
+    assert drawn == ["first", *labels[1:2], "first", *labels[2:]]
 
 
 def test_a_step_of_an_audit_is_one_setting_on_any_machine(tmp_path):
@@ -404,10 +409,16 @@ def test_a_step_of_an_audit_is_one_setting_on_any_machine(tmp_path):
     here["device"] = {"name": "one", "matmul_dtype": "float32"}
     there["device"] = {"name": "another", "matmul_dtype": "bfloat16"}
     assert comparison.costs([here, there], ["+ a"], "hr_at_20").loc["+ a", "runs"] == 2
-    for told in ("precision_mode", "embed_dim"):
-        other = {**there, "parameters": {**there["parameters"], told: 7}}
-        with pytest.raises(InputError, match=rf'"\+ a": its runs differ in {told};'):
-            comparison.costs([here, other], ["+ a"], "hr_at_20")
+
+
+@pytest.mark.parametrize("told", ["precision_mode", "embed_dim"])
+def test_a_step_of_an_audit_is_not_two_settings(told, tmp_path):
+    for seed in (0, 1):
+        written(tmp_path, seed=seed, label="+ a")
+    one, other = load_records(tmp_path)
+    other["parameters"][told] = 7
+    with pytest.raises(InputError, match=rf'"\+ a": its runs differ in {told};'):
+        comparison.costs([one, other], ["+ a"], "hr_at_20")
 
 
 def test_a_label_is_no_part_of_what_was_run(tmp_path):
@@ -431,9 +442,14 @@ def test_published_figures_stand_beside_runs_on_the_test_part_alone(tmp_path):
     for part in ("test", "validation"):
         written(tmp_path, epochs=1, evaluate_on=part)
     questions = comparison.by_question(load_records(tmp_path), "stamp")
-    for question, group in questions.items():
-        values, _ = results(group, "hr_at_20", published)
-        assert ("SR-GNN" in values) != question.endswith("validation part")
+    beside = {
+        question: "SR-GNN" in results(group, "hr_at_20", published)[0]
+        for question, group in questions.items()
+    }
+    assert beside == {
+        "toy, SR-GNN's rules": True,
+        "toy, SR-GNN's rules, validation part": False,
+    }
 
 
 def test_published_figures_stand_beside_runs_on_their_own_rules_alone(tmp_path):
@@ -444,10 +460,14 @@ def test_published_figures_stand_beside_runs_on_their_own_rules_alone(tmp_path):
     for rules in ({}, {"protocol": "srgnn"}, {"protocol": "modelzoo"}):
         written(tmp_path, epochs=1, **rules)  # an old record does not state the default
     questions = comparison.by_question(load_records(tmp_path), "stamp")
-    assert len(questions) == 2
-    for question, group in questions.items():
-        values, _ = results(group, "hr_at_20", published)
-        assert ("SR-GNN" in values) == ("SR-GNN's rules" in question)
+    beside = {
+        question: ("SR-GNN" in results(group, "hr_at_20", published)[0], len(group))
+        for question, group in questions.items()
+    }
+    assert beside == {
+        "toy, SR-GNN's rules": (True, 2),
+        "toy, the port's split": (False, 1),
+    }
 
 
 def test_a_published_figure_that_does_not_stand_is_marked(tmp_path):

@@ -3,6 +3,7 @@
 from dataclasses import asdict, replace
 
 import pytest
+from shared import refusal
 
 from lib.data import ratings, sessions
 from lib.errors import InputError
@@ -19,14 +20,6 @@ INFINITE = [float("nan"), float("inf"), -float("inf")]
 NO_COUNT = [0, -1, 2**31, 1.0, True]
 NO_NUMBER_OF_STEPS = [-1, 2**31, 0.5, False]
 NO_SEED = [-1, 2**20, 0.0, True]
-
-
-def refusal(function, *arguments, **options):
-    """The message of the InputError that a call must end in: one line of text."""
-    with pytest.raises(InputError) as caught:
-        function(*arguments, **options)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 # --- values --------------------------------------------------------------------------

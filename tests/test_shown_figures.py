@@ -345,8 +345,8 @@ SHOWN = [
     (
         "18",
         r"without it they have (\S+), and (\S+) with the smallest\. For eight it is "
-        r"(\S+), and for thirty-two (\S+) and (\S+) are nearly level; without a penalty "
-        r"thirty-two factors end at (\S+),",
+        r"(\S+), and for thirty-two (\S+) and (\S+) are nearly level; without a "
+        r"penalty thirty-two factors end at (\S+),",
     ),
 ]
 

@@ -122,8 +122,10 @@ def test_a_target_drawn_twice_gets_both_gradients():
 
 @pytest.mark.parametrize(("dtype", "step"), [("bfloat16", 2**-8), ("float16", 2**-11)])
 def test_reduced_precision_rounds_inputs_of_products_and_nothing_else(dtype, step):
-    """Each input is off by at most ``step`` of itself, and products add up in float32
-    or, on some processors, in chunks that are rounded once more.
+    """Each input is off by at most ``step`` of itself.
+
+    Products add up in float32 or, on some processors, in chunks that are rounded once
+    more.
     """
     queries, items, targets, upstream = product_case(dim=8)
     found = of_product(queries, items, targets, upstream, dtype)

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from shared import refusal
 
 from lib import files
 from lib.data import readers, sources
@@ -44,14 +45,6 @@ def read(folder, main_file):
     if main_file == VIEWS:
         table["day"] = pd.to_datetime(table["day"], unit="D")
     return table, reading.sha256
-
-
-def refusal(function, *arguments):
-    """The message of the InputError that a call must end in: one line of text."""
-    with pytest.raises(InputError) as caught:
-        function(*arguments)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 # Finding

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from shared import the_only
 
 ROOT = Path(__file__).resolve().parents[1]
 ASCEND = ROOT / ".venv-ascend" / "bin" / "python"
@@ -33,7 +34,7 @@ def test_both_stacks_agree(tmp_path, number, setting):
         command += ["--set", f"output_dir={output}"]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr
-        (path,) = output.rglob("result.json")
+        path = the_only(output.rglob("result.json"), f"a record of {number} by {name}")
         records.append(json.loads(path.read_text()))
     ascend, current = records
     assert ascend["versions"]["tensorflow"] == "2.6.5"
@@ -42,4 +43,5 @@ def test_both_stacks_agree(tmp_path, number, setting):
     assert ascend["metrics"].keys() == current["metrics"].keys()
     for metric, value in current["metrics"].items():
         kind = metric.partition("_")[0]
-        assert ascend["metrics"][metric] == pytest.approx(value, abs=TOLERANCE[kind])
+        expected = pytest.approx(value, abs=TOLERANCE[kind])
+        assert ascend["metrics"][metric] == expected, metric

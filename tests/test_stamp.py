@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
+from shared import examples
 
-from lib.data.examples import Examples
 from lib.evaluation import metrics
 from lib.hardware.tensorflow import tf
 from lib.models import stamp
@@ -193,13 +193,6 @@ def test_a_card_that_lowers_sums_to_float16_sums_whole_numbers(model, monkeypatc
     over_items = [x for x in sums if x.inputs[0].shape[-1] == N_ITEMS]
     assert len(over_items) == 2
     assert {x.outputs[0].dtype for x in over_items} == {tf.int32}
-
-
-def examples(*sessions):
-    lengths = [len(session) for session in sessions]
-    days = np.zeros(len(sessions), "datetime64[D]")
-    offsets = np.concatenate([[0], np.cumsum(lengths)])
-    return Examples.from_sessions(np.concatenate(sessions), offsets, days)
 
 
 def test_windows_hold_the_last_clicks_of_the_prefix_and_padding_before_them():

@@ -358,8 +358,11 @@ handle = npu.open().as_default()
 missing = sentence_of(tf.function(lambda: tf.zeros(1)), kind=npu.ContractBroken)
 answer(rank=handle.worker_id, missing=missing)
 """,
-        **{"CM_WORKER_SIZE": "2", "CM_CHIEF_IP": "127.0.0.1", "STAND_IN_RANK": "1"},
-        **{"STAND_IN_FABRIC": str(tmp_path), "STAND_IN_TIMEOUT": "1"},
+        CM_WORKER_SIZE="2",
+        CM_CHIEF_IP="127.0.0.1",
+        STAND_IN_RANK="1",
+        STAND_IN_FABRIC=str(tmp_path),
+        STAND_IN_TIMEOUT="1",
     )
     assert found["rank"] == 1
     assert "rank 0 has not come in 1 s" in found["missing"]

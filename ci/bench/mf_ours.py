@@ -26,8 +26,10 @@ def prepare(
     threads=1,
     **options,
 ):
-    """One of ``published``, ``naive``, ``best``, ``als``, ``steps``, ``repeated``,
-    ``floor``, ``huge``, ``huge als``, ``huge gibbs``.
+    """Makes the round of a kind.
+
+    The kind is one of ``published``, ``naive``, ``best``, ``als``, ``steps``,
+    ``repeated``, ``floor``, ``huge``, ``huge als``, ``huge gibbs``.
     """
     port = kind == "published"  # it has no loss scale
     opened = work.open_device(device, precision, threads, loss_scale=not port)

@@ -37,7 +37,7 @@ def libmf(data, latent_dim, iterations, regularization):
 
 
 def cornac(data, latent_dim, iterations, regularization, learning_rate=0.01):
-    """cornac's C++ MF; the time to make its data set is not counted."""
+    """Cornac's C++ MF; the time to make its data set is not counted."""
     from cornac.data import Dataset
     from cornac.models import MF
 

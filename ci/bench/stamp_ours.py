@@ -27,8 +27,11 @@ OPTIONS = {  # kind -> options of the network
 def prepare(
     kind, batch_size, precision="float32", steps=8, maxlen=MAXLEN, device="auto"
 ):
-    """One of ``fit``, ``cosine``, ``neighbours``, ``published``, ``raw``, ``floor``,
-    ``evaluate``, ``recommend``, ``product``."""
+    """Makes the round of a kind.
+
+    The kind is one of ``fit``, ``cosine``, ``neighbours``, ``published``, ``raw``,
+    ``floor``, ``evaluate``, ``recommend``, ``product``.
+    """
     port = kind == "published"  # its losses, computed our way; it has no loss scale
     opened = work.open_device(device, precision, loss_scale=not port)
     set_seed(0)

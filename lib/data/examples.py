@@ -41,6 +41,7 @@ class Examples:
 
     @property
     def n_sessions(self) -> int:
+        """Number of sessions: each has one example less than it has clicks."""
         return len(self.offsets) - 1
 
     @property

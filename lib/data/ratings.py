@@ -76,10 +76,12 @@ class Ratings:
 
     @property
     def n_users(self) -> int:
+        """Number of users of both parts."""
         return len(self.user_ids)
 
     @property
     def n_items(self) -> int:
+        """Number of items of both parts."""
         return len(self.item_ids)
 
     def counts(self) -> dict[str, int]:
@@ -258,10 +260,10 @@ def _split(
         train = rng.permutation(order[is_train])
         parts = rows.take(train), rows.take(order[~is_train])
     elif engine is None:  # a part of ratings in memory
-        with DuckDB() as engine:
+        with DuckDB() as own:
             columns = pd.DataFrame(vars(rows)).assign(place=np.arange(n))
-            engine.register("numbered", columns)
-            return _split(rows, split, test_share, seed, name, repeats, engine)
+            own.register("numbered", columns)
+            return _split(rows, split, test_share, seed, name, repeats, own)
     else:
         query = rating_steps.split(engine, split, test_share, n, seed, repeats)
         engine.table("parts", query)

@@ -26,6 +26,7 @@ class UserItemBias:
         self.damping, self.rounds = damping, rounds
 
     def fit(self, train: Part, n_users: int, n_items: int) -> UserItemBias:
+        """Takes the mean of the ratings, then item and user biases in turn."""
         user, item = train.user_idx, train.item_idx
         self.mean = float(train.rating.mean(dtype=np.float64))
         self.scale = float(train.rating.min()), float(train.rating.max())
@@ -41,6 +42,7 @@ class UserItemBias:
         return total / (self.damping + np.bincount(index, minlength=n))
 
     def predict(self, part: Part) -> np.ndarray:
+        """The mean and both biases."""
         raw = self.mean + self.user_bias[part.user_idx] + self.item_bias[part.item_idx]
         return np.clip(raw, *self.scale)
 
@@ -66,6 +68,7 @@ class ItemKnnRating(UserItemBias):
 
     @progress.timed("fitting item-kNN")
     def fit(self, train: Part, n_users: int, n_items: int) -> ItemKnnRating:
+        """Fits the biases, and finds the similarity of every two items."""
         super().fit(train, n_users, n_items)
         residual = train.rating - super().predict(train)
         place, shape = (train.user_idx, train.item_idx), (n_users, n_items)
@@ -80,6 +83,7 @@ class ItemKnnRating(UserItemBias):
 
     @progress.timed("evaluation of item-kNN")
     def predict(self, part: Part) -> np.ndarray:
+        """The biases and the weighted residual of the user's similar items."""
         rating = super().predict(part)
         by_user = np.argsort(part.user_idx, kind="stable")
         bounds = np.searchsorted(part.user_idx[by_user], np.arange(len(self.user_bias)))

@@ -27,9 +27,14 @@ _LastClicks = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 class Baseline(Protocol):
     """The interface that the session baselines share."""
 
-    def fit(self, examples: Examples, n_items: int) -> Baseline: ...
+    def fit(self, examples: Examples, n_items: int) -> Baseline:
+        """Learns from the sessions of ``examples``; returns the fitted baseline."""
 
-    def scores(self, prefixes: Prefixes) -> np.ndarray: ...
+    def scores(self, prefixes: Prefixes) -> np.ndarray:
+        """Scores of all items after each prefix: ``(len(prefixes), n_items)``.
+
+        Column ``i`` is item number ``i + 1``. A prefix has one click or more.
+        """
 
 
 def evaluate(
@@ -105,11 +110,13 @@ class Pop:
     """POP scores an item by its number of clicks in the training part."""
 
     def fit(self, examples: Examples, n_items: int) -> Pop:
+        """Counts the clicks on each item."""
         counts = np.bincount(examples.items, minlength=n_items + 1)[1:]
         self.popularity = counts.astype(np.float32)
         return self
 
     def scores(self, prefixes: Prefixes) -> np.ndarray:
+        """The same scores for every prefix, as a view that is read-only."""
         return np.broadcast_to(self.popularity, (len(prefixes), len(self.popularity)))
 
 
@@ -117,6 +124,7 @@ class SPop(Pop):
     """S-POP scores by the number of clicks in the session; ties are resolved by POP."""
 
     def scores(self, prefixes: Prefixes) -> np.ndarray:
+        """Clicks on each item in the prefix, and less than 1 for its popularity."""
         in_session = np.zeros((len(prefixes), len(self.popularity)), np.float32)
         np.add.at(in_session, _flatten(prefixes)[1:], 1)
         share = self.popularity / (self.popularity.max() + 1)  # less than one click
@@ -127,6 +135,7 @@ class Markov:
     """Markov scores an item by how often it followed the last click in training."""
 
     def fit(self, examples: Examples, n_items: int) -> Markov:
+        """Counts how often one item came right after another, or after itself."""
         before = examples.last_clicks - 1
         shape = (n_items, n_items)
         ones = np.ones(len(before), np.float32)
@@ -135,6 +144,7 @@ class Markov:
         return self
 
     def scores(self, prefixes: Prefixes) -> np.ndarray:
+        """The row of the last click; the clicks before it do not count."""
         last = np.array([prefix[-1] for prefix in prefixes]) - 1
         return self.related[last].toarray()
 
@@ -150,6 +160,7 @@ class ItemKnn(Markov):
         self.damping = damping
 
     def fit(self, examples: Examples, n_items: int) -> ItemKnn:
+        """Finds the similarity of every two items; that of an item to itself is 0."""
         seen = _mark_items(examples, n_items)
         together = (seen.T @ seen).tocoo()
         count = seen.sum(axis=0).A1
@@ -171,6 +182,7 @@ class SessionKnn:
         self.k, self.sample = k, sample
 
     def fit(self, examples: Examples, n_items: int) -> SessionKnn:
+        """Lists the sessions of each item, the most recent first."""
         self.recent_first = np.argsort(-examples.days.astype(np.int64), kind="stable")
         self.sessions = _mark_items(examples, n_items)[self.recent_first]
         self.sessions_of_item = self.sessions.T.tocsr()
@@ -206,6 +218,7 @@ class SessionKnn:
         return prefix[best], session[best], similarity[best]
 
     def scores(self, prefixes: Prefixes) -> np.ndarray:
+        """The sum of similarities of the neighbours that have the item."""
         n = len(prefixes)
         prefix, session, similarity = self.find_neighbours(_last_clicks(prefixes), n)
         indptr = np.searchsorted(prefix, np.arange(n + 1))
@@ -222,6 +235,7 @@ class VSessionKnn(SessionKnn):
     """
 
     def weigh(self, distance: np.ndarray, length: np.ndarray) -> np.ndarray:
+        """Weighs an item by the position of its last click, over the length."""
         return (length - distance) / length
 
 
@@ -276,6 +290,7 @@ class DecayedSessionKnn(SessionKnn):
         self.prefix_decay, self.click_decay = prefix_decay, click_decay
 
     def fit(self, examples: Examples, n_items: int) -> DecayedSessionKnn:
+        """Weighs each session of an item by its age and the item's idf."""
         super().fit(examples, n_items)
         self.items = examples.items - 1
         self.lengths = np.diff(examples.offsets)[self.recent_first]
@@ -294,9 +309,11 @@ class DecayedSessionKnn(SessionKnn):
         return self
 
     def weigh(self, distance: np.ndarray, length: np.ndarray) -> np.ndarray:
+        """Weighs an item by ``exp(-distance / prefix_decay)`` of its last click."""
         return np.exp(-distance / self.prefix_decay)
 
     def scores(self, prefixes: Prefixes) -> np.ndarray:
+        """The sum of the neighbours' votes for each item."""
         shape = (len(prefixes), self.sessions_of_item.shape[0])
         row, column, distance, _ = clicks = _last_clicks(prefixes)
         prefix, session, similarity = self.find_neighbours(clicks, len(prefixes))

@@ -94,6 +94,8 @@ class MF(tf.keras.Model):
         )
 
     def build(self, input_shape: object) -> None:
+        """Makes the tables: factors of small normal numbers, biases of 0."""
+
         def normal(number: int) -> Any:
             seed = 100 * self.seed + number
             return tf.keras.initializers.RandomNormal(stddev=STDDEV, seed=seed)
@@ -106,6 +108,14 @@ class MF(tf.keras.Model):
         self.built = True
 
     def call(self, pairs: tf.Tensor) -> tf.Tensor:
+        """Ratings of pairs, not clipped; adds the penalty to the losses.
+
+        Args:
+            pairs: int ``(batch, 2)``, the numbers of users and items.
+
+        Returns:
+            float32 ``(batch, 1)``, in stars.
+        """
         user, item = pairs[:, 0], pairs[:, 1]
         p, q = tf.gather(self.p, user), tf.gather(self.q, item)  # (batch, dim)
         product = tf.cast(p, self.matmul_dtype) * tf.cast(q, self.matmul_dtype)
@@ -161,9 +171,12 @@ class SampledMF(MF):
 
     @property
     def width(self) -> int:
+        """Length of a row of both tables: all blocks."""
         return self.samples * (self.latent_dim + 2)
 
     def build(self, input_shape: object) -> None:
+        """Makes blocks of samples of 0, and the priors that ``keep`` fills."""
+
         def value(name: str, *shape: int) -> tf.Variable:
             return self.add_weight(
                 name=name, shape=shape, initializer="zeros", trainable=False

@@ -55,6 +55,7 @@ class Adam(tf.keras.optimizers.Adam):
     def update_step(
         self, gradient: tf.Tensor, variable: tf.Variable, learning_rate: tf.Tensor
     ) -> None:
+        """Changes a weight and its two moments in place, in one pass."""
         index = self._get_variable_index(variable)
         moments = (self._momentums[index].value, self._velocities[index].value)
         step = tf.cast(self.iterations + 1, tf.float32)

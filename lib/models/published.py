@@ -104,6 +104,10 @@ class STAMP(stamp.STAMP):
         return stamp.combine(weights, m_a, m_t)
 
     def call(self, windows: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """Probabilities of all items: float32 ``(batch, n_items)``.
+
+        With the fix ``"logits"``, what ``stamp.STAMP`` returns.
+        """
         if "logits" in self.fixes:
             return super().call(windows, training)
         query = self.query(windows)
@@ -166,6 +170,7 @@ class MF(mf.MF):
             self.user_mean = tf.constant(user_mean, tf.float32)[:, None]
 
     def build(self, input_shape: object) -> None:
+        """Makes four tables of small normal numbers; the biases train if fixed."""
         d = self.latent_dim
         shapes = {"p": (self.n_users, d), "q": (self.n_items, d)}
         shapes.update(user_bias=(self.n_users, 1), item_bias=(self.n_items, 1))
@@ -180,6 +185,7 @@ class MF(mf.MF):
         self.built = True
 
     def call(self, pairs: tf.Tensor) -> tf.Tensor:
+        """Ratings of pairs, as ``mf.MF`` returns them: ``(batch, 1)``, in stars."""
         user, item = pairs[:, 0], pairs[:, 1]
         rows = [tf.gather(self.p, user), tf.gather(self.q, item)]  # (batch, dim)
         p, q = (tf.cast(row, self.matmul_dtype) for row in rows)

@@ -88,7 +88,6 @@ def fused_cross_entropy(
     Returns:
         float32 ``(batch,)``, in nats.
     """
-
     targets = tf.cast(tf.reshape(targets, [-1]), tf.int32)
 
     @tf.custom_gradient

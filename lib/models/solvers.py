@@ -333,6 +333,7 @@ class ALS(Solver):
         return np.hstack(rows)[:, : self.dim].astype(np.float32)
 
     def sweep(self, epoch: int, epochs: int) -> float:
+        """Solves for users, then items; returns loss and penalty per rating."""
         if epoch == 0:
             self.items.assign(self._start())
         penalty, paid = self.model.regularization, 0.0
@@ -377,6 +378,7 @@ class Gibbs(Solver):
         super().__init__(*args)
 
     def start(self) -> None:
+        """Assigns the first rows, and forgets the samples before."""
         super().start()
         self.alpha, self.noise = tf.Variable(1.0), tf.Variable(0.0)
         # Running means over the samples: of the predictions, of their squares, and of
@@ -390,6 +392,7 @@ class Gibbs(Solver):
         self.times = Times(self.part, self.test) if has_times else None
 
     def evaluate(self) -> dict[str, float]:
+        """RMSE and MAE of the mean over the samples, clipped to the scale, in stars."""
         stars = np.clip(self.mean.numpy(), *self.model.scale)
         return metrics.rating_metrics(stars, self.test.rating)
 
@@ -405,6 +408,7 @@ class Gibbs(Solver):
         return {f"coverage_{p}": float(np.mean(error <= z)) for p, z in limits.items()}
 
     def sweep(self, epoch: int, epochs: int) -> float:
+        """Draws both tables and priors once; returns the squared error per rating."""
         rng = np.random.default_rng([self.model.seed, epoch])
         alpha, n = float(self.alpha.numpy()), len(self.part)
         if self.times:

@@ -130,6 +130,7 @@ class STAMP(tf.keras.Model):
         self.rank = 0
 
     def build(self, input_shape: object) -> None:
+        """Makes the weights that the switches of the model need."""
         d, square = self.embed_dim, (self.embed_dim, self.embed_dim)
         shapes: dict[str, tuple] = {"embedding": (self.n_items, d)}
         if self.attention:
@@ -239,6 +240,15 @@ class STAMP(tf.keras.Model):
         return tf.matmul(query, self.items(vectors), transpose_b=True)
 
     def call(self, windows: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """Scores of all items; in training, the queries that the loss takes.
+
+        Args:
+            windows: int ``(batch, maxlen)``, item numbers; 0 is padding, on the left.
+            training: whether to drop entries, and to return queries.
+
+        Returns:
+            float32 ``(batch, n_items)``; in training ``(batch, d)``.
+        """
         vectors = self.vectors() if self.neighbours else None  # once for both
         query = self.query(windows, training, vectors)
         if not training:

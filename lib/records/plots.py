@@ -121,7 +121,7 @@ def _draw_points(
     ax.set_yticks(range(len(table)), table.index)
     place: dict[str, Any] = {"xytext": (7, 0), "textcoords": "offset points"}
     for row, (mean, right) in enumerate(zip(means, x + spread[1])):
-        if mean == mean:
+        if not np.isnan(mean):
             ax.annotate(form.format(mean), (right, row), va="center", **place)
     return is_outlier
 

@@ -261,6 +261,7 @@ class Monitor(tf.keras.callbacks.Callback):
         return len(self.progress.history) + 1
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        """Starts the clocks, or takes up an epoch where its state was saved."""
         step, _, *sums = self.progress.partial  # zeros unless it is resumed
         self.step, self.loss_sum = int(step), sums[0]
         self.first_call: dict[str, str] = {}  # its field of the epoch's line
@@ -271,6 +272,7 @@ class Monitor(tf.keras.callbacks.Callback):
                 variable.assign(value)
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        """Checks the loss of a call, and saves the state if that is due."""
         self.step += self.plan.steps_per_call
         self.loss = float(logs["loss"])
         if self.board:
@@ -311,6 +313,7 @@ class Monitor(tf.keras.callbacks.Callback):
         return title, share, f"{speed} examples/s, loss {self.loss:.4f}, "
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        """Checks the weights; evaluates, reports and saves the epoch."""
         measured, seconds = self.steady.measure(self.step), self._epoch_s()
         self.line.display("")
         self._check_weights("at the end")
