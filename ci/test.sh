@@ -2,7 +2,8 @@
 # The test command: sets up, then lint, format, types, unit tests, and every notebook run
 # again with its outputs compared. If there is a Python 3.9, the unit tests and notebooks
 # 03, 04, 06 and 13 run on the Ascend stack at the same time, under python -O: without asserts,
-# except those of the tests, which pytest rewrites. Arguments go to pytest.
+# except those of the tests, which pytest rewrites. What does not depend on the stack runs once.
+# Arguments go to pytest.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/help.sh"
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -12,9 +13,13 @@ trap 'rm -rf "$logs"; kill $(jobs -p) 2>/dev/null || true' EXIT
 on_the_ascend_stack() (
   source ci/setup.sh --stack ascend
   touch "$logs/ascend-is-set-up"
+  local once="test_documentation or test_quoted or test_shown or test_recorded"
+  once+=" or test_repository or test_book or test_solutions or test_sweeps"
+  once+=" or (whatever_ran_before and 03_stamp)"
+  local notebooks="03_stamp or 04_mf or audit_the_published"
   PYTHONOPTIMIZE=1 "$venv/bin/python" -m pytest tests -p no:cacheprovider -q \
-    --durations 5 \
-    -k "not test_notebooks or 03_stamp or 04_mf or audit_the_published" "$@"
+    --durations 10 \
+    -k "(not test_notebooks or $notebooks) and not ($once)" "$@"
 )
 
 source ci/setup.sh ""  # the arguments belong to pytest
@@ -44,7 +49,7 @@ done
 echo "=== The current stack ==="
 status=0
 "$venv/bin/python" -m pytest tests notebooks --nbval --nbval-current-env \
-  --nbval-cell-timeout 600 --durations 10 "$@" | tee "$logs/current" || status=$?
+  --nbval-cell-timeout 600 --durations 30 "$@" | tee "$logs/current" || status=$?
 if [ -n "$ascend" ]; then
   wait "$ascend" || status=$?
   echo "=== The Ascend stack: Python 3.9, TensorFlow 2.6.5 ==="

@@ -191,3 +191,11 @@ def test_cosine_scores_need_a_scale_which_other_variants_ignore(value):
     assert stamp.choose_variant("stmp", value) == {**paper, "attention": False}
     assert stamp.choose_variant("normalized", 16.0) == {**paper, "scale": 16.0}
     assert 'variant="x": allowed are' in refusal(stamp.choose_variant, "x", 16.0)
+
+
+@pytest.mark.parametrize("n_examples", [1, 7, 128, 10**6])
+def test_a_brief_training_fits_any_number_of_examples(n_examples):
+    recipe = Schedule.brief(n_examples, 128, 3, 0.01, seed=1)
+    steps = recipe.plan(n_examples).steps
+    assert 1 <= steps <= 400
+    assert recipe.batch_size * steps <= n_examples

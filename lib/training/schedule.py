@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from lib import errors
@@ -73,6 +73,15 @@ class Schedule:
         values = {**parameters, "decay": parameters.get("schedule", cls.decay)}
         names = [field.name for field in fields(cls)]
         return cls(**{name: values[name] for name in names if name in values})
+
+    @classmethod
+    def brief(
+        cls, n_examples: int, batch_size: int, epochs: int, rate: float, seed: int
+    ) -> Schedule:
+        """A training of seconds: at most 400 steps an epoch, and a batch that fits."""
+        batch_size = max(min(batch_size, n_examples), 1)
+        brief = cls(batch_size, epochs, rate, steps_per_execution=0, seed=seed)
+        return replace(brief, steps_per_epoch=min(n_examples // batch_size, 400))
 
     def plan(self, n_examples: int, device: Device | None = None) -> Plan:
         """Counts the steps for a number of training examples.
