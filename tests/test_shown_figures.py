@@ -124,7 +124,11 @@ SHOWN = [
     ),
     ("03", r"highest after the fourth \((\S+)\) and ends at (\S+)\."),
     ("03", r"the lead over SKNN \((\S+)\) is not, and the MRR@20 of V-SKNN \((\S+)\)"),
-    ("03", r"a network with them has (\S+) in", lambda: printed("10", r"base +(\S+)")),
+    (
+        "03",
+        r"falling learning rate has (\S+) in",
+        lambda: printed("10", r"base +(\S+)"),
+    ),
     (
         "03",
         r"the loss \$\\ln (\d+) = (\S+)\$",
@@ -149,13 +153,8 @@ SHOWN = [
     ),
     (
         "04",
-        r"the rise is below (\S+)\.",
-        lambda: [
-            math.ceil(
-                -1000 * fall("04", r"epoch 6/8 .* rmse (\S+)(?s:.*)MF +RMSE (\S+)")
-            )
-            / 1000
-        ],
+        r"to the eighth it rises by (\S+), no more",
+        lambda: [-fall("04", r"epoch 6/8 .* rmse (\S+)(?s:.*)MF +RMSE (\S+)")],
     ),
     (
         "04",
@@ -325,13 +324,15 @@ SHOWN = [
             for stamp, blend in [
                 printed(
                     "16",
-                    r"(?s)the kNN:.*STAMP.* (\S+) +\S+\nVSTAN.*blend .* (\S+) +\S+",
+                    r"the kNN: .*\s+hr_at_5 .*\nSTAMP(?: +\S+){4} +(\S+) .*\n"
+                    r"VSTAN.*\nblend(?: +\S+){4} +(\S+) ",
                 )
             ]
             for n in [sum(hits())]
             for each in (100 * (blend - stamp), n * blend, n * stamp)
         ],
     ),
+    ("16", r"training clicks it has (\S+) hits of (\S+) and VSTAN (\S+): few"),
     ("18", r"the seeds differ by (\S+) stars"),
     (
         "18",
@@ -344,9 +345,15 @@ SHOWN = [
     ),
     (
         "18",
-        r"without it they have (\S+), and (\S+) with the smallest\. For eight it is "
-        r"(\S+), and for thirty-two (\S+) and (\S+) are nearly level; without a "
-        r"penalty thirty-two factors end at (\S+),",
+        r"two are best with (\S+), eight with (\S+), and for thirty-two (\S+) and "
+        r"(\S+) are .* without it they have (\S+), with (\S+) (\S+)\. Without a "
+        r"penalty thirty-two end at (\S+), .*: with (\S+), two and eight factors are as "
+        r"close as two seeds \((\S+) and (\S+)\)",
+    ),
+    (
+        "18",
+        r"each with its best penalty, two are (\S+) ahead",
+        lambda: [-fall("18", r"\n0\.04 +(\S+) .*\n0\.08 +\S+ +(\S+)")],
     ),
 ]
 
