@@ -213,8 +213,8 @@ QUOTED = [
     (
         "notebooks/18_take_mf_apart.ipynb",
         r"where the penalty was (\S+), short .* best with half of that, (\S+) instead "
-        r"of (\S+): .* are best with (\S+)\. There .* 128 factors have (\S+), (\S+) and "
-        r"(\S+)\.",
+        r"of (\S+): .* are best with (\S+)\. There .* 128 factors have (\S+), (\S+) "
+        r"and (\S+)\.",
         lambda: [
             setting("mf_parts/default", "regularization"),
             *(part(f"MF, 8 factors, penalty {x}") for x in (0.0275, 0.055)),

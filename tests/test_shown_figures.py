@@ -347,8 +347,8 @@ SHOWN = [
         "18",
         r"two are best with (\S+), eight with (\S+), and for thirty-two (\S+) and "
         r"(\S+) are .* without it they have (\S+), with (\S+) (\S+)\. Without a "
-        r"penalty thirty-two end at (\S+), .*: with (\S+), two and eight factors are as "
-        r"close as two seeds \((\S+) and (\S+)\)",
+        r"penalty thirty-two end at (\S+), .*: with (\S+), two and eight factors are "
+        r"as close as two seeds \((\S+) and (\S+)\)",
     ),
     (
         "18",
