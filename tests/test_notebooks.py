@@ -259,7 +259,7 @@ def test_a_params_file_fits_its_notebook(path):
 RERUNS = {
     "01_explore_data": (
         {"diginetica_path": "other/diginetica", "movielens_path": "other/movielens"},
-        {"clicks": (1e4, 1e6), "repeat_share": (0, 1)},
+        {"clicks": (1e4, 1e6), "repeats": (0, 1)},
     ),
     "02_preprocess": (
         {"protocol": "modelzoo", "test_share": 0.1, "seed": 3},
