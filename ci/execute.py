@@ -277,7 +277,17 @@ def keep_record(row: dict) -> None:
     folder = ROOT / "results" / results_folder(row["name"], seed)
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copy2(row["record"], folder / "result.json")
-    shutil.copy2(row["copy"], folder / "notebook.ipynb")
+    notebook = nbformat.read(row["copy"], as_version=4)
+    leave_out_rows(notebook)
+    nbformat.write(notebook, folder / "notebook.ipynb")
+
+
+def leave_out_rows(notebook: nbformat.NotebookNode) -> None:
+    """Replaces what cells tagged ``shows-data`` print: data have their own terms."""
+    said = "left out: rows of the data\n"
+    for cell in notebook.cells:
+        if "shows-data" in cell.metadata.get("tags", []):
+            cell.outputs = [nbformat.v4.new_output("stream", text=said)]
 
 
 def results_folder(name: str, seed: int | None) -> Path:

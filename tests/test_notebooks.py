@@ -579,17 +579,17 @@ def test_a_kept_run_is_its_record_and_its_notebook(
     monkeypatch.setattr(execute, "ROOT", tmp_path)
     record, copy = tmp_path / "result.json", tmp_path / "copy.ipynb"
     record.write_text(json.dumps({"seed": seed}))
-    copy.write_text("the notebook")
+    printed = [nbformat.v4.new_output("stream", text="clicked item 7\n")]
+    cells = [nbformat.v4.new_code_cell(outputs=printed) for _ in range(2)]
+    cells[0].metadata["tags"] = ["shows-data"]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), copy)
     execute.keep_record({"name": name, "record": record, "copy": copy})
-    kept = {
-        path.relative_to(tmp_path / "results").as_posix(): path.read_text()
-        for path in (tmp_path / "results").rglob("*.*")
-        if path.is_file()
-    }
-    assert kept == {
-        f"{folder}/result.json": record.read_text(),
-        f"{folder}/notebook.ipynb": "the notebook",
-    }
+    kept = tmp_path / "results" / folder
+    assert (kept / "result.json").read_text() == record.read_text()
+    notebook = nbformat.read(kept / "notebook.ipynb", as_version=4)
+    shown = [cell.outputs[0].text for cell in notebook.cells]
+    assert shown == ["left out: rows of the data\n", "clicked item 7\n"]
+    assert len([*(tmp_path / "results").rglob("*.*")]) == 2
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """Files around the code stay true: citation, changelog, hooks, workflow, forms."""
 
+import json
 import re
 from pathlib import Path
 
@@ -31,6 +32,39 @@ def test_both_readmes_list_every_notebook_in_order():
     for name in ("README.md", "README.zh-CN.md"):
         listed = re.findall(r"(?m)^\| \[\d\d_.*?\]\(notebooks/(\S+)\)", read(name))
         assert listed == notebooks, f"{name}: the table of notebooks"
+
+
+# Clicks of a session, ratings of a person, titles of movies, items with a score.
+ROWS = re.compile(
+    r"(?m)clicked item|^then +item|\] -> \d|near: |^rated \d|^ *[\d.]+ +item \d"
+    r"|\(\d{4}\) \[|session +item\b|session \d+\b.*: +\[|^session: "
+)
+
+
+def cells_with_rows(path):
+    """The tags of each cell of a notebook whose output looks like rows of the data."""
+    for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+        for output in cell.get("outputs", []):
+            plain = output.get("data", {}).get("text/plain", [])
+            if ROWS.search("".join([*output.get("text", []), *plain])):
+                yield cell["metadata"].get("tags", [])
+
+
+def test_a_recorded_notebook_shows_no_row_of_the_data():
+    recorded = [*(ROOT / "results").rglob("notebook.ipynb")]
+    assert len(recorded) > 100
+    shown = [path for path in recorded if [*cells_with_rows(path)]]
+    assert not shown, "the terms of the data forbid it: tag such cells shows-data"
+
+
+def test_a_cell_that_prints_rows_is_left_out_of_records():
+    tags = {
+        path.name: [*cells_with_rows(path)]
+        for path in (ROOT / "notebooks").glob("*.ipynb")
+    }
+    assert sum(map(len, tags.values())) > 10
+    for name, found in tags.items():
+        assert all("shows-data" in each for each in found), f"{name}: tag shows-data"
 
 
 def test_the_guide_for_contributors_has_lines_that_fit_a_terminal():
