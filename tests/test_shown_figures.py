@@ -98,6 +98,8 @@ SHOWN = [
     ("01", r"ratings of a user: median \| (\S+) \|"),
     ("01", r"rated everything within one day \| (\S+) % \|"),
     ("01", r"still spread over (\S+) items"),
+    ("01", r"Sessions are short: (\S+) % of them"),
+    ("01", r"scale: (\S+) % are four or five"),
     (
         "02",
         r"only (\S+) % of the clicks are tied",
