@@ -135,6 +135,12 @@ def unknown_users():
     return [100 * reached("preprocess_full/default", "unknown_users_global_time")]
 
 
+def blends(name, take=mean):
+    """A number of notebook 16, over the three networks."""
+    folders = (f"stamp_blend/network={seed}" for seed in range(3))
+    return take(run["metrics"][name] for folder in folders for run in runs(folder))
+
+
 def by_length(*penalties):
     """The RMSE of 8, 32 and 128 factors, each with its penalty."""
     names = zip((8, 32, 128), penalties)
@@ -225,6 +231,22 @@ QUOTED = [
                 lambda: facts("users of one day", scale=100),
             ),
         )
+    ),
+    (
+        "notebooks/16_combine_stamp_with_a_knn.ipynb",
+        r"network alone has an HR@20 of (\S+), VSTAN (\S+) and the blend (\S+), with "
+        r"the weight (\S+) that .* goes from (\S+) and (\S+) to (\S+)\. There .*, (\S+) points",
+        lambda: [
+            *(blends(f"hr_at_20, {name}") for name in ("STAMP", "VSTAN", "blend")),
+            blends("weight"),
+            *(blends(f"mrr_at_20, {name}") for name in ("STAMP", "VSTAN", "blend")),
+            100 * (blends("hr_at_20, blend", max) - blends("hr_at_20, blend", min)),
+        ],
+    ),
+    (
+        "docs/results.md",
+        r"weight of VSTAN beside the network, (\S+), with a network",
+        lambda: [blends("weight")],
     ),
     *(
         (page, sentence, unknown_users)
