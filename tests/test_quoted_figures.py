@@ -235,7 +235,8 @@ QUOTED = [
     (
         "notebooks/16_combine_stamp_with_a_knn.ipynb",
         r"network alone has an HR@20 of (\S+), VSTAN (\S+) and the blend (\S+), with "
-        r"the weight (\S+) that .* goes from (\S+) and (\S+) to (\S+)\. There .*, (\S+) points",
+        r"the weight (\S+) that .* goes from (\S+) and (\S+) to (\S+)\. There .*, "
+        r"(\S+) points",
         lambda: [
             *(blends(f"hr_at_20, {name}") for name in ("STAMP", "VSTAN", "blend")),
             blends("weight"),
