@@ -188,47 +188,40 @@ FIFTH = {
 # Page; the sentence, a group for each figure; the figures that follow from records.
 QUOTED = [
     *(
-        ("notebooks/01_explore_data.ipynb", rf"\| {row} \| [^|]+ \| {figures}", found)
-        for row, figures, found in (
+        (
+            "notebooks/01_explore_data.ipynb",
+            rf"\| {row} \| [^|]+ \| {figures}",
+            functools.partial(facts, *names, scale=100 if "%" in figures else 1),
+        )
+        for row, figures, *names in (
             (
                 "clicks in a session: median, mean",
                 r"(\S+), (\S+) \(the copy",
-                lambda: facts("clicks a session, median", "clicks a session, mean"),
-            ),
-            (
-                "sessions of more than 19 clicks",
-                r"(\S+) % \|",
-                lambda: facts("sessions of more than 19 clicks", scale=100),
-            ),
-            (
-                "share of items that receive half of the clicks",
-                r"(\S+) % \|",
-                lambda: facts("items that receive half of the clicks", scale=100),
-            ),
-            (
-                "next items that are already in the session",
-                r"(\S+) % \|",
-                lambda: facts("repeats", scale=100),
-            ),
-            (
-                "next items that equal the last click",
-                r"(\S+) % \|",
-                lambda: facts("repeats of the last click", scale=100),
+                "clicks a session, median",
+                "clicks a session, mean",
             ),
             (
                 "ratings: mean, standard deviation",
                 r"(\S+), (\S+) \|",
-                lambda: facts("stars, mean", "stars, standard deviation"),
+                "stars, mean",
+                "stars, standard deviation",
             ),
-            (
-                "ratings of a user: median",
-                r"(\S+) \|",
-                lambda: facts("ratings of a user, median"),
-            ),
-            (
-                "users who rated everything within one day",
-                r"(\S+) % \|",
-                lambda: facts("users of one day", scale=100),
+            ("ratings of a user: median", r"(\S+) \|", "ratings of a user, median"),
+            *(
+                (row, r"(\S+) % \|", name)
+                for row, name in (
+                    ("sessions of more than 19 clicks",) * 2,
+                    (
+                        "share of items that .*?",
+                        "items that receive half of the clicks",
+                    ),
+                    ("next items that are already in the session", "repeats"),
+                    (
+                        "next items that equal the last click",
+                        "repeats of the last click",
+                    ),
+                    ("users who rated everything within one day", "users of one day"),
+                )
             ),
         )
     ),
