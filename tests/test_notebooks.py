@@ -301,7 +301,7 @@ RERUNS = {
     ),
     "10_neighbours_and_positions": (
         {"neighbours": 2, "epochs": 1, "embed_dim": 16, "batch_size": 512, "seed": 1},
-        {"hr_at_20, both": (0.03, 0.7), "attention, inequality": (0, 10)},
+        {"hr_at_20, both": (0.03, 0.7), "attention, both, inequality": (0, 10)},
     ),
     "14_fold_in_new_users": (
         {"seed": 1},

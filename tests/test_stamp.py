@@ -1,5 +1,7 @@
 """STAMP computes its equations, and nothing but the real clicks of a session counts."""
 
+import logging
+
 import numpy as np
 import pytest
 from shared import examples
@@ -53,6 +55,20 @@ def test_scores_are_those_of_the_equations(model, session):
     np.testing.assert_allclose(
         scores, literal_scores(model, session), rtol=2e-4, atol=2e-5
     )
+
+
+def test_many_networks_are_evaluated_without_a_warning():
+    """TensorFlow takes a trace of each small network for a mistake in a loop."""
+    few = examples([1, 2, 3, 4])
+    said, handler = [], logging.Handler()
+    handler.emit = said.append
+    tf.get_logger().addHandler(handler)
+    try:
+        for seed in range(8):
+            stamp.evaluate(stamp.STAMP(9, 4, 5, seed=seed), few)
+    finally:
+        tf.get_logger().removeHandler(handler)
+    assert not said, said[0].getMessage()
 
 
 @pytest.mark.parametrize("width", [4, 7, 40])

@@ -14,7 +14,7 @@ from lib.errors import LARGEST, InputError, check_choice, check_number, check_wh
 from lib.evaluation import metrics
 from lib.evaluation.session_baselines import Baseline
 from lib.hardware import ascend
-from lib.hardware.tensorflow import tf
+from lib.hardware.tensorflow import tf, without_notes
 from lib.models import softmax
 
 PARTS = {  # parts of the model and the names of their weights
@@ -574,10 +574,11 @@ def _map_examples(
     function: Callable, model: STAMP, examples: Examples, batch_size: int
 ) -> np.ndarray:
     """``function(windows, targets)`` of all examples."""
-    results = [
-        np.asarray(function(windows, targets))[: len(index)]
-        for index, windows, targets in _batches(model, examples, batch_size)
-    ]
+    with without_notes():  # TensorFlow warns of the traces of many small networks
+        results = [
+            np.asarray(function(windows, targets))[: len(index)]
+            for index, windows, targets in _batches(model, examples, batch_size)
+        ]
     return np.concatenate(results)
 
 
