@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import search_stamp
 from shared import examples
 
 from lib.data.sessions import Sessions
@@ -336,3 +337,16 @@ def test_blending_ranks_by_the_weighted_shares_of_network_and_baseline(kept):
     assert alone == pytest.approx(stamp.evaluate(model, some, 3))
     voted = metrics.ranking_metrics(found[1], 3)
     assert voted == pytest.approx(session_baselines.evaluate(knn, some, 3))
+
+
+@pytest.mark.parametrize("options", [{}, {"neighbours": 3, "positions": True}])
+def test_the_search_computes_what_stamp_does_from_the_rows_of_a_batch(options):
+    model = search_stamp.SampledSTAMP(N_ITEMS, 0.0, embed_dim=D, maxlen=5, **options)
+    model.adapt(drawn_sessions())
+    windows, targets = model.example_reader(drawn_sessions())(np.arange(30))
+    query = model(windows, training=True)
+    np.testing.assert_allclose(query, model.query(windows), rtol=1e-5, atol=1e-6)
+    found = np.mean(model.training_loss(targets, query))
+    # 4,096 draws of twelve items are nearly the softmax over all of them
+    exact = np.mean(stamp.STAMP.log_loss(model, windows, targets))
+    assert found == pytest.approx(exact, abs=0.02)

@@ -141,6 +141,15 @@ def blends(name, take=mean):
     return take(run["metrics"][name] for folder in folders for run in runs(folder))
 
 
+def attention(*names, scale=1):
+    """What notebook 10 found in the attention of three networks of 03, on average."""
+    folders = (f"stamp_attention/network={seed}" for seed in range(3))
+    records = [run["metrics"] for folder in folders for run in runs(folder)]
+    return [
+        scale * mean(r[f"attention, both, {name}"] for r in records) for name in names
+    ]
+
+
 def by_length(*penalties):
     """The RMSE of 8, 32 and 128 factors, each with its penalty."""
     names = zip((8, 32, 128), penalties)
@@ -355,6 +364,21 @@ QUOTED = [
         for page in ("05_accuracy_and_throughput", "09_scale_out")
     ),
     (
+        "notebooks/10_neighbours_and_positions.ipynb",
+        r"\(`results/stamp_attention`\) differ by (\S+) % of their size, and flat ones "
+        r"lower HR@20 from (\S+) to (\S+), in prefixes of four clicks and more from "
+        r"(\S+) to (\S+):",
+        lambda: [
+            *attention("inequality", scale=100),
+            *attention(
+                "HR@20",
+                "flat weights",
+                "HR@20, 4 clicks and more",
+                "flat weights, 4 clicks and more",
+            ),
+        ],
+    ),
+    (
         "notebooks/11_audit_the_leaderboard.ipynb",
         r"the best epoch adds at most (\S+) points to HR@20",
         lambda: [100 * max(max(rates) - rates[-1] for rates in hit_rates())],
@@ -493,6 +517,26 @@ QUOTED = [
             bench("stamp", f"ours, {kind}", "batch 512")["per_second"]
             / bench("stamp", "RecBole", "batch 512")["fastest"]
             for kind in ("bfloat16", "float32")
+        ],
+    ),
+    (
+        "docs/benchmarks.md",
+        r"RecBole's rounds differ by a factor of up to (\S+)\. ",
+        lambda: [
+            max(
+                row["fastest"] / row["slowest"]
+                for batch in (128, 256, 512, 1024)
+                for row in [bench("stamp", "RecBole", f"batch {batch}")]
+            )
+        ],
+    ),
+    (
+        "docs/benchmarks.md",
+        r"examples, (\S+) times as long in float32 and (\S+) times in bfloat16",
+        lambda: [
+            bench("stamp", "cosine", group)["per_second"]
+            / bench("stamp", "cosine, neighbours and positions", group)["per_second"]
+            for group in ("options, float32", "options, bfloat16")
         ],
     ),
     (

@@ -197,7 +197,9 @@ SHOWN = [
         r"the neighbours bring (\S+) hits, (\S+) points of HR@20",
         lambda: [
             gain * each
-            for gain in [-fall("10", r"base +(\S+)(?s:.*)in training +HR@20 (\S+)")]
+            for gain in [
+                -fall("10", r"base +HR@20 (\S+)(?s:.*)\nneighbours +HR@20 (\S+)")
+            ]
             for each in (printed("03", r"test_examples +(\d+)")[0], 100)
         ],
     ),
@@ -217,7 +219,7 @@ SHOWN = [
         r"plain STAMP has (\S+) there, the best row here (\S+)\.",
         lambda: [
             *printed("03", r"STAMP: HR (\S+),"),
-            *printed("10", r"\nneighbours +(0\S+)"),
+            *printed("10", r"neighbours, STMP +(0\S+)"),
         ],
     ),
     ("10", r"that adds one hit: (\S+) instead of (\S+)\."),
