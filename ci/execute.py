@@ -216,6 +216,7 @@ def execute_notebook(job: Job) -> dict:
             stdout_file=Prefixed(job.prefix)
             if job.parameters.get("data_path")
             else None,
+            stderr_file=Prefixed(job.prefix),
         )
         row["record"] = find_record(done)
     except PapermillExecutionError as error:

@@ -73,13 +73,17 @@ def run(workers: Iterable[Worker]) -> bool:
             if process.returncode < 0:
                 how = f"killed by {signal.Signals(-process.returncode).name}"
             print(f"\nFAILED: {name} ({how}); its log ends above.")
-    print("All workers were ended. Start again to resume from the last checkpoint.")
+    print(
+        "All workers were ended. Start again to resume from the last checkpoint; on "
+        "NPUs, wait ten seconds before."
+    )
     return False
 
 
 def make_environment(env: Mapping[str, str]) -> dict[str, str]:
     """Copies os.environ without another job's or kernel's variables; adds ``env``."""
-    of_jobs = ("TF_CONFIG", "CHIEF_DEVICE_ID", "RANK_", "CM_", "JPY_SESSION_NAME")
+    of_jobs = ("TF_CONFIG", "CHIEF_FOLDER", "RUN_FOLDER", "RANK_", "CM_")
+    of_jobs += ("JPY_SESSION_NAME",)
     others = {k: v for k, v in os.environ.items() if not k.startswith(of_jobs)}
     return {**others, **env}
 

@@ -8,6 +8,7 @@ a ring, and a group of 2 or 4 cards stays within one.
 from __future__ import annotations
 
 import ipaddress
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -180,6 +181,42 @@ def list_devices(table: dict) -> list[dict]:
     return [device for server in table["server_list"] for device in server["device"]]
 
 
-def find_chief(table: dict) -> str:
-    """Returns the number of the card with rank 0."""
-    return next(d["device_id"] for d in list_devices(table) if d["rank_id"] == "0")
+def number_folder(host: int, card: int) -> int:
+    """Returns the number of the folder of a card's runs; hosts may share the folder."""
+    return 2 * RING * host + card
+
+
+def find_chief(table: dict) -> int:
+    """Returns the number of the folder of the card with rank 0."""
+    return next(
+        number_folder(host, int(device["device_id"]))
+        for host, server in enumerate(table["server_list"])
+        for device in server["device"]
+        if device["rank_id"] == "0"
+    )
+
+
+def find_logical(devices: Sequence[int], nodes: Path = Path("/dev")) -> dict[int, int]:
+    """Returns the logical numbers of cards by their physical ones.
+
+    A rank table has physical numbers, ``k`` of ``/dev/davinci<k>``. CANN opens a card
+    by its place among those that the container has; one without such nodes has all.
+
+    Raises:
+        InputError: the container lacks a card, or its cards are renumbered.
+    """
+    if "ASCEND_RT_VISIBLE_DEVICES" in os.environ:
+        raise InputError(
+            "ASCEND_RT_VISIBLE_DEVICES is set: it renumbers the cards, and a rank "
+            "table has their physical numbers; unset it and choose cards by --devices."
+        )
+    there = sorted(int(path.name[7:]) for path in nodes.glob("davinci[0-9]*"))
+    if not there:
+        return {number: number for number in devices}
+    absent = [number for number in devices if number not in there]
+    if absent:
+        raise InputError(
+            f"device {absent[0]} is not here: {nodes} has the cards "
+            f"{', '.join(map(str, there))}; name some of these by --devices."
+        )
+    return {number: there.index(number) for number in devices}

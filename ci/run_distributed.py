@@ -107,7 +107,8 @@ def parse_options(arguments: list[str]) -> Namespace:
         "--devices",
         default="8",
         metavar="N",
-        help="how many of this host, from 0; or which, as in 4-7 or 0,1 (default: 8)",
+        help="how many of this host, from 0; or which, as in 4-7 or 0,1: on NPUs their "
+        "physical numbers, as in /dev/davinci* (default: 8)",
     )
     parser.add_argument(
         "--engine",
@@ -119,7 +120,7 @@ def parse_options(arguments: list[str]) -> Namespace:
         "--rank-table",
         metavar="FILE",
         help="NPUs: a table that is there (default: $RANK_TABLE_FILE, else one is "
-        "written to output/rank_table.json)",
+        "written, as output/rank_table_0-7.json)",
     )
     parser.add_argument(
         "--addresses",
@@ -134,7 +135,10 @@ def parse_options(arguments: list[str]) -> Namespace:
         "their ranks; the others take the ports after it (default: this host alone)",
     )
     parser.add_argument(
-        "--host", type=int, default=0, help="which of --hosts this is, from 0"
+        "--host",
+        type=int,
+        default=0,
+        help="which host this is, from 0: in --hosts, or in server_list of the table",
     )
     parser.add_argument(
         "--dry-run", action="store_true", help="print what would be started"
@@ -144,6 +148,8 @@ def parse_options(arguments: list[str]) -> Namespace:
     if options.engine == "auto":
         there = importlib.util.find_spec("npu_device") is not None
         options.engine = "npu" if there else "tensorflow"
+        if not there:
+            print("TensorFlow's own engine, for CPUs and GPUs: no npu_device is found")
     return options
 
 
@@ -191,8 +197,11 @@ def assign_npus(
 ) -> Iterator[tuple[int, dict[str, str]]]:
     """Yields ``(device, environment)`` for the cards of this host."""
     path, table = find_rank_table(options, devices)
+    logical = rank_table.find_logical(devices)
     if table is None:
-        yield devices[0], {"ASCEND_DEVICE_ID": str(devices[0])}
+        (number,) = devices
+        env = {"ASCEND_DEVICE_ID": str(logical[number]), "RUN_FOLDER": str(number)}
+        yield number, env
         return
     servers = table["server_list"]
     if not 0 <= options.host < len(servers):
@@ -209,11 +218,13 @@ def assign_npus(
     size = len(rank_table.list_devices(table))
     for number in devices:
         env = {"RANK_ID": ranks[number], "RANK_SIZE": str(size)}
-        env.update(RANK_TABLE_FILE=str(path), ASCEND_DEVICE_ID=str(number))
-        env["CHIEF_DEVICE_ID"] = rank_table.find_chief(table)
+        env.update(RANK_TABLE_FILE=str(path), ASCEND_DEVICE_ID=str(logical[number]))
+        folder = rank_table.number_folder(options.host, number)
+        env["RUN_FOLDER"] = str(folder)
+        env["CHIEF_FOLDER"] = str(rank_table.find_chief(table))
         for name, default in (("JOB_ID", "10087"), ("HCCL_CONNECT_TIMEOUT", "600")):
             env[name] = os.environ.get(name, default)
-        yield number, env
+        yield folder, env
 
 
 def assign_processes(
@@ -244,7 +255,7 @@ def assign_processes(
     for k, number in enumerate(numbers):
         env = {"ASCEND_DEVICE_ID": str(number)}
         if len(addresses) > 1:
-            env["CHIEF_DEVICE_ID"] = "0" if hosts else str(devices[0])
+            env["CHIEF_FOLDER"] = "0" if hosts else str(devices[0])
             task = {"type": "worker", "index": first + k}
             config = {"cluster": {"worker": addresses}, "task": task}
             env["TF_CONFIG"] = json.dumps(config)

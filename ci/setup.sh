@@ -14,6 +14,11 @@ fi
 # The first Python 3.9: $PYTHON39, python3.9, python3, pyenv's, one that uv has or downloads.
 find_python39() {
   local candidate
+  if [ -n "${PYTHON39:-}" ] && ! "$PYTHON39" -c \
+    'import sys; sys.exit(sys.version_info[:2] != (3, 9))' 2>/dev/null; then
+    echo "PYTHON39=$PYTHON39 is no Python 3.9." >&2
+    return 1
+  fi
   for candidate in "${PYTHON39:-}" python3.9 python3 \
     "${PYENV_ROOT:-$HOME/.pyenv}"/versions/3.9*/bin/python; do
     if "$candidate" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 9))' \
@@ -60,7 +65,8 @@ case $stack in
 esac
 check_python
 # What the environment was made from; written last, so an unfinished set-up is repeated.
-stamp="$want $PWD $(cat "$requirements" "$constraints" | cksum)"
+base=$("$python" -c 'import sys; print(sys.base_prefix)')
+stamp="$want $base $PWD $(cat "$requirements" "$constraints" | cksum)"
 if [ "$(cat "$venv/made-from" 2>/dev/null || true)" != "$stamp" ]; then
   echo "Setting up ${venv##*/} (Python $want): a few minutes the first time."
   if [ "$stack" = ascend ]; then check_libpython "$python"; fi

@@ -26,7 +26,7 @@ needs_the_card = pytest.mark.skipif(
     reason=NEEDS,
 )
 OURS = (
-    *("ASCEND_DEVICE_ID", "CHIEF_DEVICE_ID", "NPU_LOOP_SIZE", "TF_CONFIG"),
+    *("ASCEND_DEVICE_ID", "CHIEF_FOLDER", "RUN_FOLDER", "NPU_LOOP_SIZE", "TF_CONFIG"),
     *("RANK_SIZE", "RANK_ID", "RANK_TABLE_FILE", "CM_WORKER_SIZE"),
 )
 # What the cases share: answer() prints, sentence_of() returns the text of an error.

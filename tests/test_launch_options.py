@@ -179,6 +179,22 @@ def test_a_mix_list_that_is_no_json(tmp_path, lists, reason):
     assert "expected a text file with JSON, without comments" in sentence
 
 
+@pytest.mark.parametrize(
+    ("lists", "place"),
+    [
+        ([], ": the file: [] is not of type 'object'"),
+        ({"blacklist": {}}, ": the file: Additional properties are not allowed"),
+        ({"black-list": {"add": []}}, ': ["black-list"]: Additional properties'),
+        ({"black-list": {"to-add": "X"}}, ': ["black-list"]["to-add"]: \'X\' is not'),
+    ],
+)
+def test_a_mix_list_of_another_form(tmp_path, lists, place):
+    options = mixlist(tmp_path, lists)
+    sentence = refused(**options)
+    assert sentence.startswith(f"mixlist_file: {options['mixlist_file']}{place}")
+    assert '{"black-list": {"to-add": ["ReduceSumD"]}}' in sentence
+
+
 def test_a_mix_list_wants_mixed_precision(tmp_path):
     sentence = refused("force_fp16", **mixlist(tmp_path, {}))
     assert sentence.startswith('use_mixlist=True with precision_mode="force_fp16"')
@@ -222,6 +238,20 @@ def test_invalid_fusion_switches(tmp_path, switches, reason):
     assert sentence.startswith(start)
     assert reason in sentence[len(start) :]
     assert sentence.endswith('may hold lines such as "SomePass:off" instead).')
+
+
+@pytest.mark.parametrize(
+    ("switches", "place"),
+    [
+        ({"switch": {}}, ": the file: 'Switch' is a required property"),
+        ({"Switch": {"UBFusion": {"A": "no"}}}, ': ["Switch"]["UBFusion"]["A"]: \'no'),
+    ],
+)
+def test_fusion_switches_of_another_form(tmp_path, switches, place):
+    options = fusion(tmp_path, switches)
+    sentence = refused(**options)
+    assert sentence.startswith(f"fusion_off_file: {options['fusion_off_file']}{place}")
+    assert sentence.endswith("or lines such as SomePass:off.")
 
 
 @pytest.mark.parametrize(

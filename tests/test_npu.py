@@ -90,7 +90,7 @@ def test_calls_come_in_the_order_of_the_contract(trained):
     folder, found = trained
     calls = [tuple(call) for call in found["calls"]]
     scale = ("NpuLossScaleOptimizer", "Adam")
-    profile = calls.pop(8)
+    profile = calls.pop(9)
     untold = [("set_npu_loop_size", 3), ("fit", 5)]  # the last mistakes of the case
     assert profile[:2] == ("option", "profiling_config.profiling_options")
     assert json.loads(profile[2])["output"] == str(folder / "profile")
@@ -98,6 +98,7 @@ def test_calls_come_in_the_order_of_the_contract(trained):
         ("import", "1"),
         ("set_npu_loop_size", 4),
         ("option", "precision_mode", "allow_mix_precision"),
+        ("option", "op_compiler_cache_mode", "enable"),
         ("option", "dump_config.enable_dump", True),
         ("option", "dump_config.dump_path", str(folder / "dump")),
         ("option", "dump_config.dump_step", "2|5-7"),
@@ -170,10 +171,11 @@ answer(
     )
     assert found["record"]["matmul_dtype"] == "float32"
     assert found["plain"]
-    assert found["calls"][:9] == [
+    assert found["calls"][:10] == [
         ["import", "1"],
         ["set_npu_loop_size", 1],
         ["option", "precision_mode", "must_keep_origin_dtype"],
+        ["option", "op_compiler_cache_mode", "enable"],
         ["option", "dump_config.enable_dump_debug", True],
         ["option", "dump_config.dump_path", str(tmp_path)],
         ["option", "dump_config.dump_debug_mode", "all"],
@@ -249,6 +251,19 @@ answer(named=named, kind=auto.kind, notes=auto.notes, scaled=scaled,
     assert found["scaled"] == "LossScaleOptimizer"
     # A kernel that has computed opens no NPU, whatever the import would say now.
     assert found["used"].startswith("TensorFlow has computed in this kernel already")
+
+
+@needs_the_card
+def test_bfloat16_leaves_an_installed_card_with_a_conspicuous_line():
+    found = run(
+        """
+auto = select_device("auto", "mixed_bfloat16")
+answer(kind=auto.kind, fallback=auto.fallback)
+"""
+    )
+    assert found["kind"] == "cpu"
+    assert found["fallback"] == "an Ascend 910 has no bfloat16"
+    assert "!!! NOT ON AN NPU: an Ascend 910 has no bfloat16" in found["stderr"]
 
 
 @pytest.mark.skipif(
@@ -552,6 +567,7 @@ def test_the_notebooks_run_on_it_headless(tmp_path, number, setting):
         ("import", "1"),
         ("set_npu_loop_size", loop_size),
         ("option", "precision_mode", "allow_mix_precision"),
+        ("option", "op_compiler_cache_mode", "enable"),
         ("open", 5),
         ("opened", 5),
         ("as_default",),

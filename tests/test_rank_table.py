@@ -151,4 +151,25 @@ def test_ranks_may_stand_in_any_order():
     table = rank_table.make([4, 5], ADDRESSES)
     table["server_list"][0]["device"].reverse()
     rank_table.check(table, "here")
-    assert rank_table.find_chief(table) == "4"
+    assert rank_table.find_chief(table) == 4
+
+
+def test_a_card_is_opened_by_its_place_among_those_of_the_container(tmp_path):
+    assert rank_table.find_logical([4, 5], tmp_path) == {4: 4, 5: 5}  # no nodes: all
+    for name in ("davinci4", "davinci5", "davinci6", "davinci7", "davinci_manager"):
+        (tmp_path / name).touch()
+    assert rank_table.find_logical([6, 4], tmp_path) == {6: 2, 4: 0}
+    with pytest.raises(InputError, match="device 0 is not here: .* cards 4, 5, 6, 7;"):
+        rank_table.find_logical([0, 4], tmp_path)
+
+
+def test_renumbered_cards_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv("ASCEND_RT_VISIBLE_DEVICES", "4,5")
+    with pytest.raises(InputError, match="unset it and choose cards by --devices"):
+        rank_table.find_logical([0, 1], tmp_path)
+
+
+def test_equal_cards_of_two_servers_have_folders_of_their_own():
+    cards = [(host, card) for host in range(3) for card in range(8)]
+    assert len({rank_table.number_folder(*each) for each in cards}) == len(cards)
+    assert rank_table.number_folder(0, 5) == 5

@@ -231,7 +231,7 @@ class Worker:
 
 
 def test_the_first_of_several_workers_writes_the_record_of_all(tmp_path, monkeypatch):
-    monkeypatch.setenv("CHIEF_DEVICE_ID", "4")
+    monkeypatch.setenv("CHIEF_FOLDER", "4")
     where = {"output_dir": str(tmp_path)}
     runs = []
     for rank in (0, 1):
@@ -449,6 +449,24 @@ def test_published_figures_stand_beside_runs_on_the_test_part_alone(tmp_path):
     assert beside == {
         "toy, SR-GNN's rules": True,
         "toy, SR-GNN's rules, validation part": False,
+    }
+
+
+def test_models_that_are_told_the_times_answer_a_question_of_their_own(tmp_path):
+    published = pd.DataFrame(
+        [["SVD++", "toy", None, None, "hr_at_20", 0.5]],
+        columns=["model", "data", "split", "test_share", "metric", "value"],
+    )
+    for extension in ("none", "sets", "both"):
+        written(tmp_path, epochs=1, extension=extension)
+    questions = comparison.by_question(load_records(tmp_path), "stamp")
+    found = {
+        question: (len(group), "SVD++" in results(group, "hr_at_20", published)[0])
+        for question, group in questions.items()
+    }
+    assert found == {
+        "toy, SR-GNN's rules": (2, True),
+        "toy, SR-GNN's rules, told the times": (1, False),
     }
 
 

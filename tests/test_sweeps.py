@@ -11,6 +11,7 @@ import sys
 import time
 
 import execute
+import nbformat
 import plan
 import psutil
 import pytest
@@ -148,3 +149,20 @@ def test_inputs_are_hashed_by_content_wherever_they_lie(tmp_path):
 def test_lines_of_one_of_several_runs_have_its_name(capsys):
     execute.Prefixed("[a] ").write("one\ntwo\n")
     assert capsys.readouterr().out == "[a] one\n[a] two\n"
+
+
+def test_what_a_run_writes_to_its_error_stream_is_shown(tmp_path, monkeypatch, capsys):
+    """Such as the line that no NPU opened, and what the vendor's C++ says."""
+    code = (
+        "import os, sys\nsys.stderr.write('!!! warned\\n'); os.write(2, b'from C\\n')"
+    )
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
+    nbformat.write(notebook, tmp_path / "x.ipynb")
+    monkeypatch.setattr(execute, "ROOT", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PYTEST_CURRENT_TEST")  # kernels do not capture C under pytest
+    files = tmp_path / "x.ipynb", {}, tmp_path / "copy.ipynb"
+    execute.execute_notebook(execute.Job("x", *files, False, False, "", "[a] "))
+    said = capsys.readouterr().out
+    assert "[a] !!! warned" in said
+    assert "[a] from C" in said

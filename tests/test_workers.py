@@ -359,7 +359,9 @@ def test_a_dry_run_shows_every_npu_with_its_rank(addresses):
     for rank, line in enumerate(lines[4:8]):
         assert "stamp_full_1p-seed=1.yaml" in line
         assert f"RANK_ID={rank} RANK_SIZE=4 RANK_TABLE_FILE=" in line
-        assert f"ASCEND_DEVICE_ID={rank + 4} CHIEF_DEVICE_ID=4" in line
+        assert (
+            f"ASCEND_DEVICE_ID={rank + 4} RUN_FOLDER={rank + 4} CHIEF_FOLDER=4" in line
+        )
         assert f"> {ROOT}/output/{rank + 4}/worker_{rank + 4}.log" in line
 
 
@@ -373,7 +375,7 @@ def test_a_dry_run_shows_the_workers_of_the_second_host():
     assert '"index": 2' in said
     assert '"index": 3' in said
     assert '"index": 0' not in said
-    assert "ASCEND_DEVICE_ID=2 CHIEF_DEVICE_ID=0" in said  # separate folders
+    assert "ASCEND_DEVICE_ID=2 CHIEF_FOLDER=0" in said  # separate folders
 
 
 @pytest.mark.parametrize(

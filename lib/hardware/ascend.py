@@ -99,7 +99,8 @@ def open_npu(arguments: Mapping[str, Any], settings: Mapping[str, Any]) -> Card:
         return _opened[1]
     number, mode = arguments["ASCEND_DEVICE_ID"], arguments["precision_mode"]
     if mode == "mixed_bfloat16":
-        raise Unavailable("an Ascend 910 has no bfloat16; use allow_mix_precision")
+        reason = "an Ascend 910 has no bfloat16; use allow_mix_precision"
+        raise Unavailable(reason, installed=_is_installed())
     if workers.read_environment().engine == "tensorflow":
         raise Unavailable("TF_CONFIG is for CPUs and GPUs; unset it")
     if _failure:
@@ -108,7 +109,8 @@ def open_npu(arguments: Mapping[str, Any], settings: Mapping[str, Any]) -> Card:
     from tensorflow.python.eager import context
 
     npu = _import_package(arguments["steps_per_execution"])
-    for name, value in {"precision_mode": older_name(mode), **settings}.items():
+    own = {"precision_mode": older_name(mode), "op_compiler_cache_mode": "enable"}
+    for name, value in {**own, **settings}.items():
         _set_option(npu.global_options(), name, value)
     unused = context.context()
     os.environ.setdefault("ASCEND_DEVICE_ID", str(number))
@@ -127,6 +129,11 @@ def open_npu(arguments: Mapping[str, Any], settings: Mapping[str, Any]) -> Card:
     return _opened[1]
 
 
+def _is_installed() -> bool:
+    known = sys.modules.get("npu_device") or importlib.util.find_spec("npu_device")
+    return known is not None
+
+
 def _set_option(options: Any, name: str, value: Any) -> None:
     """Sets an option by its dotted name."""
     group, _, option = name.rpartition(".")
@@ -143,7 +150,7 @@ def _import_package(steps: int) -> Any:
         Unavailable: it is not installed, or does not import.
         InputError: see ``open_npu``.
     """
-    if not sys.modules.get("npu_device") and not importlib.util.find_spec("npu_device"):
+    if not _is_installed():
         raise Unavailable(f"npu_device is not installed; {INSTALL}")
     from tensorflow.python.eager import context
 

@@ -13,11 +13,41 @@ import re
 from dataclasses import dataclass, fields
 from typing import Any
 
+import jsonschema
+
 from lib import files
 from lib.errors import InputError
 
 MIXED_MODES = ("allow_mix_precision", "allow_mix_precision_fp16", "mixed_float16")
 _LINES = re.compile(r"([^:\s]+\s*:\s*(on|off)\s+)+")  # of the older fusion file
+_NAMES = {"type": "array", "items": {"type": "string"}}  # of types of operations
+_LIST = {
+    "type": "object",
+    "additionalProperties": False,
+    "properties": {"to-add": _NAMES, "to-remove": _NAMES},
+}
+_PASSES = {"type": "object", "additionalProperties": {"enum": ["on", "off"]}}
+_KINDS = {"type": "object", "properties": {"GraphFusion": _PASSES, "UBFusion": _PASSES}}
+_FORMATS: dict[str, dict[str, Any]] = {  # option -> JSON schema of its file
+    "mixlist_file": {
+        "type": "object",
+        "additionalProperties": False,
+        "properties": {
+            f"{colour}-list": _LIST for colour in ("black", "white", "gray")
+        },
+    },
+    "fusion_off_file": {
+        "type": "object",
+        "required": ["Switch"],
+        "properties": {"Switch": _KINDS},
+    },
+}
+_FORMS = {
+    "mixlist_file": '{"black-list": {"to-add": ["ReduceSumD"]}}, also with '
+    '"white-list" and "to-remove"',
+    "fusion_off_file": '{"Switch": {"GraphFusion": {"SomePass": "off"}, "UBFusion": '
+    '{"ALL": "off"}}}, or lines such as SomePass:off',
+}
 _PROFILE = {  # the data that a profile collects
     "training_trace": "on",
     "task_trace": "on",  # lib.hardware.ascend sets task_time where the release has it
@@ -147,13 +177,18 @@ class LaunchOptions:
         try:
             text = path.read_text(encoding="utf-8").strip() + "\n"
             if name == "mixlist_file" or not _LINES.fullmatch(text):
-                json.loads(text)
+                jsonschema.validate(json.loads(text), _FORMATS[name])
         except (OSError, ValueError, RecursionError) as error:
             raise InputError(
                 f"{name}: {path} cannot be read "
                 f"({getattr(error, 'strerror', None) or error}): expected a text file "
                 "with JSON, without comments and trailing commas (a fusion file may "
                 'hold lines such as "SomePass:off" instead).'
+            ) from error
+        except jsonschema.ValidationError as error:
+            place = "".join(f'["{key}"]' for key in error.absolute_path) or "the file"
+            raise InputError(
+                f"{name}: {path}: {place}: {error.message}; the form is {_FORMS[name]}."
             ) from error
         return str(path)
 

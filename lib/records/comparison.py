@@ -63,7 +63,8 @@ def by_question(records: Iterable[Record], model: str) -> dict[str, list[Record]
 
     Returns:
         ``{title: records}``, the title in words: data of one content, one split (STAMP:
-        protocol), one order of clicks and one part of the data in each.
+        protocol), one order of clicks and one part of the data in each; models that
+        are told the times of the ratings apart from others.
     """
     groups: dict[tuple[str, str], list[Record]] = {}
     for record in records:
@@ -71,6 +72,7 @@ def by_question(records: Iterable[Record], model: str) -> dict[str, list[Record]
             parameters = record["parameters"]
             words = [record["data"]["name"], _rules(parameters)]
             words += map(parameters.get, ("test_share", "order", "evaluate_on"))
+            words.append("told the times" if _knows_times(parameters) else None)
             said = [_say(word) for word in words if word not in (None, "test")]
             title = re.sub(r"[^\w .,()+%'-]", "_", ", ".join(said))[:100]
             content = str(record["data"].get("sha256"))
@@ -86,6 +88,11 @@ def _say(value: object) -> str:
     """A parameter's value in words; a float is the share of the data held out."""
     text = f"{100 * value:g} % held out" if isinstance(value, float) else str(value)
     return _WORDS["parameters"].get(text, text)
+
+
+def _knows_times(parameters: Mapping[str, Any]) -> bool:
+    """Whether a model is told when the rating that it predicts was given."""
+    return parameters.get("extension") in ("times", "both")
 
 
 def _rules(parameters: Mapping[str, Any]) -> Any:
@@ -197,7 +204,8 @@ def compare(group: Sequence[Record], others: pd.DataFrame) -> pd.DataFrame:
                 row["processor"] = (record["device"] or {}).get("name")
                 rows.append({**row, "train_s": fits.get(name, {}).get("fit_s")})
     parameters = group[0]["parameters"]
-    if parameters.get("evaluate_on", "test") == "test":
+    is_tested = parameters.get("evaluate_on", "test") == "test"
+    if is_tested and not _knows_times(parameters):
         same_question = others["data"] == group[0]["data"]["name"]
         share = parameters.get("test_share")
         for column, value in (("split", _rules(parameters)), ("test_share", share)):

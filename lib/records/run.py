@@ -64,7 +64,7 @@ class Run:
     ``train_<device id>.log``, see ``ci/processes.py``.
 
     Where several workers train together, each has its folder, and that of the first
-    (``chief_folder``; its number is in ``$CHIEF_DEVICE_ID``, 0 where unset) receives
+    (``chief_folder``; its number is in ``$CHIEF_FOLDER``, 0 where unset) receives
     the checkpoints and the record.
 
     Args:
@@ -97,8 +97,10 @@ class Run:
             "device": device.record() if device else None,
         }
         self.name, self.device_id = _make_name(self._asked), logical_id()
+        if "RUN_FOLDER" in os.environ:
+            self.device_id = int(os.environ["RUN_FOLDER"])
         rank = device.rank if device else 0
-        chief_id = os.environ.get("CHIEF_DEVICE_ID", "0") if rank else self.device_id
+        chief_id = os.environ.get("CHIEF_FOLDER", "0") if rank else self.device_id
         below = str(self.device_id), self.name
         self.folder = files.make_folder("output_dir", parameters["output_dir"], *below)
         self.chief_folder = self.folder.parents[1] / str(chief_id) / self.name
