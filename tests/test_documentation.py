@@ -293,8 +293,14 @@ def all_records():
 
 
 def records(words):
-    """The records that a cell names: an experiment, then its setting or parameters."""
+    """The records that a cell names: an experiment, then its setting or parameters.
+
+    The rows of a bench are one record, as baselines.
+    """
     experiment, *details = words
+    if experiment.startswith("bench/"):
+        rows = json.loads((RESULTS / f"{experiment}.json").read_text("utf-8"))["rows"]
+        return [{"metrics": {}, "baselines": {row["label"]: row for row in rows}}]
     pairs = dict(word.split("=") for word in details if "=" in word)
     setting = "".join(word for word in details if "=" not in word) or ".*"
     chosen = [
@@ -310,7 +316,8 @@ def records(words):
 
 def value(record, metric, row):
     """A metric of a record, or of the baseline in it that the row is about."""
-    metrics = record["baselines"].get(re.split("[,，]", row)[0], record["metrics"])
+    baselines, name = record["baselines"], re.split("[,，]", row)[0]
+    metrics = baselines.get(row, baselines.get(name, record["metrics"]))
     if metric not in metrics:  # notebook 16 has one of each of its models
         metric = f"{metric}, blend"
     return metrics[metric] * (1 if metric == "rmse" else 100)

@@ -167,6 +167,11 @@ SHOWN = [
         ],
     ),
     (
+        "05",
+        r"trains (\S+) times as fast in bfloat16 as in float32, MF at (\S+) of the "
+        r"rate, and at (\S+) in float16",
+    ),
+    (
         "07",
         r"all twelve together take (\S+) examples, fewer",
         lambda: printed("07", r"after (\S+) ex"),
@@ -276,8 +281,8 @@ SHOWN = [
     ),
     (
         "12",
-        r"The sets lower the RMSE by (\S+); the many levels of the times raise it "
-        r"by (\S+)\.",
+        r"The sets lower the RMSE by (\S+), no more than .* the times raise it "
+        r"by (\S+), because",
         lambda: [
             fall("12", r"none +RMSE (\S+)\nsets +RMSE (\S+)"),
             -fall("12", r"none +RMSE (\S+)\n.*\ntimes +RMSE (\S+)"),

@@ -192,9 +192,11 @@ def read_peers(python: str) -> dict[str, str]:
 def format_heading(bench: dict) -> str:
     """Returns device, versions and method of a measurement as a few lines."""
     opened, versions = bench["device"], bench["versions"]
+    n = bench["rounds"]
+    rounds = "one round" if n == 1 else f"medians of {n} rounds"
     return (
         f"{opened['kind']}: {opened['name']}, {bench['machine']['cores']} cores, "
-        f"TensorFlow {versions['tensorflow']}, medians of {bench['rounds']} rounds\n"
+        f"TensorFlow {versions['tensorflow']}, {rounds}\n"
         f"{bench['turns']}\n"
     )
 
@@ -311,7 +313,11 @@ def main() -> None:
         "device": opened,
         **describe_origin(),
         "peer_versions": {} if options.peers == "none" else read_peers(options.peers),
-        "rounds": options.rounds,
+        "rounds": max(
+            row.get("rounds", options.rounds)
+            for rows in groups.values()
+            for row in rows
+        ),
         "turns": TURNS[one_at_a_time],
     }
     path /= "-".join(parts + ["ascend"] * (options.peers == "none")) + ".json"
