@@ -136,7 +136,7 @@ def test_the_readings_of_07_hold_for_its_outputs():
     pop, untrained, best, late, early = printed_numbers(
         "07",
         r"(?s)POP: HR@20 (\S+)\n.*before any training: HR@20 (\S+)\n"
-        r".*from scratch: (\S+), after (\S+) .*checkpoint: reached after (\S+)\n",
+        r".*from scratch: (\S+), after (\S+) .*from the checkpoint: after (\S+) ex",
     )
     assert untrained > best > 2 * pop
     assert early <= late / 2
@@ -190,8 +190,9 @@ def test_the_readings_of_09_hold_for_its_outputs():
     pattern = r"workers: 1  loss of epoch 1: (\S+)\nworkers: 2  .*: (\S+)\n"
     alone, together = printed_numbers("09", pattern)
     assert together == pytest.approx(alone, abs=0.01)
-    (gap,) = printed_numbers("09", r"between the gradients: (\S+)\n")
-    assert gap < 1e-7
+    pattern = r"largest gradient (\S+), largest difference (\S+)\n"
+    size, gap = printed_numbers("09", pattern)
+    assert gap < 1e-6 * size
     (speed,) = printed_numbers("09", r"workers are (\S+) times as fast")
     assert speed < 1
 
