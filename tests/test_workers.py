@@ -261,7 +261,7 @@ def test_a_killed_worker_ends_the_job_and_the_next_start_resumes(tmp_path):
     said = job.communicate(timeout=120)[0]
     assert job.returncode == 1
     assert "FAILED: device " in said
-    assert "Start again to resume from the last checkpoint." in said
+    assert "Start again to resume from the last checkpoint; on NPUs, wait" in said
     assert not list(tmp_path.glob("*/*/result.json"))
     for rank in "01":
         with pytest.raises(AssertionError, match="nobody writes"):
