@@ -41,8 +41,8 @@ class ProgressLine(tqdm):
     Args:
         title: what is done, for example ``"evaluation"``.
         total: amount of work, in any unit; None if it is unknown.
-        describe: returns ``(title, share, note)`` to show in place of the title and of
-            the share of ``total`` that is done; the note precedes the time left.
+        describe: returns ``(title, share, note)``: the title and the share done to show
+            in place of the defaults, and a text before the time left.
     """
 
     monitor_interval = 0  # tqdm starts no thread

@@ -1,8 +1,9 @@
 """Engines that run the SQL of ``session_steps`` and ``rating_steps``.
 
-``DuckDB`` runs in this process; ``Spark`` hands the same text to a cluster. Both have
-the same methods. The text uses only SQL that both engines share: days are whole
-numbers, semi-joins are written with IN, and no function of a single engine is called.
+``DuckDB`` runs in this process; ``Spark`` hands the same text to a cluster. Both run
+``table`` and ``sql``; only ``DuckDB`` reads files and returns arrays. The text uses
+only SQL that both engines share: days are whole numbers, semi-joins are written with
+IN, and no function of a single engine is called.
 """
 
 from __future__ import annotations

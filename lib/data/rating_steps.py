@@ -102,10 +102,10 @@ ON numbered.place = ties.tied"""
 
 
 def _keep_pairs(parts: str, repeats: bool) -> str:
-    """The late ratings are for testing.
+    """The late ratings form the test part.
 
-    With repeats, a rating of a pair that training has too is for training: else the
-    model would know the answer.
+    If a pair has early and late ratings, all of them go to training: else the model
+    would know the answer.
     """
     is_test = "is_late"
     if repeats:

@@ -125,7 +125,7 @@ def load(
     """Reads MovieLens-1M or a table of ratings, and splits it.
 
     Args:
-        data_path: see ``lib.data.sources``; or a table, see ``tables.read_ratings``,
+        data_path: see ``lib.data.sources``; or a table, see ``readers.read_ratings``,
             whose scale goes from its lowest to its highest rating.
         split: ``"random"`` draws the test ratings at random; ``"per_user_last"`` takes
             the last of each user by time; ``"global_time"`` the last of all by time;

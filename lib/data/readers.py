@@ -106,7 +106,7 @@ def _id(kind: str) -> Rule:
 
 
 def _time(kind: str, first: str) -> Rule:
-    """A time as ms since 1970, of the kind that the first value of the column is."""
+    """Reads a time as ms since 1970; the column's first value decides on the kind."""
     ms = "epoch_ms(CAST({v} AS TIMESTAMPTZ))"
     if not kind.startswith(("TIMESTAMP", "DATE")):
         ms = f"CASE WHEN {{v}} LIKE '____-__-__%' THEN epoch_ms({_STAMP}) END"
@@ -228,8 +228,8 @@ class Table:
     def line_of(self, row: int) -> int:
         """The number of the line, or the row of Parquet, of a row that was read.
 
-        Lines that are no rows count as rows here: the first of them is named before a
-        row that follows it.
+        Rejected lines count as rows, so a rejected line before the row is named instead
+        of it.
         """
         if not self.separator:
             return row + 1
@@ -356,7 +356,7 @@ def _find_rejected(engine: DuckDB, table: Table) -> list[Fault]:
 
 
 def _is_plain(table: Table, n_rows: int, n_lines: int, n_separators: int) -> bool:
-    """Whether the counts of a file are those of a row a line."""
+    """Whether a file has a row in each line, so that nothing need be counted again."""
     if not table.separator:
         return True
     each = (len(table.kinds) - 1) * len(table.separator)
@@ -365,7 +365,12 @@ def _is_plain(table: Table, n_rows: int, n_lines: int, n_separators: int) -> boo
 
 
 def _count_again(table: Table, n_rows: int, is_sound: bool) -> list[Fault]:
-    """The first row of a text that has other fields, holds rows in one, or was lost."""
+    """Finds what the counts hide in a text.
+
+    Returns:
+        The first row with another number of fields, or with rows within a quoted field;
+        else the place where rows were lost, if any were.
+    """
     line, n_found, width = 1, -table.has_header, len(table.kinds)
     separator = table.separator
     for line, fields in table.rows():

@@ -1,6 +1,6 @@
 """The two published Ascend ports, with their defects.
 
-Settings of the publication, for ``optimizers.make_adam`` and ``fit``:
+Settings of the publication, for a ``Schedule``:
 
 STAMP: ``sessions.load(..., "file", "modelzoo")``, windows of 8 clicks, rate 0.005, 30
 epochs of 50 batches of 128.

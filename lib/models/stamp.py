@@ -206,7 +206,7 @@ class STAMP(tf.keras.Model):
         """The vectors of all items, of length 1 with a ``scale``: ``(n_items, d)``.
 
         Args:
-            vectors: as the method of that name returns them, if they are known.
+            vectors: the result of ``self.vectors()``, if the caller has it.
         """
         items = self.vectors() if vectors is None else vectors
         return tf.math.l2_normalize(items, axis=1) if self.scale else items

@@ -111,8 +111,8 @@ def settings(group: Iterable[Record]) -> dict[str, list[Record]]:
 
     Returns:
         ``{label: records}``. Without the parameter ``label``, model and variant name a
-        setting. Settings of one name also tell the parameters in which they differ,
-        but for one that is alone in having that name as its ``label``.
+        setting. Settings of one name also tell the parameters in which they differ;
+        if exactly one of them has the name as its ``label``, it keeps the bare name.
     """
     newest: dict[tuple[str, str], Record] = {}
     for record in sorted(group, key=lambda r: str(r["timing"].get("finished_at", ""))):

@@ -105,8 +105,9 @@ def load(folder: str | Path, kind: str | None = None) -> Trained:
     """Loads a model from the folder of a run; the data are not needed.
 
     Args:
-        folder: of a finished run of notebook 03 or 04 (``output/0/03_stamp-...``); a
-            relative path starts at the repository's root.
+        folder: of a run of notebook 03, 04, 07 or 14 (``output/0/03_stamp-...``), with
+            ``model.json`` and a checkpoint; a relative path starts at the repository's
+            root.
         kind: ``"STAMP"`` or ``"MF"`` to accept only that model.
 
     Raises:
