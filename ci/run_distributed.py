@@ -196,8 +196,8 @@ def assign_npus(
     devices: list[int], options: Namespace
 ) -> Iterator[tuple[int, dict[str, str]]]:
     """Yields ``(device, environment)`` for the cards of this host."""
+    logical = rank_table.find_logical(devices)  # before a table is written
     path, table = find_rank_table(options, devices)
-    logical = rank_table.find_logical(devices)
     if table is None:
         (number,) = devices
         env = {"ASCEND_DEVICE_ID": str(logical[number]), "RUN_FOLDER": str(number)}
